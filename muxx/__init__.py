@@ -1,0 +1,77 @@
+"""muxx: an LLM gateway whose every feature is a plugin.
+
+These are the public names: what a plugin may import. They are loaded on first use, so that a command that needs no server imports
+none. `from muxx import hookimpl, Exchange` works as if they were all here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .config import Config, ConfigError, PluginConfig, load_config
+    from .console import config_option, echo_json, run_async, table
+    from .db import Connection, Database, Migration
+    from .errors import (
+        AuthenticationError, ClientGone, ClientStalled, InvalidRequest, LogUnavailable, MissingApiKey, ModelNotFound, MuxxError,
+        NotFound, PermissionDenied, PluginError, RateLimited, RequestTimeout, RequestTooLarge, ShuttingDown, SpendCapExceeded,
+        StartError, Unavailable, UpstreamAuth, UpstreamDisconnected, UpstreamError, UpstreamEventTooLarge, UpstreamProtocolError,
+        UpstreamTimeout, UpstreamTruncated, UpstreamUnreachable,
+    )  # fmt: skip
+    from .exchange import (
+        Attempt, CacheStatus, Chunk, Cost, EndedBy, Environment, Exchange, HttpRequest, Identity, Part, Phase, Project,
+        ProjectSettings, Provider, Record, Reply, Request, Response, Role, Route, StateKey, Target, Timeouts, Timing, ToolCall,
+        Usage, UsageSource, usd,
+    )  # fmt: skip
+    from .gateway import Gateway
+    from .hookspecs import hookimpl
+    from .host import Host
+    from .journal import find_record
+    from .upstream import Sink, Transport, UpstreamResponse
+
+_HOME = {
+    "config": "Config ConfigError PluginConfig load_config",
+    "console": "config_option echo_json run_async table",
+    "db": "Connection Database Migration",
+    "errors": "AuthenticationError ClientGone ClientStalled InvalidRequest LogUnavailable MissingApiKey ModelNotFound MuxxError"
+    " NotFound PermissionDenied PluginError RateLimited RequestTimeout RequestTooLarge ShuttingDown SpendCapExceeded StartError"
+    " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
+    " UpstreamTruncated UpstreamUnreachable",
+    "exchange": "Attempt CacheStatus Chunk Cost EndedBy Environment Exchange HttpRequest Identity Part Phase Project"
+    " ProjectSettings Provider Record Reply Request Response Role Route StateKey Target Timeouts Timing ToolCall Usage"
+    " UsageSource usd",
+    "gateway": "Gateway",
+    "hookspecs": "hookimpl",
+    "host": "Host",
+    "journal": "find_record",
+    "upstream": "Sink Transport UpstreamResponse",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = [
+    "__version__", "Attempt", "AuthenticationError", "CacheStatus", "Chunk", "ClientGone", "ClientStalled", "Config",
+    "ConfigError", "Connection", "Cost", "Database", "EndedBy", "Environment", "Exchange", "Gateway", "Host", "HttpRequest",
+    "Identity", "InvalidRequest", "LogUnavailable", "Migration", "MissingApiKey", "ModelNotFound", "MuxxError", "NotFound",
+    "Part", "PermissionDenied", "Phase", "PluginConfig", "PluginError", "Project", "ProjectSettings", "Provider",
+    "RateLimited", "Record", "Reply", "Request", "RequestTimeout", "RequestTooLarge", "Response", "Role", "Route",
+    "ShuttingDown", "Sink", "SpendCapExceeded", "StartError", "StateKey", "Target", "Timeouts", "Timing", "ToolCall",
+    "Transport", "Unavailable", "UpstreamAuth", "UpstreamDisconnected", "UpstreamError", "UpstreamEventTooLarge",
+    "UpstreamProtocolError", "UpstreamResponse", "UpstreamTimeout", "UpstreamTruncated", "UpstreamUnreachable", "Usage",
+    "UsageSource", "config_option", "echo_json", "find_record", "hookimpl", "load_config", "run_async", "table", "usd",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"muxx has no public name {name!r}")
+    value = getattr(importlib.import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

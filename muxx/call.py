@@ -1,0 +1,75 @@
+"""A running exchange and what only the kernel knows of it: its task, its limits, the client's side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
+
+if TYPE_CHECKING:
+    from .answer import Answer
+    from .exchange import Exchange, HttpRequest, Record
+    from .gateway import Gateway
+    from .wire.openai import ChatFacts
+
+
+class Call:
+    """One running exchange. `abort()` ends it from outside its task; `check()` keeps its limits."""
+
+    __slots__ = (
+        "body_sent", "committed", "delivered", "down", "due", "error_relayed", "exchange", "facts", "gateway", "head", "on_due", "read_body", "reason",
+        "recorded", "row", "task", "whole_due",
+    )  # fmt: skip
+
+    def __init__(
+        self, gateway: Gateway, exchange: Exchange, head: HttpRequest, read_body: Callable[[], Awaitable[bytes]], down: Answer
+    ) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.head = head
+        self.read_body = read_body
+        self.down = down
+        self.facts: ChatFacts | None = None
+        self.body_sent: bytes | None = None
+        self.delivered: Any = None
+        self.committed = False
+        """A 2xx answer has begun: nobody else may be asked any more."""
+        self.recorded = False
+        self.row: Record | None = None
+        self.error_relayed = False
+        """The provider's own error event was passed on: nothing is added to it."""
+        self.reason: MuxxError | None = None
+        self.task = asyncio.current_task()
+        self.due = self.whole_due = float("inf")
+        self.on_due: Callable[[], None] = self.upstream_late
+
+    def check(self, now: float) -> None:
+        """Keep the call's limits; called a few times a second."""
+        stalled = self.down.stalled_since
+        if stalled is not None and now - stalled > self.gateway.config.server.write_stall_timeout_s:
+            self.abort(ClientStalled())
+            self.down.abort()
+        elif now >= self.whole_due:
+            self.abort(UpstreamTimeout())
+        elif now >= self.due:
+            self.due = float("inf")
+            self.on_due()
+
+    def upstream_late(self) -> None:
+        self.abort(UpstreamTimeout())
+
+    def abort(self, reason: MuxxError) -> None:
+        """End the exchange from outside its task; only the first reason counts."""
+        if self.reason is None and self.task is not None:
+            self.reason = reason
+            self.task.cancel()
+
+    def aborted(self) -> MuxxError:
+        """Why the task was cancelled: by `abort`, which is taken back here, or because the client went."""
+        if self.reason is None:
+            return ClientGone()
+        assert self.task is not None
+        self.task.uncancel()
+        return self.reason

@@ -1,0 +1,187 @@
+"""The command line. muxx's own commands are here; the rest (keys, logs, prices …) are the plugins'.
+
+Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use.
+A command that needs no server imports none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from .config import Config
+from .console import config_option, config_path_option, echo_json, failures, load, table
+from .errors import StartError
+from .explain import json_schema, layers
+from .exchange import Provider
+from .plugins import PluginLoadError, PluginSet, build, config_classes, describe, discover
+from .providers import provider_rows
+from .routing import RoutingTable
+from .version import __version__
+
+
+class PluginCommands(click.Group):
+    """What plugins register their commands on. A name that is taken is refused: the last one must not win silently."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        name = name or cmd.name or ""
+        if name in self.commands or name in cli.commands:
+            raise ValueError(f"there is a command {name!r} already")
+        super().add_command(cmd, name)
+
+
+class MuxxGroup(click.Group):
+    """muxx's commands, and those of the plugins that are on, which are looked for only when muxx has none of that name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[f"{__name__}.path"] = config_argument(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with failures():
+            return super().invoke(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        if ctx.resilient_parsing:
+            return _commands_that_load(ctx).get_command(ctx, cmd_name)
+        with failures():
+            return _plugin_commands(ctx).get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_commands_that_load(ctx).list_commands(ctx)])
+
+
+def config_argument(args: Sequence[str]) -> Path | None:
+    """What `--config` will be, before the command it belongs to is known: which commands there are depends on it."""
+    for argument, following in zip_longest(args, args[1:]):
+        if argument == "--":
+            break
+        if argument == "--config" and following is not None:
+            return Path(following)
+        if argument.startswith("--config="):
+            return Path(argument.partition("=")[2])
+    return None
+
+
+def _plugin_commands(ctx: click.Context) -> click.Group:
+    """The commands of every plugin that is on, collected once per call."""
+    key = f"{__name__}.commands"
+    if key not in ctx.meta:
+        commands = PluginCommands()
+        loaded = load(ctx, ctx.meta.get(f"{__name__}.path"))
+        _register_commands(build(loaded.found, loaded.config), commands)
+        ctx.meta[key] = commands
+    group: click.Group = ctx.meta[key]
+    return group
+
+
+def _register_commands(plugins: PluginSet, commands: click.Group) -> None:
+    """Plugin by plugin, so that a failure can be laid at one's door."""
+    for plugin in plugins.plugins:
+        others = [other.instance for other in plugins.plugins if other is not plugin]
+        try:
+            plugins.manager.subset_hook_caller("register_commands", others)(cli=commands)
+        except Exception as error:
+            text = f"its commands cannot be added ({type(error).__name__}: {error}); upgrade it or switch it off"
+            raise PluginLoadError(plugin.name, text) from error
+
+
+def _commands_that_load(ctx: click.Context) -> click.Group:
+    """Help and completion work with a broken configuration too; they only know less."""
+    try:
+        return _plugin_commands(ctx)
+    except StartError as error:
+        if not ctx.resilient_parsing:
+            click.echo(f"{error}\nSo the plugins' commands are missing from this list.\n", err=True)
+        return click.Group()
+
+
+@click.group(cls=MuxxGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="muxx", message="%(prog)s %(version)s")
+def cli() -> None:
+    """The LLM gateway you install with pip and trust with money and secrets."""
+
+
+@cli.command()
+@config_option
+@click.option("--mock", is_flag=True, help="Answer every model from the mock provider: no account, no network.")
+@click.option("--host", help="Listen on this address instead of [server] host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead of [server] port.")
+@click.pass_context
+def serve(ctx: click.Context, config: Config, mock: bool, host: str | None, port: int | None) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    from . import workers
+
+    ctx.exit(workers.serve(_listening(config, host, port), mock=mock))
+
+
+def _listening(config: Config, host: str | None, port: int | None) -> Config:
+    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    return config.model_copy(update={"server": config.server.model_copy(update=given)})
+
+
+@cli.group("config")
+def config_group() -> None:
+    """Check and explain the configuration."""
+
+
+@config_group.command()
+@config_path_option()
+@click.pass_context
+def check(ctx: click.Context, path: Path | None) -> None:
+    """Say ok, or print every error at once and exit 2."""
+    loaded = load(ctx, path)
+    plugins = build(loaded.found, loaded.config)
+    rows = [item for items in plugins.manager.hook.register_providers(gateway=None) for item in items]
+    registered = {row.name: row for row in rows if isinstance(row, Provider)}
+    RoutingTable(loaded.config, provider_rows(loaded.config, registered))
+    click.echo(f"{loaded.config.path or 'built-in defaults'}: ok")
+
+
+@config_group.command()
+@config_option
+@click.option("--project", metavar="NAME", help="Show what holds for this project, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(config: Config, project: str | None, as_json: bool) -> None:
+    """Show every value and the layer it comes from. Secrets are masked; a string with a ${…} is shown as it is written."""
+    shown = [row for row in layers(config) if project is None or row.key.startswith("project.")]
+    if as_json:
+        echo_json([row._asdict() for row in shown])
+    else:
+        table(("key", "value", "layer"), [(row.key, orjson.dumps(row.value).decode(), row.layer) for row in shown])
+
+
+@config_group.command()
+@config_path_option(expose_value=False)
+def schema() -> None:
+    """Print the JSON Schema of the file, with the settings of every installed plugin, for editors."""
+    echo_json(json_schema(config_classes(discover())))
+
+
+@cli.command()
+@config_path_option()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def plugins(ctx: click.Context, path: Path | None, as_json: bool) -> None:
+    """List the installed plugins in the order they are called, with the hooks of each."""
+    loaded = load(ctx, path)
+    rows = describe(build(loaded.found, loaded.config))
+    if as_json:
+        echo_json([dataclasses.asdict(row) for row in rows])
+    else:
+        columns = ("name", "version", "hooks", "origin", "state")
+        table(columns, [(row.name, row.version, ", ".join(row.hooks), row.origin, row.state) for row in rows])
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="muxx")

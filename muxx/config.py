@@ -1,0 +1,404 @@
+"""The configuration: a TOML file in, frozen typed values out.
+
+- A file may say exactly what the models here and the plugins' `Config` classes declare; any other key is an error.
+- `load_config` reports every error at once, one line each with its key's path. No line repeats a value: any may be a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from .errors import StartError
+from .exchange import CREDENTIAL_HEADERS
+from .tomlfile import Loc, Problem, TomlFile, key_path
+from .validation import hint, validated
+
+MIB = 1024 * 1024
+FRAMING_HEADERS = frozenset(
+    {"connection", "content-encoding", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _resolved(path: Path, info: ValidationInfo) -> Path:
+    """A path in the file is relative to the file; one given from code, to the working directory."""
+    return Path((info.context or {}).get("directory") or Path.cwd()) / path
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path
+
+
+def _header_safe(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]*", secret.get_secret_value()):
+        raise ValueError("may hold printable ASCII without spaces only, for it is sent in a header")
+    return secret
+
+
+def _is_web_address(text: str) -> bool:
+    """True for http(s) with a host. Whatever `urlsplit` objects to is dropped, for it quotes its input."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and text.isprintable()
+    except ValueError:
+        return False
+
+
+def _base_url(text: str) -> str:
+    if not _is_web_address(text) or " " in text:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if set("?#") & set(text) or "@" in urlsplit(text).netloc:
+        raise ValueError("may not hold a user, a query or a fragment; put the key into api_key")
+    return text.rstrip("/")
+
+
+def _proxy(text: str) -> str:
+    if not _is_web_address(text):
+        raise ValueError("must be an http:// or https:// URL with a host")
+    return text
+
+
+def _header_name(name: str) -> str:
+    """Extra headers to pass on may carry neither a credential nor the framing of the message."""
+    name = name.lower()
+    if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
+        raise ValueError("must be a header's name")
+    if name in CREDENTIAL_HEADERS | FRAMING_HEADERS or name.startswith("x-muxx-"):
+        raise ValueError("is a header that muxx never passes on")
+    return name
+
+
+def _distinct_names(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+    first: dict[str, int] = {}
+    for number, model in enumerate(models):
+        if first.setdefault(model.name, number) != number:
+            raise ValueError(f"entries {first[model.name]} and {number} have the same name")
+    return models
+
+
+def _matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """A pattern for text, said in `words` when it is not met."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+def _target_table(value: Any) -> Any:
+    return {"target": value} if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+FilePath = Annotated[Path, AfterValidator(_resolved)]
+Name = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only")]
+ModelName = Annotated[str, *_matching(r"[!-~]{1,256}", "must be 1 to 256 printable ASCII characters without spaces")]
+TargetName = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]*/[!-~]{1,256}", "must be PROVIDER/MODEL, as in 'openai/gpt-4o'")]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+ApiKey = Annotated[SecretStr, AfterValidator(_header_safe)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy)]
+
+
+# ── the sections ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, no key beyond the declared ones, and errors that do not quote the input."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class PluginConfig(Section):
+    """Base of a plugin's own `Config`; these three keys mean the same for every plugin."""
+
+    enabled: bool = True
+    """false switches the plugin off."""
+    timeout_s: Seconds | None = None
+    """How long this plugin may take in one hook of one request; unset: as long as its whole chain may."""
+    on_error: Literal["refuse", "ignore"] = "refuse"
+    """What a crash in a request hook does: refuse the request, or go on without this plugin."""
+
+
+class ServerConfig(Section):
+    host: str = Field("127.0.0.1", min_length=1)
+    """Address to listen on; the default is reachable from this machine only."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+    workers: int = Field(1, ge=1, le=1024)
+    """Processes that serve requests; one per core is the most that helps."""
+    secret: SecretStr | None = None
+    """What key hashes are derived from; MUXX_SECRET goes before it, and without either a file beside the database holds one."""
+    stream_cost_comment: bool = True
+    """Put the cost of a streamed answer into one SSE comment before its end."""
+    transport: Literal["auto", "lean", "aiohttp"] = "auto"
+    """How providers are called: aiohttp knows proxies and private CAs, lean is faster, auto picks per provider."""
+
+    head_timeout_s: Seconds = 10
+    """For the head of a request, so that slow senders hold no connection."""
+    body_idle_timeout_s: Seconds = 30
+    """Longest pause within a request body."""
+    body_timeout_s: Seconds = 60
+    """For a whole request body, however steadily it drips."""
+    max_body_bytes: Count = 10 * MIB
+    """Largest request body; images in base64 need room."""
+    max_headers: Count = 128
+    """Most header lines of a request."""
+    max_header_bytes: Count = 8190
+    """Longest header line of a request."""
+    keepalive_timeout_s: Seconds = 75
+    """How long an idle client connection is kept; longer than the usual load balancer's 60 s."""
+    write_stall_timeout_s: Seconds = 30
+    """How long a client may stop reading its answer before the request is ended."""
+
+    connect_timeout_s: Seconds = 5
+    """For a connection to a provider."""
+    first_byte_timeout_s: Seconds = 120
+    """For the head of a provider's answer; reasoning models think before it."""
+    first_token_timeout_s: Seconds = 300
+    """For the first event of a stream."""
+    between_events_timeout_s: Seconds = 60
+    """Longest pause between two events of a stream."""
+    request_timeout_s: Seconds = 600
+    """For a whole request; the OpenAI SDKs give up at the same time."""
+    max_event_bytes: Count = 16 * MIB
+    """Largest single event of a stream; images come in one event."""
+    max_response_bytes: Count = 64 * MIB
+    """Largest answer of a provider that is held in memory whole."""
+
+    json_max_depth: int = Field(64, ge=1, le=500)
+    """Deepest nesting of a request body."""
+    json_max_tokens: Count = 200_000
+    """Most values and punctuation marks of a request body, so that a small body cannot cost much to parse."""
+    chain_timeout_s: Seconds = 2
+    """For all plugins together at one hook of one request."""
+    finish_grace_s: float = Field(5, ge=0, le=600)
+    """How long a stream may stay open after its finish reason, for its usage to come."""
+    shutdown_grace_s: float = Field(30, ge=0, le=86400)
+    """How long running streams may go on after SIGTERM."""
+
+
+class DatabaseConfig(Section):
+    path: FilePath = Field("muxx.db", validate_default=True)
+    """Relative to this file; beside it come muxx-logs.db, muxx.db.secret and the journal."""
+    durability: Literal["crash", "power"] = "crash"
+    """crash: what was acknowledged survives kill -9; power: it survives a power cut too, at a few ms per request."""
+
+
+class ProviderConfig(Section):
+    """Overlays the built-in row of the same name; what is unset stays as the row has it. A new name needs a `base_url`."""
+
+    format: Literal["openai"] | None = None
+    """The wire format the provider speaks."""
+    base_url: BaseUrl | None = None
+    """Where it is, up to and including the version."""
+    api_key: ApiKey | None = None
+    """muxx's own key there."""
+    prices: Annotated[str, Field(min_length=1)] | None = None
+    """Vendor whose price table applies; "none": this provider's models have no price."""
+    ask_usage: bool | None = None
+    """Ask for the usage of a stream when the client did not; false for providers that refuse stream_options."""
+    forward_client_credentials: bool | None = None
+    """Send the client's own provider key when X-Muxx-Api-Key carries the muxx key."""
+    request_headers: tuple[HeaderName, ...] = ()
+    """More client headers to send up, besides the built-in list."""
+    response_headers: tuple[HeaderName, ...] = ()
+    """More provider headers to send down, besides the built-in list."""
+    proxy: ProxyUrl | None = Field(None, repr=False)
+    """HTTP proxy to reach it through; may hold a password."""
+    ca_file: Annotated[FilePath, AfterValidator(_existing)] | None = None
+    """PEM file of the authorities to trust instead of the system's."""
+
+
+class TargetConfig(Section):
+    """Where a model's requests may go. A plain string in the file is short for a table with only `target`."""
+
+    target: TargetName
+    """provider/model; `*` stands for what the name's `*` matched."""
+    weight: int = Field(0, ge=0, le=1_000_000)
+    """Share of the requests that try this target first, against its neighbours' weights; all 0: in the order written."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Members set in the body of every request to this target."""
+    connect_timeout_s: Seconds | None = None
+    """Unset, as are the next four: as in [server]."""
+    first_byte_timeout_s: Seconds | None = None
+    first_token_timeout_s: Seconds | None = None
+    between_events_timeout_s: Seconds | None = None
+    request_timeout_s: Seconds | None = None
+
+
+Target = Annotated[TargetConfig, BeforeValidator(_target_table, json_schema_input_type=TargetName | TargetConfig)]
+
+
+class ModelConfig(Section):
+    name: ModelName
+    """What clients ask for; one `*` stands for anything."""
+    targets: tuple[Target, ...] = Field(min_length=1)
+    """Tried in order, each once, until one answers."""
+    retries: int = Field(0, ge=0, le=10)
+    """More tries of the same target before the next; SDKs retry by themselves."""
+
+    @model_validator(mode="after")
+    def _stars_match(self) -> ModelConfig:
+        if self.name.count("*") > 1 or any(t.target.count("*") > self.name.count("*") for t in self.targets):
+            raise ValueError("a name may hold one *, its targets at most as many as the name")
+        return self
+
+
+class ProjectConfig(Section):
+    """Defaults of a project, which may set its own."""
+
+    store_content: bool = True
+    """Keep what was asked and answered with the log row."""
+    content_retention_days: int = Field(30, ge=1, le=36500)
+    """Days after which the kept content is deleted; the row itself stays."""
+
+
+class PluginsConfig(BaseModel):
+    """`only`, `order`, and one table per plugin, kept as plain data until the plugin's own `Config` reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, use_attribute_docstrings=True)
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    only: tuple[str, ...] | None = None
+    """Load these plugins and no other; unset: every installed one."""
+    order: tuple[str, ...] = ()
+    """Plugins that go first, in this order, where their hooks do not say otherwise."""
+
+    @property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Plugin name to its table as written, substitutions done."""
+        return self.__pydantic_extra__
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """A table's values may be secrets, and only the plugin knows which."""
+        yield from (("only", self.only), ("order", self.order), ("tables", sorted(self.tables)))
+
+
+class Config(Section):
+    """Everything the file says, or would say by leaving it out."""
+
+    server: ServerConfig = Field(default_factory=ServerConfig)
+    database: DatabaseConfig = Field(default_factory=DatabaseConfig)
+    providers: dict[Name, ProviderConfig] = Field(default_factory=dict)
+    models: Annotated[tuple[ModelConfig, ...], AfterValidator(_distinct_names)] = ()
+    project: ProjectConfig = Field(default_factory=ProjectConfig)
+    plugins: PluginsConfig = Field(default_factory=PluginsConfig)
+
+    _path: Path | None = PrivateAttr(default=None)
+    _written: dict[Loc, str] = PrivateAttr(default_factory=dict)
+    _plugin_settings: dict[str, PluginConfig] = PrivateAttr(default_factory=dict)
+
+    @property
+    def path(self) -> Path | None:
+        """The file this came from; None: built-in defaults."""
+        return self._path
+
+    @property
+    def written(self) -> Mapping[Loc, str]:
+        """Every string of the file that held a substitution, as it was written."""
+        return self._written
+
+    @property
+    def plugin_settings(self) -> Mapping[str, PluginConfig]:
+        """The settings of every plugin whose class `load_config` was given and that the file leaves on."""
+        return self._plugin_settings
+
+
+# ── reading it ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ConfigError(StartError):
+    """The configuration cannot be used. `errors` holds one line per error: the file, the key's path, what is wrong."""
+
+    def __init__(self, file: Path | None, problems: Iterable[Problem]) -> None:
+        label = str(file) if file is not None else "built-in defaults"
+        unique = dict.fromkeys(problems)
+        self.errors = [": ".join(filter(None, (label, key_path(p.loc), " ".join(p.text.split())))) for p in unique]
+        super().__init__("\n".join(self.errors), exit_code=2)
+
+
+def load_config(path: str | Path | None, plugin_configs: Mapping[str, type[PluginConfig]] | None = None) -> Config:
+    """The configuration in `path`, or the defaults for None; raises `ConfigError` with everything that is wrong.
+
+    `plugin_configs` maps every installed plugin to its settings' class. Without it the plugins' tables are not looked into.
+    """
+    source = Path(path) if path is not None else None
+    try:
+        file = TomlFile(source)
+        config = _read(file, plugin_configs)
+    except RecursionError:
+        raise ConfigError(source, [Problem((), "is nested too deeply")]) from None
+    if config is None or file.problems:
+        raise ConfigError(source, file.problems)
+    return config
+
+
+def _read(file: TomlFile, classes: Mapping[str, type[PluginConfig]] | None) -> Config | None:
+    if any(not problem.loc for problem in file.problems):
+        return None  # the file itself cannot be read, so nothing more can be said about it
+    file.data.setdefault("database", {})  # so that the default path, too, is relative to the file
+    settings = _plugin_settings(file, classes or {})
+    config = validated(Config, file.data, (), file)
+    if config is not None:
+        config._path, config._written, config._plugin_settings = file.path, file.written, settings
+    return config
+
+
+def _plugin_settings(file: TomlFile, classes: Mapping[str, type[PluginConfig]]) -> dict[str, PluginConfig]:
+    """Validate every plugin's table; a plugin that is off may leave out what it requires when on."""
+    section = file.data.get("plugins", {})
+    if not classes or not isinstance(section, dict):
+        return {}
+    file.problems += _unknown_plugins(section, classes)
+    settings: dict[str, PluginConfig] = {}
+    for name, cls in classes.items():
+        table = section.get(name, {})
+        if isinstance(table, dict):
+            value = validated(cls, table, ("plugins", name), file, partial=_is_off(name, section))
+            settings |= {} if value is None else {name: value}
+    return settings
+
+
+def _is_off(name: str, section: dict[str, Any]) -> bool:
+    only = section.get("only")
+    return section.get(name, {}).get("enabled") is False or (isinstance(only, list) and name not in only)
+
+
+def _unknown_plugins(section: dict[str, Any], classes: Mapping[str, type[PluginConfig]]) -> Iterator[Problem]:
+    if "MUXX_LOAD_PLUGINS" in os.environ:
+        return  # plugins were left out on purpose; their settings may stay in the file
+    named: list[tuple[Loc, Any]] = [(("plugins", name), name) for name, table in section.items() if isinstance(table, dict)]
+    for key in ("only", "order"):
+        names = section.get(key)
+        named += [(("plugins", key, i), name) for i, name in enumerate(names)] if isinstance(names, list) else []
+    for loc, name in named:
+        if isinstance(name, str) and name not in classes:
+            yield Problem(loc, "no plugin of this name is installed" + hint(name, classes))

@@ -1,0 +1,141 @@
+"""What every command shares: the configuration it was given, its results, and how it fails.
+
+Results go to stdout, everything else to stderr. A failure is one line and an exit code, never a stack trace. What is shown on
+a terminal cannot control it: control characters arrive as escapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import click
+import orjson
+
+from .config import Config, ConfigError, load_config
+from .errors import MuxxError, StartError
+from .plugins import Found, config_classes, discover
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+CONFIG_VARIABLE = "MUXX_CONFIG"
+DEFAULT_FILE = Path("muxx.toml")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+class Loaded(NamedTuple):
+    """A configuration and the plugins that were installed when it was checked."""
+
+    found: list[Found]
+    config: Config
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` with 1."""
+    try:
+        yield
+    except ConfigError as error:
+        _fail(str(error), error.exit_code, error)
+    except StartError as error:
+        _fail(f"Error: {error}", error.exit_code, error)
+    except MuxxError as error:
+        _fail(f"Error: {error.message}", 1, error)
+
+
+def _fail(text: str, exit_code: int, cause: Exception) -> NoReturn:
+    click.echo(text, err=True)
+    raise click.exceptions.Exit(exit_code) from cause
+
+
+def find_config(given: Path | None) -> Path | None:
+    """The file given, else the one $MUXX_CONFIG names, else ./muxx.toml where there is one, else None: the defaults."""
+    if given is not None:
+        return given
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def load(ctx: click.Context, given: Path | None) -> Loaded:
+    """The configuration of this call, checked against the plugins that are installed; read once per call and file."""
+    seen: dict[Path | None, Loaded] = ctx.meta.setdefault(__name__, {})
+    path = find_config(given)
+    if path not in seen:
+        found = discover()
+        seen[path] = Loaded(found, load_config(path, config_classes(found)))
+    return seen[path]
+
+
+def _config(ctx: click.Context, _: click.Parameter, given: Path | None) -> Config | None:
+    if ctx.resilient_parsing:  # the shell asks for completions
+        return None
+    with failures():
+        return load(ctx, given).config
+
+
+def config_path_option(name: str = "path", **attributes: Any) -> Callable[[F], F]:
+    """`--config FILE` as it stands, for a command that has to look at the file by itself."""
+    return click.option(
+        "--config",
+        name,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"The configuration file.  [default: ${CONFIG_VARIABLE}, else ./{DEFAULT_FILE} if there is one]",
+        **attributes,
+    )
+
+
+def config_option(command: F) -> F:
+    """`--config FILE`, handed to the command as `config: Config`, loaded and valid."""
+    return config_path_option("config", callback=_config)(command)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine in a loop of its own; muxx's own errors end the command with one line."""
+    with failures():
+        return asyncio.run(work)
+
+
+def echo_json(value: Any) -> None:
+    """Print one JSON value, indented, for people and `jq` alike."""
+    click.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows under their columns: a table on a terminal (without colour under NO_COLOR), aligned plain text elsewhere."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(columns, cells)
+        return
+    lines = [list(columns), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in cells:
+        shown.add_row(*(Text(cell) for cell in row))
+    Console().print(shown)
+
+
+def _cell(value: Any) -> str:
+    """One line of text for any value; `-` for none."""
+    text = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

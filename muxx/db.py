@@ -1,0 +1,335 @@
+"""SQLite through aiosqlite: two files, one writer each, readers apart.
+
+`muxx.db` holds what is configured (projects, keys, settings), `muxx-logs.db` what has happened; pruning one never locks the
+other.
+
+Invariants:
+
+- One task owns each writing connection. A caller that is cancelled takes its answer with it, never the transaction.
+- Readers cannot write (`PRAGMA query_only`), and no connection creates a file by opening it.
+- A file that is empty, damaged or another program's is refused and left as it is; nothing is recreated over it or instead of it.
+- A migration is applied once, in one transaction, in the order its plugin lists it.
+- A `Database` belongs to the event loop it was opened in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
+
+import aiosqlite
+
+from .errors import StartError
+from .journal import Durability
+
+Connection = aiosqlite.Connection
+Row = aiosqlite.Row
+File = Literal["main", "logs"]
+T = TypeVar("T")
+
+APPLICATION_ID = 0x6D757878
+""" "muxx" in ASCII: a database that does not carry it is somebody else's."""
+
+BUSY_MS = 5000
+WAL_LIMIT = 64 * 1024 * 1024
+"""Size to which SQLite cuts its write-ahead log back once it has been checkpointed."""
+
+_log = logging.getLogger("muxx.db")
+
+_MIGRATIONS_TABLE = """CREATE TABLE schema_migrations (
+    plugin TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (plugin, number)
+) STRICT"""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """SQL statements that change a file's schema once. A plugin's list of them only ever grows at its end."""
+
+    file: File
+    sql: str
+
+
+def logs_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-logs.db")
+
+
+def is_database_fault(error: BaseException) -> bool:
+    """True when the database could not do its work (locked, full, damaged); False when it was asked for something wrong."""
+    return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
+
+
+async def connect(
+    path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS, query_only: bool = False
+) -> Connection:
+    """A connection to an existing file, in autocommit: transactions are begun and ended in words."""
+    connection = await aiosqlite.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, isolation_level=None)
+    try:
+        connection.row_factory = aiosqlite.Row
+        await connection.execute(f"PRAGMA busy_timeout = {busy_ms:d}")
+        await connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+        await connection.execute("PRAGMA foreign_keys = ON")
+        await connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT:d}")
+        if query_only:
+            await connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+class Writer:
+    """Runs functions one after another, each in a transaction of its own, on a connection nobody else has."""
+
+    def __init__(self, path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS) -> None:
+        self._path = path
+        self._durability: Durability = durability
+        self._busy_ms = busy_ms
+        self._connection: Connection | None = None
+        self._jobs: asyncio.Queue[tuple[Callable[[Connection], Awaitable[Any]], asyncio.Future[Any]] | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, fn: Callable[[Connection], Awaitable[T]]) -> T:
+        """What `fn(connection)` returns, after its transaction was committed. Its error, or SQLite's, after it was rolled back.
+
+        A caller cancelled before `fn` begins leaves nothing behind; afterwards the transaction is finished without it.
+        """
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._serve(), name=f"write {self._path.name}")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put_nowait((fn, answer))
+        return await answer
+
+    async def _serve(self) -> None:
+        while (job := await self._jobs.get()) is not None:
+            fn, answer = job
+            if answer.done():
+                continue
+            try:
+                result = await self._transaction(fn)
+            except asyncio.CancelledError:
+                answer.cancel()
+                raise
+            except BaseException as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(result)
+
+    async def _transaction(self, fn: Callable[[Connection], Awaitable[T]]) -> T:
+        """A fault of the database costs the connection: the next transaction begins on a fresh one."""
+        try:
+            if self._connection is None:
+                self._connection = await connect(self._path, durability=self._durability, busy_ms=self._busy_ms)
+            await self._connection.execute("BEGIN IMMEDIATE")
+            result = await fn(self._connection)
+            await self._connection.execute("COMMIT")
+        except BaseException as error:
+            await self._roll_back(drop=is_database_fault(error))
+            raise
+        return result
+
+    async def _roll_back(self, drop: bool) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            await connection.rollback()
+        except sqlite3.Error:
+            drop = True
+        if drop:
+            self._connection = None
+            await connection.close()
+
+    async def close(self) -> None:
+        """Finish what was handed over, then close the connection. Idempotent."""
+        if self._task is not None and not self._task.done():
+            self._jobs.put_nowait(None)
+            await self._task
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+
+class Readers:
+    """At most `size` connections that only read, opened when first needed."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+
+    async def rows(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        async with self._free:
+            connection = self._idle.pop() if self._idle else await connect(self._path, query_only=True)
+            try:
+                return list(await connection.execute_fetchall(sql, params))
+            finally:
+                self._idle.append(connection)
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
+
+
+class Database:
+    """Both files. `open` makes them on the first run and raises `StartError` (exit code 3) when one cannot be used."""
+
+    def __init__(self, path: str | Path, *, durability: Durability = "crash") -> None:
+        self.path = Path(path)
+        self.logs = logs_path(self.path)
+        self._durability: Durability = durability
+        self._writers = {file: Writer(self._file(file), durability=durability) for file in ("main", "logs")}
+        self._readers = {"main": Readers(self.path, 1), "logs": Readers(self.logs, 2)}
+
+    def _file(self, file: str) -> Path:
+        return self.path if file == "main" else self.logs
+
+    async def open(self) -> None:
+        if not self.path.exists():
+            _refuse_leftovers(self.path, self.logs, self.path.with_name(self.path.name + "-wal"))
+            await _create(self.path)
+        if not self.logs.exists():
+            _refuse_leftovers(self.logs, self.logs.with_name(self.logs.name + "-wal"))
+            await _create(self.logs)
+        await _verify(self.path, thorough=True)
+        await _verify(self.logs, thorough=False)
+
+    async def migrate(self, plugin: str, migrations: Sequence[Migration]) -> None:
+        """Apply the plugin's migrations that have not been applied yet."""
+        for file in ("main", "logs"):
+            numbered = [(number, migration.sql) for number, migration in enumerate(migrations) if migration.file == file]
+            if numbered:
+                path = self._file(file)
+                try:
+                    await migrate(self._writers[file], self._readers[file], path, plugin, numbered)
+                except sqlite3.Error as error:
+                    raise StartError(f"{path}: the tables of plugin '{plugin}' cannot be made: {_reason(error)}.", 3) from error
+
+    async def write(self, fn: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `fn` in a transaction on the main file; see `Writer.run`."""
+        return await self._writers["main"].run(fn)
+
+    async def write_logs(self, fn: Callable[[Connection], Awaitable[T]]) -> T:
+        """The same on the log file, beside the recorder: for pruning, in short transactions, never for records."""
+        return await self._writers["logs"].run(fn)
+
+    async def read(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        return await self._readers["main"].rows(sql, params)
+
+    async def read_logs(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        return await self._readers["logs"].rows(sql, params)
+
+    async def close(self) -> None:
+        """Finish the writes handed over, then close every connection. Idempotent."""
+        for writer in self._writers.values():
+            await writer.close()
+        for readers in self._readers.values():
+            await readers.close()
+
+
+async def migrate(writer: Writer, readers: Readers, path: Path, plugin: str, migrations: Sequence[tuple[int, str]]) -> None:
+    """Apply those of the (number, SQL) pairs that one file lacks. Takes its write lock only when something is to be done."""
+    rows = await readers.rows("SELECT number FROM schema_migrations WHERE plugin = ?", (plugin,))
+    applied = {row["number"] for row in rows}
+    if applied - {number for number, _ in migrations}:
+        raise StartError(f"{path}: was used by a newer version of plugin '{plugin}'. Install that version again.", 3)
+    for number, sql in migrations:
+        if number not in applied:
+            await writer.run(partial(_apply, plugin, number, sql))
+
+
+async def _apply(plugin: str, number: int, sql: str, connection: Connection) -> None:
+    """Another process may have been quicker: the row is looked for again under the write lock."""
+    query = "SELECT 1 FROM schema_migrations WHERE plugin = ? AND number = ?"
+    if list(await connection.execute_fetchall(query, (plugin, number))):
+        return
+    for statement in statements(sql):
+        await connection.execute(statement)
+    await connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (plugin, number))
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The single statements of a script. `executescript` will not do: it commits the open transaction first."""
+    statement = ""
+    for part in sql.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            if statement.strip(" \t\r\n;"):
+                yield statement
+            statement = ""
+    if statement.strip(" \t\r\n;"):
+        yield statement
+
+
+def _refuse_leftovers(missing: Path, *leftovers: Path) -> None:
+    for leftover in leftovers:
+        if leftover.exists() and not missing.exists():  # another process may be making both just now
+            raise StartError(
+                f"{missing}: is missing, though {leftover.name} is there. Restore it, or move that file away too.", 3
+            )
+
+
+async def _create(path: Path) -> None:
+    """A new file appears under its name only when it is whole, and never replaces one that another process just made."""
+    unnamed = path.with_name(f".{path.name}.{os.getpid()}.{id(path):x}.new")
+    try:
+        os.close(os.open(unnamed, os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            async with aiosqlite.connect(unnamed, isolation_level=None) as connection:
+                await connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
+                await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                await connection.execute("PRAGMA journal_mode = WAL")
+                await connection.execute(_MIGRATIONS_TABLE)
+            os.link(unnamed, path)
+        except FileExistsError:
+            pass
+        finally:
+            unnamed.unlink()
+    except (OSError, sqlite3.Error) as error:
+        raise StartError(f"{path}: cannot be created: {_reason(error)}. Check the directory and its permissions.", 3) from error
+    _log.info("created %s", path)
+
+
+async def _verify(path: Path, thorough: bool) -> None:
+    """Refuse what is not ours, not whole or not writable. `thorough` reads every page: for the small file only."""
+    if not path.is_file() or path.stat().st_size == 0:
+        raise _refusal(path, "is empty or not a file")
+    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise StartError(f"{path}: cannot be written. Check the permissions of the file and its directory.", 3)
+    try:
+        connection = await connect(path)
+        try:
+            application = await _value(connection, "PRAGMA application_id")
+            await connection.execute_fetchall("SELECT count(*) FROM sqlite_master")
+            verdict = await _value(connection, "PRAGMA quick_check(1)") if thorough else "ok"
+        finally:
+            await connection.close()
+    except sqlite3.Error as error:
+        raise _refusal(path, _reason(error)) from error
+    if application != APPLICATION_ID:
+        raise _refusal(path, "is a database of another program")
+    if verdict != "ok":
+        raise _refusal(path, "is damaged")
+
+
+async def _value(connection: Connection, sql: str) -> Any:
+    [row] = await connection.execute_fetchall(sql)
+    return row[0]
+
+
+def _refusal(path: Path, reason: str) -> StartError:
+    return StartError(f"{path}: {reason}. It is left as it is: restore it from a backup, or move it away to start afresh.", 3)
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())

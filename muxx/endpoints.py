@@ -1,0 +1,87 @@
+"""The table of routes: the kernel's own model list, and what plugins serve. Frozen at start."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from .errors import InvalidRequest, ModelNotFound, NotFound
+from .exchange import HttpRequest, Reply, Route
+from .routing import matches
+from .wire.models import model_list, model_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .gateway import Gateway
+
+KERNEL_PATHS = {"/v1/chat/completions": "POST"}
+"""Paths served outside the table, for the answer to a wrong method."""
+
+
+class Table:
+    """(method, raw path) to a route. `{name}` in a route stands for one segment, decoded only after it has been found."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        for route in (*KERNEL_ROUTES, *gateway.routes):
+            if "{" in route.path:
+                self._patterns.append((_pattern(route.path), route))
+            else:
+                self._exact.setdefault(route.path, {})[route.method] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+        """The route and its decoded parameters; `NotFound`, or 405 when only the method is wrong."""
+        allowed = dict(self._exact.get(path, {}))
+        params: dict[str, str] = {}
+        for pattern, route in self._patterns:
+            found = pattern.fullmatch(path)
+            if found is not None and route.method not in allowed:
+                allowed[route.method] = route
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
+        if method in allowed:
+            return allowed[method], params
+        if allowed or path in KERNEL_PATHS:
+            methods = ", ".join(sorted(allowed)) or KERNEL_PATHS[path]
+            raise InvalidRequest(f"This path takes {methods}.", status=405, code="method_not_allowed")
+        raise NotFound()
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\{[a-z_]+\})", path)
+    return re.compile("".join(f"(?P<{p[1:-1]}>[^/]+)" if p.startswith("{") else re.escape(p) for p in pieces))
+
+
+async def list_models(gateway: Gateway, request: HttpRequest) -> Reply:
+    """The models this key may use, in the caller's format, names without a wildcard first."""
+    return Reply.json(model_list(usable_models(gateway, request), request.headers))
+
+
+async def show_model(gateway: Gateway, request: HttpRequest) -> Reply:
+    """One model by its id; 404 for a name nobody serves and for one this key may not use alike."""
+    name = request.params["id"]
+    target = gateway.plan(name)[0]
+    if not _allowed(request, name):
+        raise ModelNotFound("No such model here. GET /v1/models lists what this key may use.", param="model")
+    return Reply.json(model_object(name, target.provider.name, request.headers))
+
+
+def usable_models(gateway: Gateway, request: HttpRequest) -> list[tuple[str, str]]:
+    """(name, provider) of every listed model the caller may use."""
+    names = [name for name in gateway.routing.names() if _allowed(request, name)]
+    return [(name, gateway.plan(name)[0].provider.name) for name in names]
+
+
+def _allowed(request: HttpRequest, name: str) -> bool:
+    identity = request.identity
+    if identity is None or not identity.models:
+        return True
+    return any(matches(pattern, name) for pattern in identity.models)
+
+
+KERNEL_ROUTES = (
+    Route("GET", "/v1/models", list_models),
+    Route("GET", "/v1/models/{id}", show_model),
+)

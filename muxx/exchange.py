@@ -1,0 +1,513 @@
+"""The values a request is made of. No IO happens here, and nothing here imports what could do any.
+
+An `Exchange` is one call of an LLM endpoint, from the head of the request to the last byte of its answer. Its fields are how
+plugins meet: one plugin writes a field, another reads it, and neither knows the other. The words are HTTP's and those of
+OpenTelemetry's GenAI conventions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
+from urllib.parse import parse_qs
+
+import orjson
+
+from .errors import InvalidRequest, MuxxError
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+T = TypeVar("T")
+
+Environment = Literal["live", "test", "admin"]
+Phase = Literal["auth", "limit", "connect", "head", "stream", "finish"]
+EndedBy = Literal["client", "upstream", "muxx"]
+UsageSource = Literal["provider", "partial", "estimated", "cache", "none"]
+CacheStatus = Literal["hit", "miss", "bypass", "joined"]
+ServedBy = Literal["upstream", "cache", "plugin"]
+Role = Literal["public", "project", "admin"]
+
+CREDENTIAL_HEADERS = frozenset({"x-muxx-api-key", "authorization", "x-api-key", "x-goog-api-key", "cookie", "proxy-authorization"})
+"""Headers no plugin sees after `authenticate`, and none of which is sent upstream unless the operator says so."""
+
+PICO_PER_USD = 10**12
+
+
+class HttpRequest:
+    """The head of any HTTP request muxx serves: what `authenticate` and plugin routes get.
+
+    `path` is the raw path as it stood in the request target, without the query. `headers` still hold the credentials.
+    For a plugin route `params` holds the decoded path parameters and `identity` the caller, and `body()` reads the body.
+    """
+
+    __slots__ = ("_read", "headers", "identity", "method", "params", "path", "query_string", "remote")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query_string: str,
+        headers: CIMultiDictProxy[str],
+        remote: str | None,
+        read: Callable[[], Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query_string = query_string
+        self.headers = headers
+        self.remote = remote
+        self.params: Mapping[str, str] = {}
+        self.identity: Identity | None = None
+        self._read = read
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Query parameters; of a repeated one the last value counts. Names given with no value are kept, as empty strings."""
+        pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
+        return {name: values[-1] for name, values in pairs.items()}
+
+    async def body(self) -> bytes:
+        """The whole request body, within the limits of `[server]`."""
+        if self._read is None:
+            return b""
+        data: bytes = await self._read()
+        return data
+
+    async def json(self) -> Any:
+        """The body as JSON; `InvalidRequest` (invalid_json) when it is none."""
+        try:
+            return orjson.loads(await self.body())
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest("The request body is not valid JSON.", code="invalid_json") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is calling. What `authenticate` returns; later hooks read it, none sees the credential itself."""
+
+    project: str
+    environment: Environment = "live"
+    role: Role = "project"
+    key_id: str | None = None
+    key_prefix: str | None = None
+    key_last4: str | None = None
+    models: tuple[str, ...] = ()
+    """Patterns (`*` stands for anything) of the models this caller may use; empty means all."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer. `input_tokens` is all of the input, cached and cache-written included; `output_tokens` is all of the
+    output, reasoning included (OpenAI's dialect; the wire modules bring the others to it)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    cache_read_audio_tokens: int = 0
+    service_tier: str | None = None
+    source: UsageSource = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an answer costs, in integer pico-dollars (10⁻¹² USD), and the price table that said so."""
+
+    input_pico: int
+    output_pico: int
+    price_version: str
+
+    @property
+    def total_pico(self) -> int:
+        return self.input_pico + self.output_pico
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `first_byte` waits for the head of the answer, `first_token` for the first event of a stream."""
+
+    connect: float = 5.0
+    first_byte: float = 120.0
+    first_token: float = 300.0
+    between_events: float = 60.0
+    whole: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A row: where a provider is and how it wants to be spoken to. Data only; `transport` names who carries the bytes."""
+
+    name: str
+    base_url: str
+    format: Literal["openai"] = "openai"
+    api_key: str | None = field(default=None, repr=False)
+    auth_header: str = "authorization"
+    auth_scheme: str = "Bearer "
+    transport: str = "http"
+    prices: str | None = None
+    """Vendor whose price table applies; None: the format's vendor; "none": this provider's models have no price."""
+    ask_usage: bool = True
+    forward_client_credentials: bool = False
+    request_headers: tuple[str, ...] = ()
+    response_headers: tuple[str, ...] = ()
+    proxy: str | None = field(default=None, repr=False)
+    """May hold a password."""
+    ca_file: str | None = None
+    api_key_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model at one provider: where a request may go."""
+
+    provider: Provider
+    model: str
+    timeouts: Timeouts = Timeouts()
+    retries: int = 0
+    weight: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Members set in the body of every request to this target."""
+
+    def __str__(self) -> str:
+        return f"{self.provider.name}/{self.model}"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One upstream call. `pre_attempt` may edit `url`, `headers` and `body` (the JSON object that will be sent)."""
+
+    target: Target
+    number: int
+    url: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    payload: bytes = b""
+    """`body` as sent; written by the kernel after `pre_attempt`."""
+    sent: bool = False
+    """True once any byte of the request may have reached the provider: from then on it may have been billed."""
+    reused: bool = False
+    """Written by the transport: the connection had served another request before."""
+    replays: int = 0
+    status: int | None = None
+    error: MuxxError | None = None
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+
+ChunkKind = Literal["text", "reasoning", "tool_call", "other", "end"]
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """A fragment of a tool call: `id` and `name` come with its first fragment, `arguments` is a piece of JSON text."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """What plugins see of any answer, streamed or plain, whatever format is spoken.
+
+    `raw` holds the provider's bytes of the event this chunk came from; a chunk nobody touched leaves as those bytes.
+    """
+
+    kind: ChunkKind
+    text: str = ""
+    index: int = 0
+    tool_call: ToolCall | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    raw: bytes | None = None
+
+
+ReplyBody = bytes | Iterable[Chunk] | AsyncIterator[bytes] | AsyncIterator[Chunk]
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer made by a plugin: from `pre_request` it answers instead of a provider, from a route it is the response.
+
+    `body` is bytes, Chunks, or an async iterator of either; Chunks are put into the caller's format by the kernel.
+    """
+
+    body: ReplyBody
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    served_by: ServedBy = "plugin"
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200) -> Reply:
+        return cls(orjson.dumps(value), status)
+
+
+@dataclass(slots=True)
+class Part:
+    """A piece of a request a guard may want to read or change; assigning `text` writes it back into the body.
+
+    `kind` is text, tool_arguments or tool_result; `path` names the place in the body, e.g. `messages[2].content[0].text`.
+    """
+
+    role: str
+    kind: str
+    path: str
+    _get: Callable[[], str] = field(repr=False)
+    _set: Callable[[str], None] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        return self._get()
+
+    @text.setter
+    def text(self, value: str) -> None:
+        self._set(value)
+
+
+class Request:
+    """What the caller asked for. `headers` are without credentials; `body` is the parsed JSON and is what will be sent."""
+
+    __slots__ = ("_head", "_headers", "_parts", "body", "client_ip", "metadata", "model", "size", "stream", "user_id")
+
+    def __init__(self, head: HttpRequest) -> None:
+        self._head: HttpRequest | None = head
+        self._headers: dict[str, str] | None = None
+        self._parts: Callable[[dict[str, Any]], Iterator[Part]] | None = None
+        self.body: dict[str, Any] = {}
+        self.model = ""
+        self.stream = False
+        self.size = 0
+        """Bytes of the body as received."""
+        self.user_id: str | None = None
+        self.metadata: dict[str, Any] | None = None
+        self.client_ip = head.remote
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Request headers, lower-case names, without any credential."""
+        if self._headers is None:
+            items = self._head.headers.items() if self._head is not None else ()
+            self._headers = {k.lower(): v for k, v in items if k.lower() not in CREDENTIAL_HEADERS}
+        return self._headers
+
+    def use_parts(self, parts: Callable[[dict[str, Any]], Iterator[Part]]) -> None:
+        """Set by the kernel: how this request's format is taken apart."""
+        self._parts = parts
+
+    def parts(self) -> Iterator[Part]:
+        """Every piece of text in the request, whatever its format: messages, tool arguments, tool results."""
+        return self._parts(self.body) if self._parts is not None else iter(())
+
+
+@dataclass(slots=True)
+class Response:
+    """What is known of the answer so far."""
+
+    status: int | None = None
+    id: str | None = None
+    model: str | None = None
+    finish_reasons: list[str] = field(default_factory=list)
+    read_text: Callable[[], str] = field(default=str, repr=False)
+    """Set by the kernel once an answer has begun."""
+
+    @property
+    def text(self) -> str:
+        """The text delivered so far, of all choices."""
+        return self.read_text()
+
+
+@dataclass(slots=True)
+class Timing:
+    """Monotonic seconds; `started_at` is the wall clock (Unix seconds) for the row."""
+
+    started_at: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StateKey(Generic[T]):
+    """A typed key into `exchange.state`, one per plugin and purpose: `MINE = StateKey[int]("myplugin.count")`."""
+
+    name: str
+
+
+class State:
+    """Per-exchange memory of plugins, by typed key."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[StateKey[Any], Any] = {}
+
+    def __getitem__(self, key: StateKey[T]) -> T:
+        value: T = self._values[key]
+        return value
+
+    def __setitem__(self, key: StateKey[T], value: T) -> None:
+        self._values[key] = value
+
+    def __contains__(self, key: StateKey[Any]) -> bool:
+        return key in self._values
+
+    def get(self, key: StateKey[T]) -> T | None:
+        value: T | None = self._values.get(key)
+        return value
+
+
+class ReplyHeaders(dict[str, str]):
+    """Extra response headers. Settable until the head has left; after that setting one raises `RuntimeError`."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = False
+
+    def __setitem__(self, name: str, value: str) -> None:
+        if self.sent:
+            raise RuntimeError("the response head has already been sent; set reply_headers in pre_request or pre_attempt")
+        super().__setitem__(name, value)
+
+
+class Exchange:
+    """One call of an LLM endpoint. See the module's docstring; every field is public and typed."""
+
+    __slots__ = (
+        "attempts", "attributes", "cache", "cost", "error", "format", "id", "identity", "operation", "phase", "project",
+        "reply_headers", "replan", "request", "response", "saved_pico", "served_by", "state", "skipped", "taps", "targets",
+        "timing", "usage", "ended_by",
+    )  # fmt: skip
+
+    def __init__(self, id: str, operation: str, request: Request) -> None:
+        self.id = id
+        self.operation = operation
+        """The GenAI operation name: `chat`, `text_completion`, `embeddings` …"""
+        self.format = "openai"
+        """The caller's wire format."""
+        self.request = request
+        self.identity: Identity | None = None
+        self.project: Project | None = None
+        self.targets: tuple[Target, ...] = ()
+        self.attempts: list[Attempt] = []
+        self.response = Response()
+        self.reply_headers = ReplyHeaders()
+        self.usage = Usage()
+        self.cost: Cost | None = None
+        self.saved_pico: int | None = None
+        self.cache: CacheStatus = "miss"
+        self.served_by: ServedBy = "upstream"
+        self.timing = Timing()
+        self.error: MuxxError | None = None
+        self.ended_by: EndedBy | None = None
+        self.phase: Phase | None = "auth"
+        self.attributes: dict[str, Any] = {}
+        """JSON that goes into the row, e.g. a guard's verdict."""
+        self.state = State()
+        self.skipped: set[str] = set()
+        self.taps: list[Callable[[bytes], None]] = []
+        self.replan: Callable[[str], tuple[Target, ...]] | None = None
+
+    def reroute(self, model: str) -> None:
+        """Plan anew for another model name; raises `ModelNotFound` and changes nothing when nobody serves it."""
+        if self.replan is None:
+            raise RuntimeError("reroute() is for pre_request: targets are planned just before it")
+        self.targets = self.replan(model)
+
+    def tap(self, sink: Callable[[bytes], None]) -> None:
+        """Hand the answer's bytes, as delivered, to `sink`, read-only; this leaves the fast path as it is."""
+        self.taps.append(sink)
+
+    def skip_chunks(self, plugin: str) -> None:
+        """Take the named plugin's `on_chunk` off this exchange."""
+        self.skipped.add(plugin)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """A project's settings with every layer applied; frozen, resolved once per request."""
+
+    store_content: bool = True
+    content_retention_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    name: str
+    settings: ProjectSettings = ProjectSettings()
+
+
+class Record(TypedDict):
+    """One row of the log as the journal carries it: what CONTRACT calls a generation, money in integer pico-dollars.
+
+    `input` and `output` are JSON values, or None when the project does not store content.
+    """
+
+    request_id: str
+    started_at: float
+    first_token_ms: float | None
+    duration_ms: float
+    project: str | None
+    key_id: str | None
+    key_prefix: str | None
+    key_last4: str | None
+    environment: str | None
+    user_id: str | None
+    metadata: dict[str, Any] | None
+    client_ip: str | None
+    endpoint: str
+    provider: str | None
+    model_requested: str | None
+    model: str | None
+    stream: bool
+    status: int
+    ended_by: EndedBy | None
+    phase: Phase | None
+    attempts: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    usage_source: UsageSource
+    input_cost_pico: int | None
+    output_cost_pico: int | None
+    cost_pico: int | None
+    saved_pico: int | None
+    price_version: str | None
+    cache: CacheStatus | None
+    finish_reasons: list[str]
+    error_code: str | None
+    attributes: dict[str, Any]
+    input: Any
+    output: Any
+
+
+def usd(pico: int | None) -> str | None:
+    """Pico-dollars as the exact plain decimal string of the wire contract: no sign, no exponent, no trailing zeros."""
+    if pico is None:
+        return None
+    whole, rest = divmod(pico, PICO_PER_USD)
+    return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An HTTP route a plugin serves. `path` may hold `{name}` for one segment; `role` is who may call it.
+
+    The handler is `async def handler(gateway, request: HttpRequest) -> Reply`; a raised `MuxxError` becomes the response.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    handler: Callable[[Any, HttpRequest], Any]
+    role: Role = "project"

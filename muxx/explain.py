@@ -1,0 +1,93 @@
+"""Show a configuration: every value with the layer it comes from, and the JSON Schema of what a file may say.
+
+A secret is shown as a mask, and a string that holds a substitution as it was written: no value of the environment, and no file's
+text, is ever shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic.json_schema import models_json_schema
+
+from .config import Config, PluginConfig
+from .tomlfile import Loc, key_path
+
+MASK = "********"
+SECRET_KEYS = frozenset({"proxy"})
+"""Options that are plain text where they are used, but may hold a password."""
+
+Layer = Literal["built in", "file"]
+
+
+class Explained(NamedTuple):
+    key: str
+    value: Any
+    """A JSON value, fit to be shown."""
+    layer: Layer
+
+
+def layers(config: Config) -> list[Explained]:
+    """Every option, the plugins' after the rest. What a provider or a model leaves open is left out."""
+    return [Explained(key_path(loc), value, layer) for loc, value, layer in _Explanation(config).rows()]
+
+
+class _Explanation:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def rows(self) -> Iterator[tuple[Loc, Any, Layer]]:
+        yield from self._section((), self._config)
+        settings = self._config.plugin_settings
+        for name, plugin in settings.items():
+            yield from self._section(("plugins", name), plugin)
+        for name, table in self._config.plugins.tables.items():
+            if name not in settings:  # nobody can say which of its values are secrets
+                yield from ((("plugins", name, key), _masked(value), "file") for key, value in table.items())
+
+    def _section(self, loc: Loc, section: BaseModel) -> Iterator[tuple[Loc, Any, Layer]]:
+        for name in type(section).model_fields:
+            layer: Layer = "file" if name in section.model_fields_set else "built in"
+            yield from self._option((*loc, name), getattr(section, name), layer)
+
+    def _option(self, loc: Loc, value: Any, layer: Layer) -> Iterator[tuple[Loc, Any, Layer]]:
+        if isinstance(value, BaseModel):
+            yield from self._section(loc, value)
+        elif isinstance(value, Mapping) and value:
+            for name, item in value.items():
+                yield from self._option((*loc, name), item, layer)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            for index, item in enumerate(value):
+                yield from self._option((*loc, index), item, layer)
+        elif value is not None or loc[0] not in ("providers", "models"):
+            yield loc, self._shown(loc, value), layer
+
+    def _shown(self, loc: Loc, value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, (SecretStr, SecretBytes, Secret)) or loc[-1] in SECRET_KEYS:
+            return MASK
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self._shown((*loc, index), item) for index, item in enumerate(value)]
+        if isinstance(value, Mapping):
+            return {str(key): self._shown((*loc, key), item) for key, item in value.items()}
+        written = self._config.written
+        return written.get(loc) or written.get(loc[:-1]) or str(value)  # the latter for a target written as a plain string
+
+
+def _masked(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float)) else MASK
+
+
+def json_schema(plugin_configs: Mapping[str, type[PluginConfig]] | None = None) -> dict[str, Any]:
+    """The JSON Schema of a configuration file, for editors; knows the settings of the plugins given."""
+    classes = dict(plugin_configs or {})
+    models: dict[type[BaseModel], None] = {Config: None, **dict.fromkeys(classes.values())}
+    references, schema = models_json_schema([(cls, "validation") for cls in models])
+    definitions = schema["$defs"]
+    named = {name: references[cls, "validation"] for name, cls in classes.items()}
+    definitions["PluginsConfig"]["properties"] |= named
+    root = definitions.pop(references[Config, "validation"]["$ref"].rpartition("/")[2])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "muxx.toml", "$defs": definitions}

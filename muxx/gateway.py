@@ -1,0 +1,219 @@
+"""The gateway: builds and owns everything one configuration needs, and nothing global. Two of them live in one process.
+
+A reload builds a second Gateway beside the first, on the same `Host` and journal; requests already running keep the one they began
+with, and it stops when the last of them has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from .chains import describe_crash, first_price, run_isolated
+from .deadlines import Deadlines
+from .errors import StartError
+from .exchange import Cost, Exchange, Provider, Route, Target, Usage
+from .ids import RequestIds
+from .projects import Projects
+from .providers import provider_rows
+from .routing import RoutingTable
+from .upstream import HttpTransport, Transport, client_session
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .config import Config
+    from .db import Database
+    from .host import Host
+    from .journal import Journal
+    from .plugins import PluginSet
+    from .shared import Shared
+
+SAMPLED_ROWS_PER_SECOND = 100
+"""Rows kept of requests without a valid key; the rest are only counted."""
+
+
+class Sampler:
+    """At most so many a second."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._taken = 0
+
+    def allow(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= self._per_second
+
+
+class Gateway:
+    """What plugins get as `gateway`. Public attributes: `config`, `host`, `db`, `shared`, `journal`, `projects`, `providers`, `plugins`,
+    `routes`, `log`; `plan()`, `price()`, `spawn()`, `every()`, `http`."""
+
+    def __init__(
+        self, host: Host, config: Config, plugins: PluginSet, journal: Journal, *, mock: bool = False, worker: int = 0
+    ) -> None:
+        plugins.require_authenticator()
+        self.host = host
+        self.config = config
+        self.plugins = plugins
+        self.journal = journal
+        self.worker = worker
+        self.log = logging.getLogger("muxx")
+        self.ids = RequestIds()
+        self.calls = Deadlines()
+        self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
+        self.chain_seconds = config.server.chain_timeout_s
+        self.projects = Projects(config)
+        self._transports: dict[str, Transport] = {"http": HttpTransport(config.server.transport)}
+        self.providers: Mapping[str, Provider] = provider_rows(config, self._registered_providers())
+        self.routing = RoutingTable(config, self.providers, mock_everything=mock)
+        self.routes: tuple[Route, ...] = self._registered_routes()
+        self._price_chain = plugins.chain("price")
+        self._after_chain = plugins.chain("post_response")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._http: aiohttp.ClientSession | None = None
+        self._life = AsyncExitStack()
+
+    # What plugins and the pipeline ask of it.
+
+    @property
+    def db(self) -> Database:
+        return self.host.db
+
+    @property
+    def shared(self) -> Shared:
+        return self.host.shared
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """A client session with the gateway's proxy settings, for plugins that call other services."""
+        if self._http is None:
+            self._http = client_session()
+        return self._http
+
+    def plan(self, model: str) -> tuple[Target, ...]:
+        """The ordered targets of a model name; raises `ModelNotFound`."""
+        return self.routing.plan(model)
+
+    def price(self, target: Target, usage: Usage) -> Cost | None:
+        """What `usage` costs at `target`, by the first plugin that knows; None when none does."""
+        cost: Cost | None = first_price(self._price_chain, (target, usage))
+        return cost
+
+    def transport(self, provider: Provider) -> Transport:
+        return self._transports[provider.transport]
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run a coroutine as a task this gateway owns: its failure is logged, and stopping the gateway ends it."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("task %s failed: %s", task.get_name(), describe_crash(error))
+
+    def every(
+        self, seconds: float, function: Callable[[], Awaitable[None]], *, name: str, once_per_host: bool = False
+    ) -> None:
+        """Call `function` again and again; a failure is logged and the next round runs. `once_per_host`: in one worker only."""
+        if not once_per_host or self.worker == 0:
+            self.spawn(self._repeat(seconds, function, name), name=name)
+
+    async def _repeat(self, seconds: float, function: Callable[[], Awaitable[None]], name: str) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await function()
+            except Exception as error:
+                self.log.error("%s failed: %s; it will run again in %g s", name, describe_crash(error), seconds)
+
+    def after(self, exchange: Exchange) -> None:
+        """`post_response`, once per exchange, delaying nobody."""
+        if self._after_chain:
+            chain, seconds = self._after_chain, self.chain_seconds
+            self.spawn(run_isolated(chain, (self, exchange), seconds), name="post_response")
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Bring plugins to life in order; a failure stops what had started and names the plugin."""
+        self.spawn(self.calls.tick(), name="deadlines")
+        try:
+            for step in self.plugins.chain("lifespan"):
+                await self._enter(step.plugin, step.call(self))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
+        try:
+            await anext(life)
+        except StartError:
+            raise
+        except Exception as error:
+            raise StartError(f"plugin {plugin!r} could not start: {describe_crash(error)}: {error}", 1) from error
+        self._life.push_async_callback(self._leave, plugin, life)
+
+    async def _leave(self, plugin: str, life: AsyncIterator[None]) -> None:
+        try:
+            await anext(life)
+        except StopAsyncIteration:
+            return
+        except Exception as error:
+            self.log.error("plugin %s failed while stopping: %s", plugin, describe_crash(error))
+            return
+        self.log.error("plugin %s: its lifespan has more than one yield; the rest was not run", plugin)
+
+    async def stop(self) -> None:
+        """End owned tasks, then the plugins in reverse order, then the transports. Running exchanges must have ended."""
+        await self.finish_tasks("post_response")
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._life.aclose()
+        for transport in self._transports.values():
+            await transport.close()
+        if self._http is not None:
+            await self._http.close()
+
+    async def finish_tasks(self, name: str) -> None:
+        """Wait for owned tasks of that name: what was begun for an exchange is done for it."""
+        waiting = [task for task in self._tasks if task.get_name() == name]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self.chain_seconds)
+
+    # Start-up hooks.
+
+    def _registered_providers(self) -> dict[str, Provider]:
+        rows: dict[str, Provider] = {}
+        for items in reversed(self.plugins.manager.hook.register_providers(gateway=self)):
+            for item in items:
+                if isinstance(item, Provider):
+                    rows[item.name] = item
+                else:
+                    name, transport = item
+                    self._transports[name] = transport
+        for row in rows.values():
+            if row.transport not in self._transports:
+                raise StartError(f"provider {row.name!r} names transport {row.transport!r}, which no plugin brings")
+        return rows
+
+    def _registered_routes(self) -> tuple[Route, ...]:
+        routes: dict[tuple[str, str], Route] = {}
+        for items in reversed(self.plugins.manager.hook.register_routes(gateway=self)):
+            for route in items:
+                if (route.method, route.path) in routes:
+                    raise StartError(f"two plugins serve {route.method} {route.path}; switch one off")
+                routes[route.method, route.path] = route
+        return tuple(routes.values())

@@ -1,0 +1,137 @@
+"""Which headers cross the gateway, in either direction, and what muxx says of itself in them. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from .errors import InvalidRequest, MuxxError
+from .exchange import CREDENTIAL_HEADERS, Exchange, Provider, Request
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+SENT_UP = ("accept", "user-agent", "openai-beta", "anthropic-version", "anthropic-beta", "idempotency-key", "traceparent")
+SENT_DOWN = ("openai-processing-ms",)
+
+METADATA_BYTES = 4096
+METADATA_MEMBERS = 64
+USER_ID_BYTES = 256
+LONGEST_WAIT = 60.0
+"""Seconds of Retry-After passed on; a longer wait is the application's decision, so the SDK is told not to retry."""
+
+
+def read_muxx_headers(headers: CIMultiDictProxy[str], request: Request) -> None:
+    """Take X-Muxx-Metadata and X-Muxx-User-Id into the request; `InvalidRequest` for what does not fit."""
+    metadata = headers.get("X-Muxx-Metadata")
+    if metadata is not None:
+        request.metadata = _metadata(metadata)
+    user = headers.get("X-Muxx-User-Id")
+    if user is not None:
+        if not user.isprintable() or len(user.encode("utf-8", "replace")) > USER_ID_BYTES:
+            raise InvalidRequest(
+                f"X-Muxx-User-Id must be printable text of at most {USER_ID_BYTES} bytes.", param="X-Muxx-User-Id"
+            )
+        request.user_id = user
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        value = orjson.loads(raw) if len(raw) <= METADATA_BYTES else None
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict) or len(value) > METADATA_MEMBERS:
+        raise InvalidRequest(
+            f"X-Muxx-Metadata must be a JSON object of at most {METADATA_BYTES} bytes and {METADATA_MEMBERS} members.",
+            code="invalid_metadata",
+            param="X-Muxx-Metadata",
+        )
+    return value
+
+
+def upstream_headers(provider: Provider, client: CIMultiDictProxy[str], credential: str | None) -> dict[str, str]:
+    """The request headers a provider sees: an allow-list, muxx's own key, nothing of the client's credentials."""
+    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    for name in SENT_UP:
+        value = client.get(name)
+        if value is not None:
+            headers[name] = value
+    for name in provider.request_headers:
+        value = client.get(name)
+        if value is not None and not _is_ours(name):
+            headers[name.lower()] = value
+    if credential is not None:
+        headers[provider.auth_header] = provider.auth_scheme + credential
+    return headers
+
+
+def _is_ours(name: str) -> bool:
+    lowered = name.lower()
+    return lowered in CREDENTIAL_HEADERS or lowered.startswith("x-muxx-")
+
+
+def client_credential(client: CIMultiDictProxy[str]) -> str | None:
+    """The client's own provider key, when the muxx key came in a header of its own."""
+    if "X-Muxx-Api-Key" not in client:
+        return None
+    bearer = client.get("Authorization", "")
+    value = bearer[7:].strip() if bearer[:7].lower() == "bearer " else client.get("x-api-key") or client.get("x-goog-api-key")
+    return value if value and not value.startswith("muxx_sk_") else None
+
+
+def downstream_headers(provider: Provider, upstream: Mapping[str, str]) -> dict[str, str]:
+    """The provider's response headers a client may see."""
+    headers = {}
+    for name in (*SENT_DOWN, *provider.response_headers):
+        value = upstream.get(name.lower())
+        if value is not None and not _is_ours(name):
+            headers[name.lower()] = value
+    return headers
+
+
+def retry_after(upstream: Mapping[str, str]) -> float | None:
+    """Seconds the provider asks to wait, from `retry-after-ms` or Retry-After (seconds or a date); None when it says nothing sane."""
+    milliseconds = upstream.get("retry-after-ms")
+    if milliseconds is not None and milliseconds.strip().isdecimal():
+        return int(milliseconds) / 1000
+    value = upstream.get("retry-after")
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.replace(".", "", 1).isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def answer_headers(exchange: Exchange) -> dict[str, str]:
+    """What muxx says of itself on every answer of an LLM endpoint, and what plugins added."""
+    now = time.monotonic()
+    whole = (now - exchange.timing.started) * 1e3
+    upstream = sum((attempt.ended or now) - attempt.started for attempt in exchange.attempts) * 1e3
+    return {
+        "X-Muxx-Request-Id": exchange.id,
+        "x-request-id": exchange.id,
+        "X-Muxx-Cache": "HIT" if exchange.cache in ("hit", "joined") else "MISS",
+        "Server-Timing": f"upstream;dur={upstream:.2f}, muxx;dur={max(0.0, whole - upstream):.2f}",
+        **exchange.reply_headers,
+    }
+
+
+def error_headers(error: MuxxError) -> dict[str, str]:
+    """What every error says besides its body: whether to retry, when, and how to authenticate."""
+    headers = {"x-should-retry": "true" if error.should_retry else "false"}
+    wait = error.retry_after
+    if wait is not None and wait <= LONGEST_WAIT:
+        headers["Retry-After"] = str(max(0, -int(-wait // 1)))
+        headers["retry-after-ms"] = str(round(wait * 1000))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers

@@ -1,0 +1,272 @@
+"""Find plugins, check them, build them, and compile each hook's implementations into one frozen chain.
+
+pluggy finds, validates and orders; muxx runs the request hooks itself. A chain is a tuple of callables that all take the hook's
+full arguments, whatever subset the plugin asked for, so running one is a plain loop and an empty one costs a truth test.
+
+Everything a plugin author can get wrong is refused here, before the first request, in a sentence that names the plugin and the mend.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import pluggy
+from pydantic import ValidationError
+
+from . import hookspecs
+from .config import Config, PluginConfig
+from .errors import StartError
+
+GROUP = "muxx"
+STANDARD_DISTRIBUTION = "muxx"
+
+
+class PluginLoadError(StartError):
+    """A plugin cannot be used. The message names it and says how to mend it."""
+
+    def __init__(self, plugin: str, problem: str) -> None:
+        super().__init__(f"plugin {plugin!r}: {problem}", exit_code=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plugin class and where it came from, before it is built."""
+
+    name: str
+    cls: type
+    origin: str
+    version: str
+
+    @property
+    def config_class(self) -> type[PluginConfig]:
+        cls = getattr(self.cls, "Config", PluginConfig)
+        if not (isinstance(cls, type) and issubclass(cls, PluginConfig)):
+            raise PluginLoadError(self.name, "its Config must be a class derived from muxx.PluginConfig")
+        return cls
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin that is on: its instance, its settings, and the hooks it implements."""
+
+    name: str
+    instance: Any
+    config: PluginConfig
+    origin: str
+    version: str
+    hooks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One implementation in a chain. `call` takes the hook's full arguments, in order."""
+
+    plugin: str
+    call: Callable[..., Any]
+    is_async: bool
+    on_error: str = "refuse"
+    timeout_s: float | None = None
+
+
+Chain = tuple[Step, ...]
+
+
+def discover() -> list[Found]:
+    """Plugins of the entry-point group, by name. `MUXX_LOAD_PLUGINS` limits them (names, comma-separated; empty: the standard ones only)."""
+    found: dict[str, Found] = {}
+    only = os.environ.get("MUXX_LOAD_PLUGINS")
+    wanted = None if only is None else {name.strip() for name in only.split(",") if name.strip()}
+    for entry in metadata.entry_points(group=GROUP):
+        distribution = entry.dist.name if entry.dist is not None else "?"
+        version = entry.dist.version if entry.dist is not None else "?"
+        if wanted is not None and distribution != STANDARD_DISTRIBUTION and entry.name not in wanted:
+            continue
+        if entry.name in found:
+            if found[entry.name].origin == distribution:
+                continue  # the same distribution seen twice on sys.path, as an editable install is
+            raise PluginLoadError(
+                entry.name, f"two distributions bring this name ({found[entry.name].origin}, {distribution}); uninstall one"
+            )
+        try:
+            cls = entry.load()
+        except Exception as error:
+            raise PluginLoadError(
+                entry.name, f"{entry.value} cannot be imported ({type(error).__name__}: {error}); upgrade or uninstall {distribution}"
+            ) from error
+        found[entry.name] = Found(entry.name, cls, distribution, version)
+    return [found[name] for name in sorted(found)]
+
+
+def config_classes(found: Iterable[Found]) -> dict[str, type[PluginConfig]]:
+    """Each plugin's settings class, for reading `[plugins.<name>]` strictly."""
+    return {f.name: f.config_class for f in found}
+
+
+class PluginSet:
+    """The plugins that are on, in order, and their compiled chains. Frozen once built."""
+
+    def __init__(self, plugins: Sequence[Plugin], disabled: Sequence[Found], manager: pluggy.PluginManager) -> None:
+        self.plugins = tuple(plugins)
+        self.disabled = tuple(disabled)
+        self.manager = manager
+        self.chains: Mapping[str, Chain] = {
+            hook: _compile(hook, manager, self.by_name) for hook in (*hookspecs.REQUEST_HOOKS, "lifespan")
+        }
+
+    @property
+    def by_name(self) -> dict[str, Plugin]:
+        return {p.name: p for p in self.plugins}
+
+    def chain(self, hook: str) -> Chain:
+        return self.chains[hook]
+
+    def require_authenticator(self) -> None:
+        """No gateway starts without someone who can say who is calling."""
+        if not self.chains["authenticate"]:
+            raise StartError("no plugin implements `authenticate`, so nobody could call; enable the standard plugin `keys`")
+
+
+def build(found: Sequence[Found], config: Config) -> PluginSet:
+    """Instantiate the plugins that `config` leaves on, check their hooks, order them and compile their chains."""
+    manager = pluggy.PluginManager("muxx")
+    manager.add_hookspecs(hookspecs)
+    names = {f.name for f in found} | {entry.name for entry in metadata.entry_points(group=GROUP)}
+    for name in (*config.plugins.tables, *(config.plugins.only or ()), *config.plugins.order):
+        if name not in names:
+            raise StartError(_unknown_plugin(name, names))
+    plugins: list[Plugin] = []
+    disabled: list[Found] = []
+    for item in _registration_order(found, config):
+        if _is_off(item.name, config):
+            disabled.append(item)
+            continue
+        settings = _settings(item, config)
+        instance = _instantiate(item, settings)
+        hooks = check_hooks(item.name, instance)
+        manager.register(instance, name=item.name)
+        plugins.append(Plugin(item.name, instance, settings, item.origin, item.version, hooks))
+    return PluginSet(plugins, disabled, manager)
+
+
+def _unknown_plugin(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "is its package installed?"
+    return f"[plugins] names {name!r}, but no such plugin is installed; {hint}"
+
+
+def _registration_order(found: Sequence[Found], config: Config) -> list[Found]:
+    """pluggy calls last registered first, so register in reverse of the order wanted: `order` first, then by name."""
+    rank = {name: i for i, name in enumerate(config.plugins.order)}
+    return sorted(found, key=lambda f: (rank.get(f.name, len(rank)), f.name), reverse=True)
+
+
+def _is_off(name: str, config: Config) -> bool:
+    left_out = config.plugins.only is not None and name not in config.plugins.only
+    return left_out or config.plugins.tables.get(name, {}).get("enabled") is False
+
+
+def _settings(item: Found, config: Config) -> PluginConfig:
+    known = config.plugin_settings.get(item.name)
+    if known is not None:
+        return known
+    try:
+        return item.config_class.model_validate(config.plugins.tables.get(item.name, {}))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        raise PluginLoadError(item.name, f"its settings in [plugins.{item.name}] do not fit: {problems}") from None
+
+
+def _instantiate(item: Found, settings: PluginConfig) -> Any:
+    takes_config = len(inspect.signature(item.cls).parameters) > 0
+    try:
+        return item.cls(settings) if takes_config else item.cls()
+    except Exception as error:
+        raise PluginLoadError(item.name, f"it could not be built ({type(error).__name__}: {error})") from error
+
+
+def check_hooks(plugin: str, instance: Any) -> tuple[str, ...]:
+    """The hooks `instance` implements; refuses what could not work, naming plugin and mend."""
+    hooks = []
+    for attribute in dir(instance):
+        if attribute.startswith("__"):
+            continue
+        method = inspect.getattr_static(type(instance), attribute, None)
+        function = getattr(method, "__func__", method)
+        options = getattr(function, "muxx_impl", None)
+        if options is None:
+            if attribute in hookspecs.HOOK_NAMES and callable(method):
+                raise PluginLoadError(plugin, f"{attribute}() is named like a hook but not marked; put @muxx.hookimpl above it")
+            continue
+        hook = options.get("specname") or attribute
+        _check_hook(plugin, hook, function, options)
+        hooks.append(hook)
+    return tuple(sorted(hooks, key=hookspecs.HOOK_NAMES.index))
+
+
+def _check_hook(plugin: str, hook: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    if hook not in hookspecs.HOOK_NAMES:
+        near = difflib.get_close_matches(hook, hookspecs.HOOK_NAMES, n=1)
+        hint = f"needs a newer muxx, or did you mean {near[0]!r}?" if near else "needs a newer muxx?"
+        raise PluginLoadError(plugin, f"unknown hook {hook!r}: {hint}")
+    if options.get("wrapper") or options.get("hookwrapper"):
+        raise PluginLoadError(plugin, f"{hook} is a wrapper; request hooks are run by muxx, not by pluggy: write a plain hook instead")
+    asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    if hook in hookspecs.SYNC_ONLY and asynchronous:
+        raise PluginLoadError(plugin, f"{hook} must be a plain `def`: nothing would await it")
+    if hook == "lifespan" and not inspect.isasyncgenfunction(function):
+        raise PluginLoadError(plugin, "lifespan must be an `async def` with exactly one `yield`")
+    known = hookspecs.signature_of(hook)
+    for name in _arguments(function):
+        if name not in known:
+            raise PluginLoadError(plugin, f"{hook}() asks for {name!r}; it may take any of: {', '.join(known)}")
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plugin]) -> Chain:
+    """The hook's implementations in calling order, each taking the hook's full arguments."""
+    caller = getattr(manager.hook, hook)
+    steps = []
+    for impl in reversed(caller.get_hookimpls()):
+        plugin = plugins[impl.plugin_name]
+        call = _full_signature(hookspecs.signature_of(hook), impl.function)
+        steps.append(Step(plugin.name, call, inspect.iscoroutinefunction(impl.function), plugin.config.on_error, plugin.config.timeout_s))
+    return tuple(steps)
+
+
+def _full_signature(full: tuple[str, ...], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` itself when it takes every argument in order, else an adapter that picks the ones it asked for."""
+    wanted = tuple(_arguments(function))
+    if wanted == full:
+        return function
+    picks = [full.index(name) for name in wanted]
+
+    def adapted(*args: Any) -> Any:
+        return function(*[args[i] for i in picks])
+
+    return adapted
+
+
+@dataclass(slots=True)
+class Described:
+    """A row of `muxx plugins`."""
+
+    name: str
+    version: str
+    origin: str
+    state: str
+    hooks: list[str] = field(default_factory=list)
+
+
+def describe(plugins: PluginSet) -> list[Described]:
+    """Every plugin found, those that are on in calling order."""
+    rows = [Described(p.name, p.version, p.origin, "on", list(p.hooks)) for p in reversed(plugins.plugins)]
+    return rows + [Described(f.name, f.version, f.origin, "off") for f in plugins.disabled]

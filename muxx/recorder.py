@@ -1,0 +1,362 @@
+"""The recorder: moves the journal into the database. One per host; nobody else writes records.
+
+Invariants:
+
+- Rows, the position reached in each segment, and the fate of open requests are committed in one transaction. Whatever goes
+  wrong, what is remembered is thrown away and read anew from the last commit; what is then repeated, the hooks repeat
+  idempotently by `request_id`.
+- A segment is marked as stored in the transaction that stores its last line, and removed only afterwards. A segment so marked is
+  never read again, whether or not its removal happened.
+- A trace without a row is remembered; when its segment is stored it goes to the table `open_requests`, and leaves that table in
+  the transaction that stores its row. When its writer is dead, that row says that the process died: once per request.
+- A fault of the database (locked, full) is tried again for ever. A record that a hook fails on three times by itself is put
+  aside in the table `rejected_records`, in the transaction that moves on behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import inspect
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import orjson
+
+from .db import Connection, Readers, Row, Writer, connect, is_database_fault, migrate
+from .exchange import Record
+from .host import Host
+from .journal import keep_ballast
+from .segments import Segment, segments
+from .tail import Batch, Tail
+
+RecordHook = Callable[[Any, Connection, list[Record]], Awaitable[None] | None]
+
+HOOK_RECORDS = 500
+POLL_S = 0.05
+"""Lists follow an answer within 100 ms: one pause and one transaction."""
+BACKOFF_S = 0.05
+MAX_BACKOFF_S = 1.0
+BALLAST_EVERY_S = 5.0
+BUSY_MS = 1000
+"""Shorter than elsewhere, so that a recorder that is told to stop does so; it comes back anyway."""
+WAL_LIMIT = 256 * 1024 * 1024
+UNNAMED_S = 60.0
+"""Age at which a segment that never got its name is a dead writer's."""
+
+_SCHEMA = (
+    """
+    CREATE TABLE journal_positions (
+        segment TEXT PRIMARY KEY, offset INTEGER NOT NULL, stored INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE open_requests (request_id TEXT PRIMARY KEY, writer TEXT NOT NULL, record BLOB NOT NULL) STRICT;
+    CREATE INDEX open_requests_by_writer ON open_requests (writer);
+    CREATE TABLE rejected_records (
+        request_id TEXT NOT NULL, record BLOB NOT NULL, error TEXT NOT NULL, rejected_at REAL NOT NULL,
+        UNIQUE (request_id, record)
+    ) STRICT;
+    """,
+)
+_DIED = {"status": 500, "ended_by": "muxx", "error_code": "process_died"}
+
+
+class HookFailed(Exception):
+    """A `record` hook failed on its records, not on the database. The message names the hook and the kind of error, no value."""
+
+
+class Recorder:
+    """Stores what the journal holds, through the `record` hooks. Belongs to one event loop; `stop` may come from any thread.
+
+    `healthy` is False while nothing can be stored; the journal keeps everything meanwhile.
+    """
+
+    def __init__(self, host: Host, chain: Sequence[RecordHook], log: logging.Logger, gateway: Any = None) -> None:
+        self.healthy = True
+        self._paths = host.paths
+        self._durability = host.config.database.durability
+        self._chain = tuple(chain)
+        self._log = log
+        self._gateway = gateway
+        self._turn = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+        self._delay = BACKOFF_S
+        self._ballast_due = 0.0
+        self._lock = -1
+        self._writer: Writer | None = None
+        self._tail: Tail | None = None
+        self._gone: list[str] = []
+        """Names of removed segments; their positions go with the next transaction."""
+
+    async def run(self) -> None:
+        """Store what comes, until `stop`; then store what there still is, unless the database refuses, and return."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            while not self._stopped:
+                if not await self._attempt():
+                    await self._pause(POLL_S)
+            await self.drain()
+        except Exception as error:
+            if not self._stopped:
+                raise
+            self._log.warning("stopped before everything was stored; the journal keeps the rest (%s)", _words(error))
+        finally:
+            self._loop = None
+            await self.close()
+
+    def stop(self) -> None:
+        """Let `run` end: with everything stored, or at once when the database refuses work. Safe from any thread."""
+        self._stopped = True
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._woken.set)
+            except RuntimeError:
+                pass  # the loop has been closed meanwhile: `run` has ended
+
+    async def drain(self) -> None:
+        """Return when all that was in the journal is stored. Works beside `run` in the same event loop, and without it."""
+        while await self._attempt(idle=False):
+            pass
+
+    async def close(self) -> None:
+        """Let go of the database and the journal. Idempotent; `run` does it by itself."""
+        async with self._turn:
+            await self._forget()
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _attempt(self, idle: bool = True) -> bool:
+        """One step.
+
+        True when the next should follow at once; with `idle`, a batch that was not full may wait for more to come.
+        """
+        try:
+            async with self._turn:
+                batch = await self._step()
+        except Exception as error:
+            self._failed(error)
+            if self._stopped:
+                raise
+            await self._pause(self._delay)
+            self._delay = min(2 * self._delay, MAX_BACKOFF_S)
+            return True
+        self.healthy, self._delay = True, BACKOFF_S
+        return batch.more or (bool(batch) and not idle)
+
+    def _failed(self, error: Exception) -> None:
+        """Say it once per trouble.
+
+        An unknown error comes with its traceback; a plugin's does not, for it might quote a prompt.
+        """
+        if self.healthy:
+            unknown = not isinstance(error, (sqlite3.Error, OSError, HookFailed))
+            self._log.warning("records wait in the journal: %s", _words(error), exc_info=error if unknown else None)
+        self.healthy = False
+
+    async def _step(self) -> Batch:
+        """Store one batch. If that fails or is cancelled, memory may be ahead of the database, so it is thrown away."""
+        try:
+            tail = self._tail or await self._begin()
+            self._keep_ballast()
+            batch = tail.next_batch()
+            if batch:
+                await self._store(batch)
+                self._remove(tail, batch.stored)
+            for writer in batch.dead:
+                await self._close_requests(writer)
+        except BaseException:
+            await self._forget()
+            raise
+        return batch
+
+    async def _forget(self) -> None:
+        writer, self._writer, self._tail, self._gone = self._writer, None, None, []
+        if writer is not None:
+            await writer.close()
+
+    def _keep_ballast(self) -> None:
+        if time.monotonic() >= self._ballast_due:
+            self._ballast_due = time.monotonic() + BALLAST_EVERY_S
+            keep_ballast(self._paths.journal)
+
+    # ── beginning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _begin(self) -> Tail:
+        """Pick up where the last commit was: remove what is stored, and close the requests of writers that died since."""
+        self._take_lock()
+        self._writer = Writer(self._paths.logs, durability=self._durability, busy_ms=BUSY_MS)
+        readers = Readers(self._paths.logs, 1)
+        try:
+            await migrate(self._writer, readers, self._paths.logs, "recorder", tuple(enumerate(_SCHEMA)))
+            rows = await readers.rows("SELECT segment, offset, stored FROM journal_positions")
+            moved = await readers.rows("SELECT request_id, writer FROM open_requests")
+        finally:
+            await readers.close()
+        reached = {row["segment"]: row["offset"] for row in rows if not row["stored"]}
+        stored = {row["segment"] for row in rows if row["stored"]}
+        tail = Tail(self._paths.journal, reached, stored, {row["request_id"] for row in moved}, self._log)
+        self._remove(tail, tail.stored())
+        present = {segment.name for segment in segments(self._paths.journal)}
+        self._gone = [row["segment"] for row in rows if row["segment"] not in present]
+        writers = {segment.writer for segment in tail.waiting()}
+        for writer in {row["writer"] for row in moved} - writers:
+            await self._close_requests(writer)
+        self._tail = tail
+        return tail
+
+    def _take_lock(self) -> None:
+        """A second recorder would remove segments under the first one's feet. Then tidy up after writers that died very young."""
+        if self._lock >= 0:
+            return
+        self._paths.journal.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(self._paths.journal / "recorder.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise BlockingIOError(error.errno, "another recorder is at work on this journal") from error
+        self._lock = fd
+        for unnamed in self._paths.journal.glob("*.tmp"):
+            if time.time() - unnamed.stat().st_mtime > UNNAMED_S:
+                unnamed.unlink(missing_ok=True)
+
+    # ── storing ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _store(self, batch: Batch) -> None:
+        """Store the batch; when a hook fails twice on it, find the records it fails on and put those aside."""
+        for _ in range(2):
+            try:
+                await self._commit(batch)
+            except HookFailed as error:
+                self._failed(error)
+            else:
+                return
+        batch.rejected += await self._store_apart(list(batch.rows.items()))
+        batch.rows = {}
+        await self._commit(batch)
+
+    async def _store_apart(self, rows: list[tuple[str, bytes]]) -> list[tuple[str, bytes, str]]:
+        """Store rows without moving on in the journal, in halves down to those that cannot be stored, and return these."""
+        failure = None
+        for _ in range(3 if len(rows) == 1 else 1):
+            try:
+                await self._commit(Batch(dict(rows)))
+            except HookFailed as error:
+                failure = error
+            else:
+                return []
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            return await self._store_apart(rows[:middle]) + await self._store_apart(rows[middle:])
+        [(request_id, raw)] = rows
+        self._log.error("%s is put aside in rejected_records: %s", request_id, failure)
+        cause = failure.__cause__ if failure else None
+        return [(request_id, raw, f"{failure}: {cause}".encode("utf-8", "replace").decode())]
+
+    async def _commit(self, batch: Batch) -> None:
+        """One transaction with all of the batch.
+
+        The records are parsed for each try: a hook may have changed those of the last one.
+        """
+        assert self._writer is not None
+        await self._check_wal()
+        await self._writer.run(partial(self._write, batch, _parsed(batch)))
+        self._gone = []
+
+    async def _write(self, batch: Batch, records: list[Record], db: Connection) -> None:
+        for start in range(0, len(records), HOOK_RECORDS):
+            for hook in self._chain:
+                await self._call(hook, db, records[start : start + HOOK_RECORDS])
+        stored = {segment.name for segment in batch.stored}
+        positions = dict.fromkeys(stored, 0) | batch.positions
+        statements: tuple[tuple[str, Sequence[tuple[Any, ...]]], ...] = (
+            ("REPLACE INTO journal_positions VALUES (?, ?, ?)", [(name, end, name in stored) for name, end in positions.items()]),
+            ("DELETE FROM journal_positions WHERE segment = ?", [(name,) for name in self._gone]),
+            ("DELETE FROM open_requests WHERE request_id = ?", [(request_id,) for request_id in batch.closed]),
+            ("REPLACE INTO open_requests VALUES (?, ?, ?)", batch.opened),
+            ("REPLACE INTO rejected_records VALUES (?, ?, ?, ?)", [(*row, time.time()) for row in batch.rejected]),
+        )
+        for sql, rows in statements:
+            if rows:
+                await db.executemany(sql, rows)
+
+    async def _call(self, hook: RecordHook, db: Connection, records: list[Record]) -> None:
+        try:
+            result = hook(self._gateway, db, records)
+            if inspect.isawaitable(result):
+                await result
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if is_database_fault(error):
+                raise
+            name = getattr(hook, "__module__", hook)
+            raise HookFailed(f"{name}: record raised {type(error).__name__}") from error
+
+    async def _check_wal(self) -> None:
+        """While a long read keeps the write-ahead log from being taken back, we wait and the journal grows."""
+        wal = self._paths.logs.with_name(self._paths.logs.name + "-wal")
+        if not wal.exists() or wal.stat().st_size <= WAL_LIMIT:
+            return
+        connection = await connect(self._paths.logs, busy_ms=BUSY_MS)
+        try:
+            await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            await connection.close()
+        if wal.stat().st_size > WAL_LIMIT:
+            raise sqlite3.OperationalError("a long read keeps the write-ahead log at its limit")
+
+    def _remove(self, tail: Tail, stored: list[Segment]) -> None:
+        """Remove stored segments. One that cannot be removed is not read again, and is tried again when next we begin."""
+        for segment in stored:
+            try:
+                segment.path.unlink(missing_ok=True)
+            except OSError as error:
+                self._log.warning("%s cannot be removed: %s", segment.name, error.strerror)
+            else:
+                self._gone.append(segment.name)
+                tail.forget(segment)
+
+    async def _close_requests(self, writer: str) -> None:
+        """The writer is dead: the requests it left open ended with it. Their rows and their deletion are one transaction."""
+        assert self._writer is not None
+        while rows := await self._writer.run(partial(_open_requests, writer)):
+            ended = {row["request_id"]: _died(row["record"]) for row in rows}
+            await self._store(Batch(ended, closed=list(ended)))
+
+
+async def _open_requests(writer: str, db: Connection) -> list[Row]:
+    query = "SELECT request_id, record FROM open_requests WHERE writer = ? LIMIT ?"
+    return list(await db.execute_fetchall(query, (writer, HOOK_RECORDS)))
+
+
+def _parsed(batch: Batch) -> list[Record]:
+    try:
+        return [orjson.loads(raw) for raw in batch.rows.values()]
+    except orjson.JSONDecodeError as error:
+        raise HookFailed("a record is not valid JSON") from error
+
+
+def _died(raw: bytes) -> bytes:
+    """The row of a request whose process died, from its trace: usage and cost are as estimated before it was sent."""
+    try:
+        return orjson.dumps({**orjson.loads(raw), **_DIED})
+    except orjson.JSONDecodeError:
+        return raw
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,307 @@
+"""Carry a streamed answer from the provider to the client, event by event, and know at every moment whether it is complete.
+
+The relay is a push: the transport hands bytes to `feed`, whole events go out in the same step. `Relay` is the fast path: the
+provider's events as they came. `HookedRelay` decodes each event into Chunks, lets the `on_chunk` plugins see and change them, and
+encodes what they let through; a chunk nobody touched still leaves as its own bytes.
+
+Invariants: an unfinished event is never sent; nothing is sent after the end; the last event of a complete answer is held until its
+row is recorded, so what the client takes for a whole answer is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import MuxxError, UpstreamDisconnected, UpstreamError, UpstreamTimeout, UpstreamTruncated
+from .exchange import Chunk
+from .wire.openai import DONE_EVENT, ChatStream, ChunkEncoder, Verdict, decode_event, end_chunk
+from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
+from .wire.sse import Event, EventSplitter
+
+if TYPE_CHECKING:
+    from .upstream import UpstreamResponse
+
+QUEUED_BYTES = 256 * 1024
+"""What a `HookedRelay` holds before it stops the provider."""
+
+
+class Downstream(Protocol):
+    """The client's side as the kernel writes to it."""
+
+    on_resume: Callable[[], None] | None
+
+    @property
+    def paused(self) -> bool: ...
+
+    def send(self, data: bytes) -> None: ...
+
+
+class Limits(Protocol):
+    """What the relay needs of the running call: somewhere to put the moment by which the next event has to come."""
+
+    due: float
+
+
+class Relay:
+    """The fast path. `over` resolves to None when the answer is complete, or to the error that broke it."""
+
+    def __init__(
+        self,
+        stream: ChatStream,
+        response: UpstreamResponse,
+        down: Downstream,
+        limits: Limits,
+        *,
+        between_events: float,
+        finish_grace: float,
+        max_event_bytes: int,
+        taps: Iterable[Callable[[bytes], None]] = (),
+    ) -> None:
+        self.stream = stream
+        self.over: asyncio.Future[MuxxError | None] = asyncio.get_running_loop().create_future()
+        self.last = b""
+        """The held-back end of a complete answer (`data: [DONE]`), to be sent by whoever records the row."""
+        self.first_event: float | None = None
+        self.relayed_error = False
+        """The provider sent its own error event and it was passed on."""
+        self._splitter = EventSplitter(max_event_bytes)
+        self._response = response
+        self._down = down
+        self._limits = limits
+        self._between = between_events
+        self._grace = finish_grace
+        self._taps = tuple(taps)
+        self._pausing = False
+        down.on_resume = self._resume
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the provider; everything complete goes out at once."""
+        if self.over.done():
+            self._response.close()  # bytes after the end: this connection is not to be trusted with another answer
+            return
+        now = time.monotonic()
+        if self.first_event is None:
+            self.first_event = now
+        try:
+            events = self._splitter.feed(data)
+        except UpstreamError as error:
+            self.finish(error)
+            return
+        self._take(events)
+        if not self.over.done():
+            self._limits.due = now + (self._grace if self.stream.finished else self._between)
+            if self._down.paused:
+                self._pause()
+
+    def _take(self, events: list[Event]) -> None:
+        out: list[bytes] = []
+        for event in events:
+            try:
+                verdict = self.stream.observe(event)
+            except UpstreamError as error:
+                self._send(out)
+                self.finish(error)
+                return
+            if verdict is FORWARD:
+                out.append(event[0])
+            elif verdict is DONE:
+                self.last = event[0]
+                break
+            elif verdict is ERROR_EVENT:
+                out.append(event[0])
+                self.relayed_error = True
+                break
+        self._send(out)
+        if self.stream.done:
+            self.finish(None)
+        elif self.relayed_error:
+            self.finish(UpstreamError())
+
+    def _send(self, pieces: list[bytes]) -> None:
+        if not pieces:
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._down.send(data)
+        for tap in self._taps:
+            tap(data)
+
+    @property
+    def comments_allowed(self) -> bool:
+        """A comment may be added: not after an `id` field, which makes SDKs take any blank line for an event."""
+        return not self._splitter.has_ids
+
+    def finish(self, error: MuxxError | None) -> None:
+        """The answer is over; only the first word counts."""
+        if not self.over.done():
+            self._limits.due = float("inf")
+            self.over.set_result(error)
+
+    def pumped(self, pump: asyncio.Future[None]) -> None:
+        """The provider's body has ended, cleanly or not: decide what that makes of the answer."""
+        if self.over.done() or pump.cancelled():
+            return
+        error = pump.exception()
+        if error is None:
+            self._take_end()
+        if self.over.done():
+            return
+        if self.stream.finished:
+            self.finish(None)
+        elif error is not None:
+            self.finish(error if isinstance(error, MuxxError) else UpstreamDisconnected())
+        else:
+            self.finish(UpstreamTruncated())
+
+    def _take_end(self) -> None:
+        """An event the provider never ended: sent only if it makes the answer complete."""
+        try:
+            tail = self._splitter.finish()
+            verdict = self.stream.observe(tail) if tail is not None else None
+        except UpstreamError:
+            return
+        if tail is not None and verdict is not None:
+            self._take_tail(tail, verdict)
+
+    def _take_tail(self, tail: Event, verdict: Verdict) -> None:
+        if verdict is DONE:
+            self.last = tail[0]
+            self.finish(None)
+        elif verdict is FORWARD and self.stream.finished:
+            self._send([tail[0]])
+
+    def timed_out(self) -> None:
+        """Nothing came in time. After a finish reason the answer counts as complete, only without its usage."""
+        self.finish(None if self.stream.finished else UpstreamTimeout())
+
+    def _pause(self) -> None:
+        if not self._pausing:
+            self._pausing = True
+            self._limits.due = float("inf")  # the client is the slow one; its own limit runs
+            self._response.pause()
+
+    def _resume(self) -> None:
+        if self._pausing:
+            self._pausing = False
+            self._limits.due = time.monotonic() + self._between
+            self._response.resume()
+
+
+ChunkHooks = Callable[[Chunk], Awaitable[list[Chunk]]]
+
+
+class Delivered:
+    """What the client was sent, read back from the bytes: for the row, where plugins changed the answer."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self.facts = ChatStream(client_asked_usage=True)
+        self._splitter = EventSplitter(max_event_bytes)
+
+    def take(self, data: bytes) -> None:
+        for event in self._splitter.feed(data):
+            self.facts.observe(event)
+
+
+class HookedRelay(Relay):
+    """The path with `on_chunk` plugins: `feed` queues events, `run` takes them through the hooks in the exchange's own task."""
+
+    def __init__(self, *args: Any, hooks: ChunkHooks, include_usage: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hooks = hooks
+        self._encoder = ChunkEncoder(self.stream, include_usage=include_usage)
+        self._queue: deque[tuple[Event, Verdict]] = deque()
+        self._queued = 0
+        self._wake = asyncio.Event()
+        self._outcome: tuple[MuxxError | None] | None = None
+
+    def feed(self, data: bytes) -> None:
+        super().feed(data)
+        if self._queued > QUEUED_BYTES and self._outcome is None:
+            self._pause()
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            try:
+                verdict = self.stream.observe(event)
+            except UpstreamError as error:
+                self.finish(error)
+                return
+            self._queue.append((event, verdict))
+            self._queued += len(event[0])
+            if verdict is DONE:
+                self.last = event[0]
+                self.finish(None)
+                return
+            if verdict is ERROR_EVENT:
+                self.relayed_error = True
+                self.finish(UpstreamError())
+                return
+        self._wake.set()
+
+    def _take_tail(self, tail: Event, verdict: Verdict) -> None:
+        if verdict is DONE:
+            self.last = tail[0]
+            self.finish(None)
+        elif verdict is FORWARD and self.stream.finished:
+            self._queue.append((tail, verdict))
+
+    def finish(self, error: MuxxError | None) -> None:
+        """What came before still goes through the hooks; `over` is resolved when it has."""
+        if self._outcome is None:
+            self._outcome = (error,)
+            self._limits.due = float("inf")
+            self._wake.set()
+
+    async def run(self) -> MuxxError | None:
+        """Take queued events through the hooks until the answer is over; the error that broke it, or None."""
+        try:
+            return await self._run()
+        finally:
+            if not self.over.done():
+                self.over.set_result(None)  # whatever still comes is not wanted
+
+    async def _run(self) -> MuxxError | None:
+        while True:
+            while self._queue:
+                event, verdict = self._queue.popleft()
+                self._queued -= len(event[0])
+                if await self._through(event, verdict):
+                    self.last = DONE_EVENT
+                    return None
+            if self._outcome is not None:
+                error = self._outcome[0]
+                if error is None:
+                    await self._pass(end_chunk(self.stream))
+                return error
+            self._wake.clear()
+            if not self._down.paused:
+                self._resume()
+            await self._wake.wait()
+
+    async def _through(self, event: Event, verdict: Verdict) -> bool:
+        """One event through the hooks; True when a plugin ended the answer."""
+        if verdict is ERROR_EVENT:
+            self._send([event[0]])
+        elif verdict is FORWARD:
+            chunks = decode_event(event)
+            if chunks:
+                return await self._pass(*chunks)
+            self._send([event[0]])
+        return False
+
+    async def _pass(self, *chunks: Chunk) -> bool:
+        """Send what the hooks let through of these chunks, up to the first `end`; True when there was one."""
+        out: list[Chunk] = []
+        for chunk in chunks:
+            for result in await self._hooks(chunk):
+                out.append(result)
+                if result.kind == "end":
+                    break
+            if out and out[-1].kind == "end":
+                break
+        data = self._encoder.encode(out)
+        self._send([data] if data else [])
+        return bool(out) and out[-1].kind == "end"

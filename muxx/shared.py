@@ -1,0 +1,98 @@
+"""Numbers every process of this host sees at once: one small file, mapped into memory.
+
+Layout, little words of 8 bytes in the machine's own byte order (the file never leaves its host):
+
+    0     magic, "muxxshm" and the layout's version as one byte
+    64    version of table "keys"
+    72    version of table "projects"
+    ...   zero up to 4096; later sections begin there, each on a page of its own
+
+Invariants: a version only grows. A reader needs no lock, because an aligned word is read and written whole. Writers hold a
+byte-range lock on their word, and the kernel releases it when its holder dies. The file is never deleted while a process has it
+open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import StartError
+
+MAGIC = b"muxxshm\x01"
+SIZE = 4096
+TABLES = {"keys": 64 // 8, "projects": 72 // 8}
+
+_FLOCK = struct.Struct("@hhqqi4x")
+
+
+class Shared:
+    """The mapped file. Any number of objects and processes may have it open; safe between threads."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._thread_lock = threading.Lock()
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StartError(f"{path}: cannot open it: {error.strerror}", 3) from error
+        try:
+            with self._locked(0):
+                self._initialise()
+            self._map = mmap.mmap(self._fd, SIZE)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._words = memoryview(self._map).cast("Q")
+
+    def _initialise(self) -> None:
+        """Give a new file its size, then its magic; a process that dies in between leaves a file that is still new."""
+        if os.fstat(self._fd).st_size < SIZE:
+            os.ftruncate(self._fd, SIZE)
+        magic = os.pread(self._fd, len(MAGIC), 0)
+        if not any(magic):
+            os.pwrite(self._fd, MAGIC, 0)
+        elif magic != MAGIC:
+            raise StartError(f"{self._path}: not written by this version of muxx. Stop every muxx here, then delete it.", 3)
+
+    def version(self, table: str) -> int:
+        """The table's version: it differs from an earlier answer when some process has bumped it since."""
+        return self._words[TABLES[table]]
+
+    def bump(self, table: str) -> int:
+        """Tell every process that the table has changed; call it after the change is committed. Returns the new version."""
+        word = TABLES[table]
+        with self._locked(word * 8):
+            self._words[word] += 1
+            return self._words[word]
+
+    @contextmanager
+    def _locked(self, offset: int) -> Iterator[None]:
+        """Hold the 8 bytes at `offset` against every other process, object and thread.
+
+        Linux's open-file-description locks belong to this object; classic fcntl locks belong to the process, and would vanish as
+        soon as any other object of it closed the file.
+        """
+        with self._thread_lock:
+            self._lock(fcntl.F_WRLCK, offset)
+            try:
+                yield
+            finally:
+                self._lock(fcntl.F_UNLCK, offset)
+
+    def _lock(self, kind: int, offset: int) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, _FLOCK.pack(kind, os.SEEK_SET, offset, 8, 0))
+
+    def close(self) -> None:
+        """Unmap the file. Idempotent."""
+        if self._fd >= 0:
+            self._words.release()
+            self._map.close()
+            os.close(self._fd)
+            self._fd = -1

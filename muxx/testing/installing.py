@@ -1,0 +1,33 @@
+"""Making a class a plugin for the time of a test, the way an installed distribution does: through an entry point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from muxx.plugins import GROUP
+
+
+@contextmanager
+def installed(plugins: Mapping[str, type], directory: Path) -> Iterator[None]:
+    """Have `plugins` (name to class) found beside the installed ones. `directory` gets the distribution's metadata.
+
+    The classes may stand anywhere, inside a test function too: the entry points name a module made for them.
+    """
+    module = ModuleType(f"muxx_testing_plugins_{id(plugins):x}")
+    vars(module).update(plugins)
+    metadata = directory / f"{module.__name__}-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.__name__}\nVersion: 0\n")
+    entries = "".join(f"{name} = {module.__name__}:{name}\n" for name in plugins)
+    (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{entries}")
+    sys.modules[module.__name__] = module
+    sys.path.append(str(directory))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(directory))
+        del sys.modules[module.__name__]

@@ -1,0 +1,17 @@
+"""Waiting for something to become true, without guessing how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+
+async def eventually(condition: Callable[[], object], within: float = 5.0) -> None:
+    """Return as soon as `condition()` is true; fail the test, naming the condition, when it is not within so many seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            name = getattr(condition, "__qualname__", repr(condition))
+            raise AssertionError(f"still not true after {within} s: {name}")
+        await asyncio.sleep(0.005)

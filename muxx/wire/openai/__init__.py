@@ -1,0 +1,51 @@
+"""OpenAI's chat completions, both directions, sans-IO.
+
+`request` checks and edits what goes up; `answer` learns from what comes down without changing it; `chunks` turns answers
+into what plugins see and back (`pieces` knows the JSON); `usage` counts; `envelope` holds the gateway's own words.
+"""
+
+from .answer import ChatFacts, ChatStream, Choice, Verdict, assembled, read_completion
+from .chunks import (
+    DONE_EVENT,
+    AnswerHead,
+    ChunkEncoder,
+    Head,
+    decode_completion,
+    decode_event,
+    encode_completion,
+    encode_plain,
+    encode_stream,
+    end_chunk,
+)
+from .envelope import comment_event, error_body, error_event
+from .request import ask_for_usage, input_bytes, request_parts, validate_chat
+from .usage import estimate_tokens, read_usage, usage_object
+
+__all__ = [
+    "DONE_EVENT",
+    "AnswerHead",
+    "ChatFacts",
+    "ChatStream",
+    "Choice",
+    "ChunkEncoder",
+    "Head",
+    "Verdict",
+    "ask_for_usage",
+    "assembled",
+    "comment_event",
+    "decode_completion",
+    "decode_event",
+    "encode_completion",
+    "encode_plain",
+    "encode_stream",
+    "end_chunk",
+    "error_body",
+    "error_event",
+    "estimate_tokens",
+    "input_bytes",
+    "read_completion",
+    "read_usage",
+    "request_parts",
+    "usage_object",
+    "validate_chat",
+]

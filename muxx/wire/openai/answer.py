@@ -1,0 +1,343 @@
+"""What is learnt of an answer while it passes: who made it, how it ended, what it used, what it said.
+
+Facts are read, never enforced: a provider's answer goes to the client as it came, so a member of an unexpected type is
+passed over. Only what is no answer at all is an error.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from orjson import JSONDecodeError, loads
+
+from ...errors import UpstreamError, UpstreamProtocolError
+from ...exchange import Usage
+from ..sse import Event, is_comment
+from .usage import read_usage, usage_object
+
+
+class Verdict(enum.Enum):
+    """What the relay does with an event of an upstream stream."""
+
+    FORWARD = "forward"
+    WITHHOLD = "withhold"
+    """The usage event muxx asked for and the client did not."""
+    DROP = "drop"
+    """An event without data: SDKs die of them."""
+    DONE = "done"
+    """`[DONE]`: the answer is complete, and nothing after it counts."""
+    ERROR_EVENT = "error_event"
+    """The provider's own error: it goes to the client once, unchanged, and ends the stream."""
+
+
+# Looked up once: reading a member off an Enum class costs as much as the rest of an event's bookkeeping.
+FORWARD, WITHHOLD, DROP, DONE, ERROR_EVENT = Verdict
+
+
+class ToolText:
+    """One tool call, put together from its fragments."""
+
+    __slots__ = ("arguments", "id", "index", "name", "type")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id: str | None = None
+        self.name: str | None = None
+        self.type = "function"
+        self.arguments: list[str] = []
+
+    def add(self, fragment: dict[str, Any]) -> None:
+        """Take a fragment of a `tool_calls` entry, or a whole one. A custom tool's `input` stands where arguments would."""
+        if type(call_id := fragment.get("id")) is str and call_id:
+            self.id = call_id
+        if type(kind := fragment.get("type")) is str and kind:
+            self.type = kind
+        function = fragment.get("custom" if self.type == "custom" else "function")
+        if type(function) is dict:
+            self.add_function(function)
+
+    def add_function(self, function: dict[str, Any]) -> None:
+        if type(name := function.get("name")) is str and name:
+            self.name = name
+        text = function.get("arguments", function.get("input"))
+        if type(text) is str and text:
+            self.arguments.append(text)
+
+    def function(self) -> dict[str, Any]:
+        field = "input" if self.type == "custom" else "arguments"
+        return {"name": self.name or "", field: "".join(self.arguments)}
+
+    def as_call(self) -> dict[str, Any]:
+        return {"id": self.id, "type": self.type, "custom" if self.type == "custom" else "function": self.function()}
+
+
+class Choice:
+    """One choice of an answer: its texts, fragment by fragment, and why it finished."""
+
+    __slots__ = ("finish_reason", "function_call", "index", "reasoning", "refusal", "text", "tool_calls", "transcript")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.finish_reason: str | None = None
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.transcript: list[str] = []
+        self.tool_calls: list[ToolText] = []
+        self.function_call: ToolText | None = None
+
+    def add(self, delta: dict[str, Any]) -> None:
+        """Take a `delta`, or a whole `message`."""
+        if content := text_of(delta.get("content")):
+            self.text.append(content)
+        # Some providers send the same reasoning under both names.
+        if reasoning := text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")):
+            self.reasoning.append(reasoning)
+        if refusal := text_of(delta.get("refusal")):
+            self.refusal.append(refusal)
+        if type(calls := delta.get("tool_calls")) is list:
+            for position, call in enumerate(calls):
+                if type(call) is dict:
+                    self._tool_call(call, position).add(call)
+        if type(function := delta.get("function_call")) is dict:
+            self.function_call = self.function_call or ToolText(0)
+            self.function_call.add_function(function)
+        if type(audio := delta.get("audio")) is dict and (transcript := text_of(audio.get("transcript"))):
+            self.transcript.append(transcript)
+
+    def _tool_call(self, fragment: dict[str, Any], position: int) -> ToolText:
+        """The call a fragment belongs to. A new id under a known index is a new call: some providers number every call 0."""
+        index = fragment.get("index")
+        index = index if type(index) is int else position
+        call_id = fragment.get("id")
+        for call in reversed(self.tool_calls):
+            if call.index == index:
+                if call_id and call.id and call_id != call.id:
+                    break
+                return call
+        call = ToolText(index)
+        self.tool_calls.append(call)
+        return call
+
+    def texts(self) -> list[str]:
+        """Every piece of text the model wrote, for estimates."""
+        calls = [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
+        names = [call.name for call in calls if call.name]
+        arguments = [piece for call in calls for piece in call.arguments]
+        return [*self.text, *self.reasoning, *self.refusal, *self.transcript, *names, *arguments]
+
+    def as_choice(self) -> dict[str, Any]:
+        """The choice as a plain answer would have it."""
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) if self.text else None}
+        message["refusal"] = "".join(self.refusal) if self.refusal else None
+        if self.reasoning:
+            message["reasoning_content"] = "".join(self.reasoning)
+        if self.transcript:
+            message["audio"] = {"transcript": "".join(self.transcript)}
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_call() for call in self.tool_calls]
+        if self.function_call:
+            message["function_call"] = self.function_call.function()
+        return {"index": self.index, "message": message, "finish_reason": self.finish_reason}
+
+
+class ChatFacts:
+    """What is known of an answer, streamed or plain.
+
+    `usage` is the last the provider reported, for its counts are cumulative; None when it never did. `usage_invalid` is True
+    once it reported counts that cannot be true; those are not in `usage`.
+    """
+
+    __slots__ = ("_expected", "choices", "created", "id", "model", "service_tier", "usage", "usage_invalid")
+
+    def __init__(self, choices: int = 1) -> None:
+        self._expected = choices
+        self.id: str | None = None
+        self.model: str | None = None
+        self.created: int | None = None
+        self.service_tier: str | None = None
+        self.usage: Usage | None = None
+        self.usage_invalid = False
+        self.choices: dict[int, Choice] = {}
+
+    @property
+    def finish_reasons(self) -> dict[int, str]:
+        """Why each choice finished, by its index; choices without a reason are not in it."""
+        return {index: choice.finish_reason for index, choice in sorted(self.choices.items()) if choice.finish_reason}
+
+    @property
+    def finished(self) -> bool:
+        """True when every choice, and no fewer than the request asked for, has its finish reason: the answer may end here."""
+        known = self.choices.values()
+        return len(known) >= self._expected and all(choice.finish_reason for choice in known)
+
+    @property
+    def text(self) -> str:
+        """The content of all choices, one after the other."""
+        return "".join(piece for _, choice in sorted(self.choices.items()) for piece in choice.text)
+
+    @property
+    def output_bytes(self) -> int:
+        """UTF-8 bytes of all the model wrote: content, reasoning, refusals, tool calls. Never 0 when text was delivered."""
+        return sum(len(text.encode()) for choice in self.choices.values() for text in choice.texts())
+
+    def choice(self, index: Any) -> Choice:
+        """The choice at an index, made at its first mention; what names no index belongs to the first."""
+        index = index if type(index) is int else 0
+        return self.choices.get(index) or self.choices.setdefault(index, Choice(index))
+
+    def learn(self, answer: dict[str, Any], field: str) -> None:
+        """Take a whole answer, whose texts are in `message`, or one event of a stream, whose texts are in `delta`."""
+        self._identify(answer)
+        if type(choices := answer.get("choices")) is list:
+            for choice in choices:
+                self._take_choice(choice, field)
+        if (usage := answer.get("usage")) is not None:
+            self._take_usage(answer, usage)
+
+    def _identify(self, chunk: dict[str, Any]) -> None:
+        """Keep the first id, model and time that say something: some streams begin with empty ones, some change their id."""
+        if not self.id and type(answer_id := chunk.get("id")) is str:
+            self.id = answer_id
+        if not self.model and type(model := chunk.get("model")) is str:
+            self.model = model
+        if self.created is None and type(created := chunk.get("created")) is int:
+            self.created = created
+        self._take_tier(chunk)
+
+    def _take_tier(self, chunk: dict[str, Any]) -> None:
+        if type(tier := chunk.get("service_tier")) is str:
+            self.service_tier = tier
+
+    def _take_usage(self, chunk: dict[str, Any], value: Any) -> None:
+        self._take_tier(chunk)
+        usage, invalid = read_usage(value, self.service_tier)
+        self.usage = usage or self.usage
+        self.usage_invalid = self.usage_invalid or invalid
+
+    def _take_choice(self, choice: Any, field: str) -> None:
+        """Take one entry of `choices`, whose text is in `field`."""
+        if type(choice) is not dict:
+            return
+        known = self.choice(choice.get("index"))
+        if type(delta := choice.get(field)) is dict:
+            known.add(delta)
+        if type(reason := choice.get("finish_reason")) is str and reason:
+            known.finish_reason = reason
+
+
+class ChatStream(ChatFacts):
+    """Observes an upstream stream, each event exactly once, and says what is to be done with it.
+
+    `client_asked_usage` says whether the usage event is the client's or muxx's own; `choices` is the request's `n`. `done` is
+    True once `[DONE]` has come. `error` is what the provider's own error event held.
+    """
+
+    __slots__ = ("_client_asked_usage", "done", "error")
+
+    def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
+        super().__init__(choices)
+        self._client_asked_usage = client_asked_usage
+        self.done = False
+        self.error: Any = None
+
+    def observe(self, event: Event) -> Verdict:
+        """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
+        data = event[1]
+        if not data:
+            return FORWARD if data is None and is_comment(event[0]) else DROP
+        try:
+            chunk = loads(data)
+        except JSONDecodeError:
+            return self._not_json(data)
+        if type(chunk) is not dict:
+            raise UpstreamProtocolError(_GARBAGE)
+        if chunk.get("error"):
+            self.error = chunk["error"]
+            return ERROR_EVENT
+        if not self.model:
+            self._identify(chunk)
+        choices = chunk.get("choices")
+        if type(choices) is list:
+            for choice in choices:
+                self._take_delta(choice)
+        usage = chunk.get("usage")
+        if usage is not None:
+            self._take_usage(chunk, usage)
+            if choices == [] and type(usage) is dict and not self._client_asked_usage:
+                return WITHHOLD
+        return FORWARD
+
+    def finish_early(self, reason: str = "stop") -> None:
+        """A plugin ended the answer: choices still open finish with `reason`."""
+        for choice in self.choices.values() or [self.choice(0)]:
+            choice.finish_reason = choice.finish_reason or reason
+
+    def _take_delta(self, choice: Any) -> None:
+        """`_take_choice`, with a short way for what nearly every event is: a piece of content and nothing else."""
+        try:
+            delta = choice["delta"]
+            content = delta["content"]
+            plain = len(delta) == 1 or (len(delta) == 2 and "role" in delta)
+            if plain and content and type(content) is str and not choice["finish_reason"]:
+                self.choices[choice["index"]].text.append(content)
+                return
+        except (KeyError, TypeError):
+            pass  # another shape, or a choice's first event
+        self._take_choice(choice, "delta")
+
+    def _not_json(self, data: bytes) -> Verdict:
+        if data.strip() != b"[DONE]":
+            raise UpstreamProtocolError(_GARBAGE)
+        self.done = True
+        return DONE
+
+
+_GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
+
+
+def read_completion(body: bytes) -> ChatFacts:
+    """The facts of a plain answer.
+
+    Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object.
+    """
+    try:
+        answer = loads(body)
+    except JSONDecodeError:
+        if body.lstrip().startswith(b"<"):
+            raise UpstreamError from None
+        raise UpstreamProtocolError from None
+    if type(answer) is not dict:
+        raise UpstreamProtocolError
+    if answer.get("error"):
+        raise UpstreamError
+    facts = ChatFacts()
+    facts.learn(answer, "message")
+    return facts
+
+
+def assembled(facts: ChatFacts) -> dict[str, Any]:
+    """An answer as one `chat.completion` object, whatever way it came; what never came is null or absent."""
+    answer: dict[str, Any] = {
+        "id": facts.id,
+        "object": "chat.completion",
+        "created": facts.created,
+        "model": facts.model,
+        "choices": [choice.as_choice() for _, choice in sorted(facts.choices.items())],
+    }
+    if facts.usage is not None:
+        answer["usage"] = usage_object(facts.usage)
+    if facts.service_tier is not None:
+        answer["service_tier"] = facts.service_tier
+    return answer
+
+
+def text_of(content: Any, levels: int = 3) -> str:
+    """The text of a `content`: a string, or a list of parts, which may hold lists themselves (Mistral's thinking)."""
+    if type(content) is str:
+        return content
+    if type(content) is not list or levels == 0:
+        return ""
+    parts = [part.get("text") or part.get("thinking") for part in content if type(part) is dict]
+    return "".join(text_of(part, levels - 1) for part in parts)

@@ -1,0 +1,93 @@
+"""Tokens, in OpenAI's dialect and its cousins: reading a usage object, writing one, and estimating where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...exchange import Usage
+
+MAX_TOKENS = 10**9
+"""No answer has more tokens than this; a larger count is a mistake, and would take a cost near the end of 64 bits."""
+
+
+def estimate_tokens(n_bytes: int) -> int:
+    """Tokens of that many bytes of UTF-8 text: one for each 4.1 begun, the mean of English prose in OpenAI's encodings."""
+    return -(-n_bytes * 10 // 41)
+
+
+def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool]:
+    """The usage a provider reports, and whether any of it cannot be true. Never raises.
+
+    Without believable totals there is no usage. A detail that is no count, or more than the total it is part of, counts as 0.
+    """
+    if type(value) is not dict:
+        return None, True
+    prompt: Any = value.get("prompt_tokens")
+    completion: Any = value.get("completion_tokens")
+    if not (_is_count(prompt) and _is_count(completion)):
+        return None, True
+    given, made = _details(value, "prompt_tokens_details"), _details(value, "completion_tokens_details")
+    reasoning = made.get("reasoning_tokens")
+    if _is_beside(reasoning, value):
+        completion += reasoning
+    details = _Details()
+    cached = given.get("cached_tokens", value.get("prompt_cache_hit_tokens", value.get("cached_tokens")))
+    usage = Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cache_read_tokens=(cache_read := details.part(cached, prompt)),
+        cache_write_tokens=details.part(given.get("cache_write_tokens"), prompt - cache_read),
+        reasoning_tokens=details.part(reasoning, completion),
+        input_audio_tokens=details.part(given.get("audio_tokens"), prompt),
+        output_audio_tokens=details.part(made.get("audio_tokens"), completion),
+        service_tier=service_tier if type(service_tier) is str else None,
+        source="provider",
+    )
+    return usage, details.invalid
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """A usage object as OpenAI writes it."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+        },
+    }
+
+
+class _Details:
+    """Reads the parts of totals and remembers whether one of them was impossible."""
+
+    invalid = False
+
+    def part(self, value: Any, total: int) -> int:
+        if value is None:
+            return 0
+        if _is_count(value) and value <= total:
+            return int(value)
+        self.invalid = True
+        return 0
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TOKENS
+
+
+def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:
+    value = usage.get(name)
+    return value if type(value) is dict else {}
+
+
+def _is_beside(reasoning: Any, usage: dict[str, Any]) -> bool:
+    """xAI's dialect: reasoning tokens stand beside the completion's, not among them; only the total says so."""
+    if not _is_count(reasoning) or reasoning == 0:
+        return False
+    return bool(usage.get("total_tokens") == usage["prompt_tokens"] + usage["completion_tokens"] + reasoning)

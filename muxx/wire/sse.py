@@ -1,0 +1,161 @@
+"""Server-sent events: cut a byte stream into events without changing a byte of it.
+
+An event is the pair `(raw, data)`. `raw` is its exact bytes, terminator included. `data` is what a WHATWG parser would hand
+to the application: the values of its `data` fields joined by LF, or None when it has no such field (a comment, a bare
+`event:`, a blank line). Events are plain tuples because one is made per token of every answer.
+
+Every `raw` in order, then `tail`, is the input again, whatever the chunking. An event is out as soon as the last byte that
+ends it has come: of a CRLF split between two reads the CR is enough, and the LF becomes the first byte of the next `raw`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import UpstreamEventTooLarge
+
+Event = tuple[bytes, bytes | None]
+
+_BOM = b"\xef\xbb\xbf"
+_END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+"""Two line ends in a row. The look-ahead keeps a CRLF whole; a second line end may well be a CR whose LF has not come yet."""
+
+
+def data_of(raw: bytes) -> bytes | None:
+    """The data of one event: LF, CR and CRLF end lines, in any mix; one space after the colon is not part of the value."""
+    return _parse(raw)[0]
+
+
+def _parse(raw: bytes) -> tuple[bytes | None, bool]:
+    """The data of one event, and whether it has an `id` field."""
+    values = []
+    has_id = False
+    for line in raw.splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            values.append(value[1:] if value.startswith(b" ") else value)
+        elif name == b"id":
+            has_id = True
+    return b"\n".join(values) if values else None, has_id
+
+
+def is_comment(raw: bytes) -> bool:
+    """True when nothing but comments and blank lines stand in `raw`: no parser makes an event of it."""
+    return all(not line or line.startswith(b":") for line in raw.removeprefix(_BOM).splitlines())
+
+
+_TOO_LARGE = "The model provider sent an event larger than the gateway's limit. Ask for a shorter answer."
+
+
+class EventSplitter:
+    """Cuts what `feed` is given into events. It holds at most one unfinished event, of at most `max_event_bytes` and one read.
+
+    A larger event raises `UpstreamEventTooLarge`, after every event before it has been handed out, whatever the chunking.
+    """
+
+    __slots__ = ("_begun", "_held", "_limit", "has_ids")
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._limit = max_event_bytes
+        self._held = bytearray()
+        self._begun = False
+        self.has_ids = False
+        """True once an event had an `id` field. From then on the OpenAI SDK makes an event of any blank line, and dies of it."""
+
+    @property
+    def tail(self) -> bytes:
+        """The bytes of the event that is not finished yet."""
+        return bytes(self._held)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` finishes, in order."""
+        # One read is mostly one event of one line: its own bytes are handed on, and only the data is copied.
+        payload = data[6:-2]
+        if (
+            not self._held
+            and 10 not in payload  # LF and CR, as numbers: several times as fast a search
+            and 13 not in payload
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and len(data) <= self._limit
+        ):
+            self._begun = True
+            return [(data, payload)]
+        events = self._resume(data) if self._held else self._split(data)
+        if not events and len(self._held) > self._limit:
+            raise UpstreamEventTooLarge(_TOO_LARGE)
+        return events
+
+    def finish(self) -> Event | None:
+        """The unfinished event, read as if the end of the input had finished it; None when there is nothing but line ends."""
+        if len(self._held) > self._limit:
+            raise UpstreamEventTooLarge(_TOO_LARGE)
+        raw = bytes(self._held)
+        return self._event(raw) if raw.strip(b"\r\n") else None
+
+    def _split(self, data: bytes) -> list[Event]:
+        """Split `data`, which begins a new event; what is left at its end is held."""
+        if 13 in data:
+            events, rest = self._split_any(data)
+        else:
+            *blocks, rest = data.split(b"\n\n")
+            events = []
+            for block in blocks:
+                if block.startswith(b"data: ") and 10 not in block:
+                    self._begun = True
+                    events.append((block + b"\n\n", block[6:]))
+                else:
+                    events.append(self._event(block + b"\n\n"))
+        if len(data) > self._limit:
+            events, rest = self._cut_at_limit(events, rest)
+        self._held += rest
+        return events
+
+    def _split_any(self, data: bytes) -> tuple[list[Event], bytes]:
+        """`_split` for input with CRs in it."""
+        events = []
+        start = 0
+        for match in _END_OF_EVENT.finditer(data):
+            events.append(self._event(data[start : match.end()]))
+            start = match.end()
+        return events, data[start:]
+
+    def _resume(self, data: bytes) -> list[Event]:
+        """Go on with the unfinished event. Only what is new is searched, so an event in many small reads costs no more."""
+        held = self._held
+        end = _end_in(bytes(held[-2:]), data)
+        if not end or len(held) + end > self._limit:
+            held += data
+            return []
+        raw = bytes(held) + data[:end]
+        held.clear()
+        events = [self._event(raw)]
+        if end < len(data):
+            events += self._split(data[end:])
+        return events
+
+    def _cut_at_limit(self, events: list[Event], rest: bytes) -> tuple[list[Event], bytes]:
+        """Put the first event that is too large, and all after it, back into `rest`: what is held then is over the limit."""
+        for number, (raw, _) in enumerate(events):
+            if len(raw) > self._limit:
+                return events[:number], b"".join(raw for raw, _ in events[number:]) + rest
+        return events, rest
+
+    def _event(self, raw: bytes) -> Event:
+        """Parse an event of any form; a byte order mark counts as one only at the very start of the stream."""
+        data, has_id = _parse(raw if self._begun else raw.removeprefix(_BOM))
+        self._begun = True
+        self.has_ids = self.has_ids or has_id
+        return raw, data
+
+
+def _end_in(before: bytes, data: bytes) -> int:
+    """How many bytes of `data` end the event whose last two bytes so far are `before`; 0 when they do not end it."""
+    window = before + data
+    if 13 in window:
+        match = _END_OF_EVENT.search(window)
+        end = match.end() if match else 0
+    else:
+        end = window.find(b"\n\n") + 2
+        end = 0 if end < 2 else end
+    return max(end - len(before), 0)

@@ -1,0 +1,230 @@
+"""One serving process from the inside: host, journal, gateway, listening socket; its start, its reload and its end.
+
+`muxx serve` runs one of these, or several under the supervisor of `muxx.workers`; tests run it in their own loop. Nothing here is global.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from .config import Config, load_config
+from .errors import ShuttingDown, StartError
+from .gateway import Gateway
+from .host import Host
+from .journal import Journal
+from .plugins import PluginSet, build, config_classes, discover
+from .recorder import Recorder
+from .server import Server, Service
+
+BACKLOG = 2048
+AFTER_ABORT_SECONDS = 2.0
+"""How long ended streams get to write their rows and last bytes."""
+
+log = logging.getLogger("muxx")
+
+
+def plugin_set(config: Config) -> PluginSet:
+    """The plugins this configuration leaves on."""
+    return build(discover(), config)
+
+
+async def prepare(host: Host, plugins: PluginSet) -> str | None:
+    """Bring the database up to date and make sure there is a key. The first key's text, when this call made it; it is shown once."""
+    for plugin in reversed(plugins.plugins):
+        await host.db.migrate(plugin.name, getattr(plugin.instance, "migrations", ()))
+    key: str | None = None
+    for plugin in plugins.plugins:
+        first_key = getattr(plugin.instance, "first_key", None)
+        if first_key is not None:
+            key = await first_key(host) or key
+    return key
+
+
+def recorder_of(host: Host, gateway: Gateway) -> Recorder:
+    """The recorder with this gateway's `record` hooks."""
+    chain = [step.call for step in gateway.plugins.chain("record")]
+    return Recorder(host, chain, logging.getLogger("muxx.recorder"), gateway)
+
+
+class RecorderThread:
+    """The recorder in a thread and an event loop of its own, where there is only one process."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._thread = threading.Thread(target=lambda: asyncio.run(recorder.run()), name="muxx-recorder")
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Return when everything in the journal is stored, or cannot be for now."""
+        self._recorder.stop()
+        await asyncio.to_thread(self._thread.join)
+
+
+class Worker:
+    """A process's share of the service. `start()`, then `stop()`; `reload()` between them as often as wanted."""
+
+    def __init__(self, config: Config, host: Host, *, mock: bool = False, index: int = 0, records: bool = True) -> None:
+        self.config = config
+        self.host = host
+        self._mock = mock
+        self._index = index
+        self._records = records
+        self._recorder: RecorderThread | None = None
+        self._reloading = asyncio.Lock()
+        self._hurried = False
+        self._gateways: set[Gateway] = set()
+        """Every gateway that still carries exchanges: the present one and replaced ones."""
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        """Open the journal, start the gateway, then accept connections."""
+        self.journal = Journal(self.host.paths.journal, f"worker{self._index}", durability=self.config.database.durability)
+        self.gateway = await self._new_gateway(self.config)
+        if self._records:
+            self._recorder = RecorderThread(recorder_of(self.host, self.gateway))
+        self.service = Service(self.gateway, lambda: self.journal.healthy)
+        self._runner = web.ServerRunner(Server(self.service, self.config), shutdown_timeout=0.1)
+        await self._runner.setup()
+        self._site = web.SockSite(self._runner, listener, backlog=BACKLOG)
+        await self._site.start()
+        self._upkeep = asyncio.create_task(self._rotate(), name="journal")
+
+    async def _new_gateway(self, config: Config) -> Gateway:
+        gateway = Gateway(self.host, config, plugin_set(config), self.journal, mock=self._mock, worker=self._index)
+        await gateway.start()
+        self._gateways.add(gateway)
+        return gateway
+
+    async def _rotate(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.journal.rotate_if_due()
+
+    async def reload(self) -> bool:
+        """Serve new requests by the file as it is now. A file that cannot be used changes nothing; the log says why."""
+        async with self._reloading:
+            try:
+                config = load_config(self.config.path, config_classes(discover()))
+                gateway = await self._new_gateway(config)
+            except StartError as error:
+                log.error("reload refused, the old configuration stays: %s", error)
+                return False
+            _warn_of_fixed(self.config, config)
+            old, self.gateway, self.config = self.gateway, gateway, config
+            self.service.use(gateway)
+            retiring = asyncio.create_task(self._retire(old))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+            log.info("configuration reloaded")
+            return True
+
+    async def _retire(self, gateway: Gateway) -> None:
+        """Stop a replaced gateway when its last exchange has ended."""
+        while gateway.calls.running:
+            await asyncio.sleep(0.1)
+        self._gateways.discard(gateway)
+        await gateway.stop()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stop accepting, let running exchanges finish for `grace` seconds, end the rest with `shutting_down`; no row is lost."""
+        seconds = self.config.server.shutdown_grace_s if grace is None else grace
+        self.service.draining = True
+        await self._site.stop()
+        deadline = time.monotonic() + seconds
+        while self._busy() and time.monotonic() < deadline and not self._hurried:
+            await asyncio.sleep(0.02)
+        for gateway in self._gateways:
+            for call in tuple(gateway.calls.running):
+                call.abort(ShuttingDown())
+        deadline = time.monotonic() + AFTER_ABORT_SECONDS
+        while self._busy() and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        self._upkeep.cancel()
+        await self._runner.cleanup()
+        for retiring in self._retiring:
+            retiring.cancel()
+        for gateway in self._gateways:
+            await gateway.stop()
+        self.journal.close()
+        if self._recorder is not None:
+            await self._recorder.stop()
+
+    def hurry(self) -> None:
+        """Cut the grace of a running `stop()` short."""
+        self._hurried = True
+
+    def _busy(self) -> bool:
+        return any(gateway.calls.running for gateway in self._gateways)
+
+
+def _warn_of_fixed(old: Config, new: Config) -> None:
+    for name in ("host", "port", "workers"):
+        if getattr(old.server, name) != getattr(new.server, name):
+            log.warning("[server] %s takes effect at the next start", name)
+    if old.database != new.database:
+        log.warning("[database] takes effect at the next start")
+
+
+def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """A bound TCP socket, not yet listening. Raises `StartError` with exit code 4 when the address is taken or not ours."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(f"[server] host {host!r} is no address to listen on: {error.strerror}", 4) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}. Is another server running there?", 4) from error
+    listener.setblocking(False)
+    return listener
+
+
+def freeze() -> None:
+    """What start-up made lives as long as the process: keep the collector from walking it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+class Running:
+    """A gateway serving in this process: `base_url`, `key` (the first key, when one was made), `gateway`, `worker`."""
+
+    def __init__(self, worker: Worker, base_url: str, key: str | None) -> None:
+        self.worker = worker
+        self.base_url = base_url
+        self.key = key
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.worker.gateway
+
+
+@asynccontextmanager
+async def serve_in_process(config: Config, *, mock: bool = False, grace: float = 1.0) -> AsyncIterator[Running]:
+    """The service as `muxx serve` runs it, in the running event loop: for tests and for embedding."""
+    async with Host.open(config) as host:
+        host.lock_instance()
+        key = await prepare(host, plugin_set(config))
+        worker = Worker(config, host, mock=mock)
+        listener = listen(config.server.host, config.server.port)
+        name: Any = listener.getsockname()
+        await worker.start(listener)
+        try:
+            yield Running(worker, f"http://{name[0]}:{name[1]}", key)
+        finally:
+            await worker.stop(grace)

@@ -1,0 +1,1 @@
+"""The standard plugins, found through the same entry-point group as anyone's. None imports another."""

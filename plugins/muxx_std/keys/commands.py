@@ -1,0 +1,206 @@
+"""`muxx keys …`: works beside a running server, which obeys on the very next request.
+
+The text of a key leaves the process in exactly two places: the output of `create` and of `rotate`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from muxx import Config, Environment, Host, config_option, echo_json, run_async, table
+
+from . import format
+from .store import DEFAULT_PROJECT, CannotRotate, KeyRow, KeyStore, new_row
+
+MAX_TEXT = 200
+SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+class Duration(click.ParamType[Any]):
+    """`90s`, `30m`, `1h`, `30d`, `2w`, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = _DURATION.fullmatch(str(value))
+        if match is None:
+            self.fail("write a number and a unit: 90s, 30m, 1h, 30d or 2w", param, ctx)
+        return float(int(match[1]) * SECONDS_PER_UNIT[match[2]])
+
+
+class Expiry(click.ParamType[Any]):
+    """A duration from now, or an ISO 8601 moment (UTC unless it says otherwise), as Unix seconds."""
+
+    name = "30d|ISO"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if _DURATION.fullmatch(value):
+            return time.time() + Duration().convert(value, param, ctx)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail("write how long it lasts (30d) or when it ends (2027-01-31T12:00:00Z)", param, ctx)
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if seconds <= time.time():
+            self.fail("that moment has passed", param, ctx)
+        return seconds
+
+
+class ProjectName(click.ParamType[Any]):
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _PROJECT.fullmatch(value):
+            self.fail("up to 64 letters, digits, dots, dashes and underscores, starting with a letter or digit", param, ctx)
+        return str(value)
+
+
+class Plain(click.ParamType[Any]):
+    """Text of printable characters: what is stored here is shown on terminals."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.isprintable() or len(value) > MAX_TEXT:
+            self.fail(f"up to {MAX_TEXT} printable characters", param, ctx)
+        return str(value)
+
+
+@click.group()
+def keys() -> None:
+    """Make, list, revoke and rotate muxx's own API keys."""
+
+
+@keys.command()
+@config_option
+@click.option("--project", type=ProjectName(), help=f"Project the key belongs to (default: {DEFAULT_PROJECT}).")
+@click.option("--test", "environment", flag_value="test", help="A test key: its traffic is logged apart.")
+@click.option("--admin", "environment", flag_value="admin", help="An admin key: administers every project, calls no model.")
+@click.option("--name", type=Plain(), help="What the key is for, as lists show it.")
+@click.option(
+    "--expires", "expires_at", type=Expiry(), metavar="30d|ISO", help="When it stops working: 30d, or 2027-01-31T12:00:00Z."
+)
+@click.option("--models", type=Plain(), multiple=True, metavar="PATTERN", help="Only these; `*` stands for anything. Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def create(
+    config: Config,
+    project: str | None,
+    environment: Environment | None,
+    name: str | None,
+    expires_at: float | None,
+    models: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a key and print it, this once."""
+    if environment == "admin" and project is not None:
+        raise click.UsageError("an admin key belongs to no project; leave out --project or --admin")
+    if environment != "admin":
+        project = project or DEFAULT_PROJECT
+    text = format.generate(environment or "live")
+
+    async def run() -> KeyRow:
+        async with Host.open(config) as host:
+            store = await KeyStore.prepared(host)
+            if project not in (None, DEFAULT_PROJECT, *(row.project for row in await store.rows())):
+                click.echo(f"Project {project} is new: this is its first key.", err=True)
+            row = new_row(text, host.derive("keys"), project=project, name=name, models=models, expires_at=expires_at)
+            await store.add(row)
+            host.shared.bump("keys")
+            return row
+
+    _show_new(run_async(run()), text, as_json)
+
+
+@keys.command(name="list")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_keys(config: Config, as_json: bool) -> None:
+    """Show every key, without its secret part."""
+
+    async def run() -> list[KeyRow]:
+        async with Host.open(config) as host:
+            return await (await KeyStore.prepared(host)).rows()
+
+    shown = [_shown(row) for row in run_async(run())]
+    if as_json:
+        echo_json(shown)
+        return
+    columns = ("id", "project", "environment", "name", "expires_at", "status")
+    table(("key", *columns), [[key["prefix"] + "…" + key["last4"], *(key[column] for column in columns)] for key in shown])
+
+
+@keys.command()
+@config_option
+@click.argument("key_id", metavar="ID", type=Plain())
+def revoke(config: Config, key_id: str) -> None:
+    """Refuse a key from the next request on. Streams already running finish."""
+
+    async def run() -> bool:
+        async with Host.open(config) as host:
+            known = await (await KeyStore.prepared(host)).revoke(key_id)
+            if known:
+                host.shared.bump("keys")
+            return known
+
+    if not run_async(run()):
+        raise click.ClickException("There is no key with this id. `muxx keys list` shows them.")
+    click.echo(f"Revoked {key_id}.", err=True)
+
+
+@keys.command()
+@config_option
+@click.argument("key_id", metavar="ID", type=Plain())
+@click.option("--overlap", type=Duration(), default="1h", show_default=True, help="How long the old key still works.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rotate(config: Config, key_id: str, overlap: float, as_json: bool) -> None:
+    """Make a key that takes over from another, with the same rights, and print it, this once."""
+
+    async def run() -> tuple[str, KeyRow]:
+        async with Host.open(config) as host:
+            store = await KeyStore.prepared(host)
+            made = await store.rotate(key_id, host.derive("keys"), overlap)
+            host.shared.bump("keys")
+            return made
+
+    try:
+        text, row = run_async(run())
+    except CannotRotate as error:
+        raise click.ClickException(f"This key cannot be rotated: {error}.") from None
+    _show_new(row, text, as_json)
+
+
+def _show_new(row: KeyRow, text: str, as_json: bool) -> None:
+    """The key alone on stdout, so that `KEY=$(muxx keys create)` works; what to know about it on stderr."""
+    if as_json:
+        echo_json({"id": row.id, "key": text, "project": row.project, "environment": row.environment})
+        return
+    owner = "administers all projects" if row.project is None else f"project {row.project}, {row.environment}"
+    click.echo(f"{row.id} ({owner}). Keep the key now: it is not shown again.", err=True)
+    click.echo(text)
+
+
+def _shown(row: KeyRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "prefix": row.prefix,
+        "last4": row.last4,
+        "project": row.project,
+        "environment": row.environment,
+        "name": row.name,
+        "models": list(row.models),
+        "created_at": _iso(row.created_at),
+        "expires_at": _iso(row.expires_at),
+        "status": row.status(time.time()),
+    }
+
+
+def _iso(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,114 @@
+"""The hooks: authenticate from memory, and one key to begin with."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from muxx import AuthenticationError, HttpRequest, Identity, StartError, hookimpl
+
+from . import format
+from .credential import credential
+from .store import DEFAULT_PROJECT, MIGRATIONS, KeyRow, KeyStore, digest, new_row
+
+if TYPE_CHECKING:
+    import click
+    from muxx import Gateway, Host
+
+BOOTSTRAP_VARIABLE = "MUXX_BOOTSTRAP_KEY"
+REREAD_SECONDS = 15.0
+
+
+class Keys:
+    """Says who is calling.
+
+    The keys are held in memory by their HMAC, as they were at `_version` of the shared counter "keys" or later. Whoever changes a
+    key bumps the counter after the commit, and every request compares it, so a request that starts after a revoke has returned is
+    judged by rows that include it.
+    """
+
+    migrations = MIGRATIONS
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, tuple[KeyRow, Identity]] = {}
+        self._version: int | None = None
+        self._pepper = b""
+        self._loading = asyncio.Lock()
+
+    @hookimpl(trylast=True)
+    async def authenticate(self, gateway: Gateway, request: HttpRequest) -> Identity:
+        """Accept a known, living key. Every other one gets one and the same answer, and a misspelt one costs no lookup.
+
+        Last among authenticators, because it refuses what it does not know: another plugin's credentials come first.
+        """
+        text = credential(request.headers)
+        if not format.is_key(text):
+            raise AuthenticationError()
+        if gateway.shared.version("keys") != self._version:
+            await self._catch_up(gateway)
+        proof = digest(self._pepper, text)
+        found = self._keys.get(proof)
+        if found is None or not hmac.compare_digest(found[0].hmac, proof):
+            raise AuthenticationError()
+        row, identity = found
+        if row.expires_at is not None and row.expires_at <= time.time():
+            raise AuthenticationError()
+        return identity
+
+    @hookimpl
+    async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+        """Read the keys before the first request, and now and then after it.
+
+        The second is for a command killed between its commit and its bump: what it did takes effect all the same, a little later.
+        """
+        await self._catch_up(gateway)
+
+        async def reread() -> None:
+            async with self._loading:
+                await self._load(gateway)
+
+        gateway.every(REREAD_SECONDS, reread, name="keys.reread")
+        yield
+
+    @hookimpl
+    def register_commands(self, cli: click.Group) -> None:
+        from .commands import keys
+
+        cli.add_command(keys)
+
+    async def first_key(self, host: Host) -> str | None:
+        """Give an empty database its first key; its text when somebody has to be told of it.
+
+        `MUXX_BOOTSTRAP_KEY`, when set, is that key, and since whoever set it knows it, None is returned. Any number of
+        processes may call this at once: one of them makes the key. The variable is taken out of the environment, so that no
+        child inherits it.
+        """
+        given = os.environ.pop(BOOTSTRAP_VARIABLE, "")
+        if given and not format.is_key(given):
+            raise StartError(f"{BOOTSTRAP_VARIABLE} is no muxx key; set it to one that `muxx keys create` printed, or unset it")
+        text = given or format.generate("live")
+        project = None if format.environment_of(text) == "admin" else DEFAULT_PROJECT
+        store = await KeyStore.prepared(host)
+        row = new_row(text, host.derive("keys"), project=project, name="first key")
+        if not await store.add_first(row):
+            return None
+        host.shared.bump("keys")
+        return None if given else text
+
+    async def _catch_up(self, gateway: Gateway) -> None:
+        """Return once the keys in memory are those of the counter's present value. Requests that wait share one reading."""
+        async with self._loading:
+            while gateway.shared.version("keys") != self._version:
+                await self._load(gateway)
+
+    async def _load(self, gateway: Gateway) -> None:
+        """Read all rows. The counter is read before them: a change between the two is read now and looked for once more."""
+        version = gateway.shared.version("keys")
+        rows = await KeyStore(gateway.db).rows()
+        self._pepper = gateway.host.derive("keys")
+        self._keys = {row.hmac: (row, row.identity) for row in rows if row.revoked_at is None}
+        self._version = version

@@ -1,0 +1,215 @@
+"""The keys table, and the only SQL that touches it.
+
+A row holds what is needed to recognise a key, never the key: its HMAC-SHA-256 under a pepper that is not in the database, so that
+a copy of the database verifies nothing. A revoked row stays, so that a log line can still be traced to the key that made it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from muxx import Connection, Database, Environment, Host, Identity, Migration
+
+from . import format
+
+DEFAULT_PROJECT = "default"
+
+MIGRATIONS = (
+    Migration(
+        "main",
+        """
+        CREATE TABLE keys (
+            id TEXT PRIMARY KEY,
+            project TEXT,
+            environment TEXT NOT NULL CHECK (environment IN ('live', 'test', 'admin')),
+            hmac BLOB NOT NULL UNIQUE,
+            prefix TEXT NOT NULL,
+            last4 TEXT NOT NULL,
+            name TEXT,
+            models TEXT NOT NULL DEFAULT '[]',
+            created_at REAL NOT NULL,
+            expires_at REAL,
+            revoked_at REAL,
+            replaced_by TEXT,
+            CHECK ((project IS NULL) = (environment = 'admin'))
+        ) STRICT
+        """,
+    ),
+)
+
+_ALL = (
+    "SELECT id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at, revoked_at, replaced_by"
+    " FROM keys ORDER BY created_at, id"
+)
+_ONE = (
+    "SELECT id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at, revoked_at, replaced_by"
+    " FROM keys WHERE id = ?"
+)
+_INSERT = (
+    "INSERT INTO keys (id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+Status = Literal["active", "expired", "revoked"]
+
+
+class CannotRotate(Exception):
+    """The key to rotate is not one that works today; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as the database knows it. `project` is None for an admin key, which belongs to none."""
+
+    id: str
+    project: str | None
+    environment: Environment
+    hmac: bytes
+    prefix: str
+    last4: str
+    name: str | None
+    models: tuple[str, ...]
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    replaced_by: str | None = None
+
+    def status(self, now: float) -> Status:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+    @property
+    def identity(self) -> Identity:
+        """What a caller with this key is to the rest of muxx."""
+        return Identity(
+            project=self.project or "",
+            environment=self.environment,
+            role="admin" if self.environment == "admin" else "project",
+            key_id=self.id,
+            key_prefix=self.prefix,
+            key_last4=self.last4,
+            models=self.models,
+        )
+
+
+def digest(pepper: bytes, text: str) -> bytes:
+    """What is stored of a key."""
+    return hmac.digest(pepper, text.encode("ascii"), "sha256")
+
+
+def new_row(
+    text: str,
+    pepper: bytes,
+    *,
+    project: str | None,
+    name: str | None = None,
+    models: tuple[str, ...] = (),
+    expires_at: float | None = None,
+) -> KeyRow:
+    """The row for a well-formed key text."""
+    return KeyRow(
+        id="key_" + format.random_text(20),
+        project=project,
+        environment=format.environment_of(text),
+        hmac=digest(pepper, text),
+        prefix=format.prefix_of(text),
+        last4=text[-4:],
+        name=name,
+        models=models,
+        created_at=time.time(),
+        expires_at=expires_at,
+    )
+
+
+class KeyStore:
+    """Reads and writes keys. Whoever writes also bumps `host.shared`'s version of "keys", after the write has returned."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @classmethod
+    async def prepared(cls, host: Host) -> KeyStore:
+        """A store whose table exists, also when no server has ever run on this database."""
+        await host.db.migrate("keys", MIGRATIONS)
+        return cls(host.db)
+
+    async def rows(self) -> list[KeyRow]:
+        """Every key, oldest first, revoked ones too."""
+        return [_row(values) for values in await self._db.read(_ALL)]
+
+    async def add(self, row: KeyRow) -> None:
+        async def write(db: Connection) -> None:
+            await _insert(db, row)
+
+        await self._db.write(write)
+
+    async def add_first(self, row: KeyRow) -> bool:
+        """Store `row` if there is no key at all. Deciding and storing are one transaction, so only one caller ever hears True."""
+
+        async def write(db: Connection) -> bool:
+            async with db.execute("SELECT 1 FROM keys LIMIT 1") as cursor:
+                if await cursor.fetchone() is not None:
+                    return False
+            await _insert(db, row)
+            return True
+
+        return await self._db.write(write)
+
+    async def revoke(self, key_id: str) -> bool:
+        """Revoke for good; False when there is no such key. A key revoked before keeps its first date."""
+
+        async def write(db: Connection) -> bool:
+            sql = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
+            async with db.execute(sql, (time.time(), key_id)) as cursor:
+                return cursor.rowcount > 0
+
+        return await self._db.write(write)
+
+    async def rotate(self, key_id: str, pepper: bytes, overlap: float) -> tuple[str, KeyRow]:
+        """Make a successor with the same rights and let the old key live `overlap` seconds more, and never longer than it had.
+
+        The successor lives as long as the old key was made for. Raises `CannotRotate` for a key that does not work today.
+        """
+
+        async def write(db: Connection) -> tuple[str, KeyRow]:
+            old = await _active(db, key_id)
+            text = format.generate(old.environment)
+            now = time.time()
+            expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+            row = new_row(text, pepper, project=old.project, name=old.name, models=old.models, expires_at=expires_at)
+            await _insert(db, row)
+            end = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)
+            await db.execute("UPDATE keys SET expires_at = ?, replaced_by = ? WHERE id = ?", (end, row.id, old.id))
+            return text, row
+
+        return await self._db.write(write)
+
+
+async def _insert(db: Connection, row: KeyRow) -> None:
+    values = (row.id, row.project, row.environment, row.hmac, row.prefix, row.last4, row.name)
+    await db.execute(_INSERT, (*values, json.dumps(row.models), row.created_at, row.expires_at))
+
+
+async def _active(db: Connection, key_id: str) -> KeyRow:
+    async with db.execute(_ONE, (key_id,)) as cursor:
+        values = await cursor.fetchone()
+    if values is None:
+        raise CannotRotate("there is no such key")
+    row = _row(values)
+    if row.replaced_by is not None:
+        raise CannotRotate(f"it was already rotated to {row.replaced_by}")
+    status = row.status(time.time())
+    if status != "active":
+        raise CannotRotate(f"it is {status}; make a new one with `muxx keys create`")
+    return row
+
+
+def _row(values: Any) -> KeyRow:
+    known = dict(zip(values.keys(), values, strict=True))
+    known["models"] = tuple(json.loads(known["models"]))
+    return KeyRow(**known)

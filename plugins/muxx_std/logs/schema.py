@@ -1,0 +1,161 @@
+"""The tables of the log database, and how a Record becomes a row of each.
+
+Content (what was asked, what was answered) has a table of its own, because it has a life of its own: it is deleted after the
+project's retention while its row stays, and reading a page of rows never drags megabytes of it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from muxx import Migration
+
+MIGRATIONS = (
+    Migration(
+        "logs",
+        """
+        CREATE TABLE generations (
+            position INTEGER PRIMARY KEY,
+            request_id TEXT NOT NULL UNIQUE,
+            started_at REAL NOT NULL,
+            first_token_ms REAL,
+            duration_ms REAL,
+            project TEXT,
+            key_id TEXT,
+            key_prefix TEXT,
+            key_last4 TEXT,
+            environment TEXT,
+            user_id TEXT,
+            metadata TEXT,
+            client_ip TEXT,
+            endpoint TEXT,
+            provider TEXT,
+            model_requested TEXT,
+            model TEXT,
+            stream INTEGER,
+            status INTEGER,
+            ended_by TEXT,
+            phase TEXT,
+            attempts INTEGER,
+            input_tokens INTEGER,
+            output_tokens INTEGER,
+            cache_read_tokens INTEGER,
+            cache_write_tokens INTEGER,
+            reasoning_tokens INTEGER,
+            usage_source TEXT,
+            input_cost_pico INTEGER,
+            output_cost_pico INTEGER,
+            cost_pico INTEGER,
+            saved_pico INTEGER,
+            price_version TEXT,
+            cache TEXT,
+            finish_reasons TEXT,
+            error_code TEXT,
+            attributes TEXT
+        )
+        """,
+    ),
+    Migration(
+        "logs",
+        "CREATE INDEX generations_by_project ON generations (project, environment, started_at DESC, request_id DESC)",
+    ),
+    Migration("logs", "CREATE INDEX generations_by_time ON generations (started_at DESC, request_id DESC)"),
+    Migration(
+        "logs",
+        """
+        CREATE TABLE contents (
+            request_id TEXT NOT NULL PRIMARY KEY,
+            started_at REAL NOT NULL,
+            input TEXT,
+            output TEXT
+        )
+        """,
+    ),
+    Migration("logs", "CREATE INDEX contents_by_time ON contents (started_at)"),
+)
+
+_INT64 = 2**63 - 1
+
+
+def _integer(value: Any) -> int | None:
+    """Clamped to what SQLite can hold: a provider that reports 10^20 tokens must not be able to stop the log."""
+    return None if value is None else max(-_INT64, min(int(value), _INT64))
+
+
+def _real(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+COLUMNS: Mapping[str, Callable[[Any], Any]] = {
+    "request_id": _text,
+    "started_at": _real,
+    "first_token_ms": _real,
+    "duration_ms": _real,
+    "project": _text,
+    "key_id": _text,
+    "key_prefix": _text,
+    "key_last4": _text,
+    "environment": _text,
+    "user_id": _text,
+    "metadata": _json,
+    "client_ip": _text,
+    "endpoint": _text,
+    "provider": _text,
+    "model_requested": _text,
+    "model": _text,
+    "stream": _integer,
+    "status": _integer,
+    "ended_by": _text,
+    "phase": _text,
+    "attempts": _integer,
+    "input_tokens": _integer,
+    "output_tokens": _integer,
+    "cache_read_tokens": _integer,
+    "cache_write_tokens": _integer,
+    "reasoning_tokens": _integer,
+    "usage_source": _text,
+    "input_cost_pico": _integer,
+    "output_cost_pico": _integer,
+    "cost_pico": _integer,
+    "saved_pico": _integer,
+    "price_version": _text,
+    "cache": _text,
+    "finish_reasons": _json,
+    "error_code": _text,
+    "attributes": _json,
+}
+"""Every field of a Record but its content, with what brings its value into the column's type."""
+
+JSON_COLUMNS = tuple(name for name, kind in COLUMNS.items() if kind is _json)
+
+
+def row_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of `generations`, in the order of `COLUMNS`. A field the record lacks is NULL."""
+    return tuple(convert(record.get(name)) for name, convert in COLUMNS.items())
+
+
+def content_of(record: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """The values of `contents`; None when the project stores none."""
+    asked, answered = record.get("input"), record.get("output")
+    if asked is None and answered is None:
+        return None
+    return record["request_id"], record["started_at"], _json(asked), _json(answered)
+
+
+def record_of(row: Any, decode: Callable[[str], Any] = orjson.loads) -> dict[str, Any]:
+    """A row of `generations` as a Record without content, JSON columns passed through `decode`."""
+    record = {name: row[name] for name in COLUMNS}
+    for name in JSON_COLUMNS:
+        if record[name] is not None:
+            record[name] = decode(record[name])
+    return record

@@ -1,0 +1,156 @@
+"""All SQL of the log: writing in the recorder's transaction, reading through reader connections.
+
+Rows are told apart by `request_id`, so storing a record twice leaves one row. `position` is the order of arrival and only grows;
+following and exporting go by it, because a long request arrives after later, shorter ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+from muxx import Connection, Database, usd
+
+from .filters import Filter, Page
+from .schema import COLUMNS, content_of, record_of, row_of
+
+EXPORT_ROWS = 50
+"""Rows held at once while exporting: with their content a row may be megabytes."""
+SWEEP_ROWS = 200
+"""Contents deleted per transaction, so that a sweep holds the writer for milliseconds."""
+
+_NAMES = tuple(COLUMNS)
+_COLUMNS = ", ".join("g." + name for name in _NAMES)
+_SELECT = " ".join(("SELECT g.position,", _COLUMNS, "FROM generations AS g WHERE "))
+_SELECT_WITH_CONTENT = " ".join(
+    (
+        "SELECT g.position, c.input, c.output,",
+        _COLUMNS,
+        "FROM generations AS g LEFT JOIN contents AS c ON c.request_id = g.request_id WHERE ",
+    )
+)
+_UPSERT = " ".join(
+    (
+        "INSERT INTO generations (",
+        ", ".join(_NAMES),
+        ") VALUES (",
+        ", ".join("?" for _ in _NAMES),
+        ") ON CONFLICT (request_id) DO UPDATE SET",
+        ", ".join(name + " = excluded." + name for name in _NAMES[1:]),
+    )
+)
+_UPSERT_CONTENT = (
+    "INSERT INTO contents (request_id, started_at, input, output) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (request_id) DO UPDATE SET input = excluded.input, output = excluded.output"
+)
+_SWEEP = "DELETE FROM contents WHERE rowid IN (SELECT rowid FROM contents WHERE started_at < ? LIMIT ?)"
+_STATS_HEAD = (
+    "WITH matching AS (SELECT coalesce(g.model, g.model_requested) AS model, g.status, g.error_code, g.duration_ms,"
+    " g.input_tokens, g.output_tokens, g.cost_pico FROM generations AS g WHERE "
+)
+_STATS_TAIL = (
+    "), ranked AS (SELECT *, row_number() OVER (PARTITION BY model ORDER BY duration_ms) AS place,"
+    " count(*) OVER (PARTITION BY model) AS total FROM matching)"
+    " SELECT model, count(*) AS requests, CAST(total(input_tokens) AS INTEGER) AS input_tokens,"
+    " CAST(total(output_tokens) AS INTEGER) AS output_tokens, count(cost_pico) AS priced,"
+    " sum(cost_pico / 1000000) AS micro, sum(cost_pico % 1000000) AS rest,"
+    " sum(status >= 400 OR error_code IS NOT NULL) AS errors,"
+    " max(CASE WHEN place = (total * 50 + 99) / 100 THEN duration_ms END) AS p50,"
+    " max(CASE WHEN place = (total * 95 + 99) / 100 THEN duration_ms END) AS p95"
+    " FROM ranked GROUP BY model ORDER BY requests DESC, model"
+)
+
+
+async def store(db: Connection, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a batch; the transaction is the caller's."""
+    batch = list(records)
+    await db.executemany(_UPSERT, [row_of(record) for record in batch])
+    contents = [content for record in batch if (content := content_of(record)) is not None]
+    if contents:
+        await db.executemany(_UPSERT_CONTENT, contents)
+
+
+async def sweep(db: Connection, before: float) -> bool:
+    """Delete some content older than `before`; False when none is left."""
+    async with db.execute(_SWEEP, (before, SWEEP_ROWS)) as cursor:
+        return cursor.rowcount >= SWEEP_ROWS
+
+
+class LogReader:
+    """Reads generations as Record-like dicts. `decode` is applied to stored JSON."""
+
+    def __init__(self, db: Database, decode: Callable[[str], Any] = orjson.loads) -> None:
+        self._db = db
+        self._decode = decode
+
+    async def one(self, request_id: str) -> dict[str, Any] | None:
+        """A row with its content."""
+        rows = await self._db.read_logs(_SELECT_WITH_CONTENT + "g.request_id = ?", (request_id,))
+        return self._with_content(rows[0]) if rows else None
+
+    async def page(self, filter: Filter, page: Page) -> tuple[list[dict[str, Any]], bool] | None:
+        """Rows newest first, without content, and whether there are more. None when the cursor is no row of the project."""
+        conditions, values = filter.where()
+        if page.after is not None:
+            cursor = await self._cursor(page.after, filter.project)
+            if cursor is None:
+                return None
+            conditions.append("(g.started_at, g.request_id) < (?, ?)")
+            values += [cursor, page.after]
+        sql = _SELECT + " AND ".join(conditions) + " ORDER BY g.started_at DESC, g.request_id DESC LIMIT ?"
+        rows = await self._db.read_logs(sql, (*values, page.limit + 1))
+        return [record_of(row, self._decode) for row in rows[: page.limit]], len(rows) > page.limit
+
+    async def arrivals(self, filter: Filter, after: int, *, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
+        """Rows that arrived after `after`, in order of arrival, each with its position."""
+        conditions, values = filter.where()
+        sql = _SELECT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
+        rows = await self._db.read_logs(sql, (*values, after, limit))
+        return [(row["position"], record_of(row, self._decode)) for row in rows]
+
+    async def last_position(self) -> int:
+        """The position of the newest arrival; 0 when there is none."""
+        rows = await self._db.read_logs("SELECT coalesce(max(position), 0) AS position FROM generations")
+        return int(rows[0]["position"])
+
+    async def export(self, filter: Filter) -> AsyncIterator[dict[str, Any]]:
+        """Every matching row with its content, in order of arrival; a few are in memory at a time."""
+        conditions, values = filter.where()
+        sql = _SELECT_WITH_CONTENT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
+        position = 0
+        while rows := await self._db.read_logs(sql, (*values, position, EXPORT_ROWS)):
+            for row in rows:
+                yield self._with_content(row)
+            position = rows[-1]["position"]
+
+    async def stats(self, filter: Filter) -> list[dict[str, Any]]:
+        """By model. Percentiles are of the nearest rank; pico-dollars are added in two parts, as their sum may pass 64 bits."""
+        conditions, values = filter.where()
+        rows = await self._db.read_logs(_STATS_HEAD + " AND ".join(conditions) + _STATS_TAIL, values)
+        return [_stats(row) for row in rows]
+
+    async def _cursor(self, request_id: str, project: str | None) -> float | None:
+        sql = "SELECT started_at FROM generations WHERE request_id = ? AND (? IS NULL OR project = ?)"
+        rows = await self._db.read_logs(sql, (request_id, project, project))
+        return float(rows[0]["started_at"]) if rows else None
+
+    def _with_content(self, row: Any) -> dict[str, Any]:
+        record = record_of(row, self._decode)
+        for name in ("input", "output"):
+            record[name] = None if row[name] is None else self._decode(row[name])
+        return record
+
+
+def _stats(row: Any) -> dict[str, Any]:
+    return {
+        "model": row["model"],
+        "requests": row["requests"],
+        "input_tokens": row["input_tokens"],
+        "output_tokens": row["output_tokens"],
+        "cost_usd": usd(row["micro"] * 1_000_000 + row["rest"]) if row["priced"] else None,
+        "unpriced_requests": row["requests"] - row["priced"],
+        "error_share": row["errors"] / row["requests"],
+        "p50_ms": row["p50"],
+        "p95_ms": row["p95"],
+    }

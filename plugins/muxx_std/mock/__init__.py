@@ -1,0 +1,60 @@
+"""The mock provider: OpenAI's chat format with no account and no network.
+
+It is a transport like those that carry bytes over HTTP, so everything in front of it (routing, relay, accounting, logs) runs as
+in production. What it answers is a pure function of the request and the model's name: the same request gets the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from muxx import PluginConfig, Provider, hookimpl
+
+from .transport import MockTransport
+
+if TYPE_CHECKING:
+    from muxx import Transport
+
+
+class Mock:
+    """A provider named `mock`, which answers by the model's name and never leaves the process.
+
+    ===================  ================================================================================
+    model                what it does
+    ===================  ================================================================================
+    `mock`, `mock/echo`  says the last user message back
+    any other name       the same, so that `muxx serve --mock` can answer for `gpt-4o`
+    `mock/text-hi%20u`   says this text (percent-encoded)
+    `mock/long-1000`     says that many words, each an event of its own in a stream
+    `mock/slow-200`      waits so many milliseconds before the first byte
+    `mock/drip-50`       waits so many milliseconds between two events of a stream
+    `mock/tool`          calls the first tool offered, with example arguments made from its JSON schema;
+                         once a tool's result is the last message, answers with text
+    `mock/reasoning`     thinks first (`reasoning_content`)
+    `mock/error-429`     refuses with this status, 400 to 599, and OpenAI's error body
+    `mock/cut`           the connection breaks in the middle of the answer
+    `mock/stall`         sends nothing more from the middle of the answer on
+    `mock/garbage`       sends an event that is no JSON; a plain answer is half an object
+    `mock/nousage`       reports no usage, asked or not
+    `mock/nodone`        ends its stream without `[DONE]`
+    ===================  ================================================================================
+
+    Names are joined with `+`: `mock/slow-200+drip-20+long-50`. A name that looks like one of these and is none gets 404 and this
+    list. `max_tokens` counts words, `n` repeats the answer, and usage is bytes / 4.1.
+    """
+
+    class Config(PluginConfig):
+        """`[plugins.mock]`: `latency_ms` delays every answer, `text` replaces the echo."""
+
+        latency_ms: int = Field(default=0, ge=0, le=600_000)
+        text: str = ""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    @hookimpl
+    def register_providers(self) -> list[Provider | tuple[str, Transport]]:
+        transport = MockTransport(self._config.latency_ms, self._config.text)
+        return [Provider(name="mock", base_url="mock://", transport="mock"), ("mock", transport)]

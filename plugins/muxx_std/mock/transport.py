@@ -1,0 +1,164 @@
+"""The mock as a transport: heads, bodies, delays and faults, with no socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from muxx import Attempt, UpstreamDisconnected
+
+from .answer import Answer, compose, deltas, events, plain
+from .behaviour import NAMES, Behaviour, behaviour_of
+
+if TYPE_CHECKING:
+    from muxx import Sink, UpstreamResponse
+
+GARBAGE = b'data: {"choices":[{"delta":{"content":\n\n'
+
+ERRORS = {
+    400: ("invalid_request_error", "invalid_value", "The mock refuses this request, as it was asked to."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided. The mock was asked to say so."),
+    403: ("invalid_request_error", "forbidden", "The mock forbids this request, as it was asked to."),
+    404: ("invalid_request_error", "model_not_found", "The mock does not know this model, as it was asked to."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached. The mock was asked to say so."),
+    503: ("server_error", "overloaded", "The mock is overloaded, as it was asked to be."),
+}
+OTHER_ERROR = ("server_error", "server_error", "The mock failed, as it was asked to.")
+
+
+class MockResponse:
+    """An answer on its way. Nothing is produced while it is paused, and nothing after it is closed.
+
+    A fault strikes before the piece numbered `fault_at`. `pump` returns only when every piece was handed over; closed before
+    that, it raises `UpstreamDisconnected`, as a transport whose connection went away does.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        pieces: Iterable[bytes],
+        *,
+        drip: float = 0.0,
+        fault: str = "",
+        fault_at: int = -1,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._pieces = pieces
+        self._drip = drip
+        self._fault = fault
+        self._fault_at = fault_at
+        self._closed = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    async def pump(self, sink: Sink) -> None:
+        for number, piece in enumerate(self._pieces):
+            await self._turn(self._drip if number else 0.0)
+            if self._fault and number == self._fault_at:
+                await self._strike(sink)
+            sink.feed(piece)
+
+    async def _turn(self, seconds: float) -> None:
+        """Wait until the next piece is due and wanted. Gives the event loop a turn even when both are so at once."""
+        if seconds:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), seconds)
+        else:
+            await asyncio.sleep(0)
+        await self._flowing.wait()
+        if self._closed.is_set():
+            raise UpstreamDisconnected
+
+    async def _strike(self, sink: Sink) -> None:
+        if self._fault == "garbage":
+            sink.feed(GARBAGE)
+            return
+        if self._fault == "stall":
+            await self._closed.wait()
+        raise UpstreamDisconnected
+
+    def pause(self) -> None:
+        if not self._closed.is_set():
+            self._flowing.clear()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._flowing.set()
+
+
+class MockTransport:
+    """Answers attempts out of their own body; see `Mock` for the names it knows."""
+
+    def __init__(self, latency_ms: int = 0, text: str = "") -> None:
+        self._latency_ms = latency_ms
+        self._text = text
+
+    async def send(self, attempt: Attempt) -> UpstreamResponse:
+        attempt.sent = True
+        behaviour = behaviour_of(attempt.target.model)
+        await asyncio.sleep((self._latency_ms + (behaviour.slow if behaviour else 0)) / 1000)
+        if behaviour is None:
+            return unknown(attempt.target.model)
+        if behaviour.error:
+            return refusal(behaviour.error)
+        answer = compose(behaviour, attempt.body, self._text)
+        if attempt.body.get("stream") is True:
+            return streamed(answer, behaviour, attempt.body)
+        return whole(answer, behaviour)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+def streamed(answer: Answer, behaviour: Behaviour, body: Mapping[str, Any]) -> MockResponse:
+    """The answer as a stream; a fault strikes halfway through its first choice."""
+    options = body.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    return MockResponse(
+        200,
+        {"content-type": "text/event-stream; charset=utf-8"},
+        events(answer, with_usage=asked and answer.usage is not None, done=not behaviour.nodone),
+        drip=behaviour.drip / 1000,
+        fault=behaviour.fault,
+        fault_at=(sum(1 for _ in deltas(answer, 0)) + 1) // 2,
+    )
+
+
+def whole(answer: Answer, behaviour: Behaviour) -> MockResponse:
+    """The answer in one body; a fault strikes halfway through it, where the declared length is still to come."""
+    data = plain(answer)
+    half = len(data) // 2
+    if behaviour.fault == "garbage":
+        return as_json(200, data[:half])
+    headers = {"content-type": "application/json", "content-length": str(len(data))}
+    pieces = (data[:half], data[half:]) if behaviour.fault else (data,)
+    return MockResponse(200, headers, pieces, fault=behaviour.fault, fault_at=1)
+
+
+def as_json(status: int, body: bytes, extra: Mapping[str, str] = MappingProxyType({})) -> MockResponse:
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **extra}
+    return MockResponse(status, headers, (body,))
+
+
+def refusal(status: int, message: str = "") -> MockResponse:
+    """OpenAI's error body, with its `retry-after` where waiting helps."""
+    kind, code, usual = ERRORS.get(status, OTHER_ERROR)
+    body = {"error": {"message": message or usual, "type": kind, "param": None, "code": code}}
+    waiting_helps = status in (429, 503)
+    return as_json(status, orjson.dumps(body), {"retry-after": "1"} if waiting_helps else {})
+
+
+def unknown(model: str) -> MockResponse:
+    """404, naming every name that would have worked."""
+    valid = ", ".join(f"mock/{name}" for name in NAMES)
+    return refusal(404, f"The model '{model}' does not exist. The mock knows {valid}, joined with '+'.")

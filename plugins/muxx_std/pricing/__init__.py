@@ -1,0 +1,55 @@
+"""What an answer costs. `price` is integer arithmetic on a compiled row of the price table, about a microsecond.
+
+The table is `prices.json`, generated from genai-prices' data (see NOTICE). The operator's own prices in `[plugins.pricing]` go
+before it. A model nobody has a price for costs None, never 0.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from muxx import Cost, Target, Usage, hookimpl
+
+from .book import PriceBook
+from .overrides import PricingConfig
+from .table import shipped_table
+
+if TYPE_CHECKING:
+    import click
+    from muxx import Gateway
+
+__all__ = ["Pricing"]
+
+
+class Pricing:
+    """A provider's models are priced by its row's vendor, or else by its format's; `prices = "none"` prices none of them."""
+
+    Config = PricingConfig
+
+    def __init__(self, config: PricingConfig) -> None:
+        self.config = config
+        self.clock = time.time
+        """Prices have days on which they change, so the time decides which one holds."""
+        self.book = PriceBook(shipped_table(), config.prices)
+
+    @hookimpl
+    async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+        """A gateway opens the table its file names, and does not start with a provider whose prices nobody has."""
+        self.book = PriceBook.open(self.config, gateway.config.path)
+        for provider in gateway.providers.values():
+            self.book.check(provider)
+        yield
+
+    @hookimpl
+    def price(self, target: Target, usage: Usage) -> Cost | None:
+        provider = target.provider
+        tariff = self.book.find(provider.prices or provider.format, target.model, usage.service_tier)
+        return None if tariff is None else tariff.cost(usage, self.clock())
+
+    @hookimpl
+    def register_commands(self, cli: click.Group) -> None:
+        from .commands import prices_group
+
+        cli.add_command(prices_group(self.config))

@@ -1,0 +1,159 @@
+"""Write `prices.json` from genai-prices' data: `python -m muxx_std.pricing.generate [PATH]`. Same input, same bytes.
+
+What `Usage` does not count has no price of its own here, and costs what the tokens it is part of cost: images and video, and the
+one-hour cache write. Searches, seconds and characters are not tokens; a model priced only by them has no token price, and its
+cost is unknown. Of the request-dependent prices the service tiers are kept (the answer names its tier); batch prices and
+Anthropic's fast mode are not, because no answer muxx carries says them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from .clauses import to_rule
+from .source import VENDORS, Conditional, PriceMap, SourceError, SourceModel, SourceProvider, Tiered, installed
+from .table import FORMAT, SHIPPED, parse_table
+
+_KINDS = {
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cache_read",
+    "cache_write_mtok": "cache_write",
+    "output_reasoning_mtok": "reasoning",
+    "input_audio_mtok": "input_audio",
+    "output_audio_mtok": "output_audio",
+    "cache_audio_read_mtok": "cache_read_audio",
+}
+
+Row = dict[str, Any]
+
+
+def build(version: str, providers: Sequence[SourceProvider]) -> Row:
+    """The table as a JSON value; `SourceError` names the model that cannot be priced exactly."""
+    by_id = {provider.id: provider for provider in providers}
+    if missing := [vendor for vendor in VENDORS if vendor not in by_id]:
+        raise SourceError(f"the data has no prices of {', '.join(missing)}")
+    return {"format": FORMAT, "version": version, "vendors": {vendor: _vendor(by_id[vendor]) for vendor in VENDORS}}
+
+
+def _vendor(provider: SourceProvider) -> Row:
+    rows: Row = {"models": [_model(provider.id, model) for model in provider.models]}
+    if fallback := [other for other in provider.fallback_model_providers or () if other in VENDORS]:
+        rows = {"fallback": fallback, **rows}
+    return rows
+
+
+def _model(vendor: str, model: SourceModel) -> Row:
+    try:
+        row: Row = {"id": model.id, "match": to_rule(model.match), "prices": _history(model, None)}
+        names = sorted({v.when["service_tier"] for v in model.price_variants or () if v.when.keys() == {"service_tier"}})
+        tiers = {name: _history(model, name) for name in names}
+    except SourceError as error:
+        raise SourceError(f"{vendor}/{model.id}: {error}") from error
+    if apart := {name: rows for name, rows in tiers.items() if rows != row["prices"]}:
+        row["service_tiers"] = apart
+    return row
+
+
+def _history(model: SourceModel, service_tier: str | None) -> list[Row]:
+    """The prices from each day on which they change, oldest first; the first one has no day."""
+    standard = model.prices if isinstance(model.prices, tuple) else (Conditional(prices=model.prices),)
+    variants = [v for v in model.price_variants or () if service_tier and v.when == {"service_tier": service_tier}]
+    days = sorted({c.constraint.start_date for c in (*standard, *variants) if c.constraint is not None})
+    history: list[Row] = []
+    latest: Row | None = None
+    for day in (date.min, *days):
+        row = _period(_prices_on(day, standard, variants))
+        if row != latest:
+            history.append({"from": day.isoformat(), **row} if history else row)
+        latest = row
+    return history
+
+
+def _prices_on(day: date, standard: Sequence[Conditional], variants: Sequence[Conditional]) -> PriceMap:
+    """The last price that holds on the day, else the first of all; then, kind by kind, the first variant that holds."""
+    if not standard:
+        return {}
+    prices = dict(next((c for c in reversed(standard) if c.holds_on(day)), standard[0]).prices)
+    changes: dict[str, Decimal | Tiered | None] = {}
+    for variant in variants:
+        if variant.holds_on(day):
+            for kind, price in variant.prices.items():
+                changes.setdefault(kind, price)
+    prices.update(changes)
+    return prices
+
+
+def _period(prices: PriceMap) -> Row:
+    known = {kind: price for key, kind in _KINDS.items() if (price := prices.get(key)) is not None}
+    if "input" not in known:
+        return {"rates": {}}
+    starts = sorted({tier.start for price in known.values() if isinstance(price, Tiered) for tier in price.tiers})
+    row: Row = {"rates": _rates(known, lambda tiered: tiered.base)}
+    if starts:
+        row["tiers"] = [{"above": start, "rates": _rates(known, _price_above(start))} for start in starts]
+    return row
+
+
+def _price_above(start: int) -> Callable[[Tiered], Decimal]:
+    """Of tiered prices, the one for an input just longer than `start`."""
+
+    def pick(tiered: Tiered) -> Decimal:
+        reached = [tier for tier in tiered.tiers if tier.start <= start]
+        return max(reached, key=lambda tier: tier.start).price if reached else tiered.base
+
+    return pick
+
+
+def _rates(prices: Mapping[str, Decimal | Tiered], pick: Callable[[Tiered], Decimal]) -> dict[str, int]:
+    return {kind: _pico(pick(price) if isinstance(price, Tiered) else price) for kind, price in prices.items()}
+
+
+def _pico(usd_per_million: Decimal) -> int:
+    """USD per 1M tokens as pico-dollars per token. Refused when it is not a whole number of them: nothing is ever rounded."""
+    pico = usd_per_million.scaleb(6)
+    if not pico.is_finite() or pico < 0 or pico != pico.to_integral_value():
+        raise SourceError(f"${usd_per_million} per 1M tokens is not a whole number of pico-dollars per token")
+    return int(pico)
+
+
+def dump(table: Row) -> bytes:
+    """The table's file: one model a line, so that a change of price is a change of one line."""
+    vendors = [
+        f'{json.dumps(name)}: {{{_fallback(rows)}"models": [\n' + ",\n".join(map(_line, rows["models"])) + "\n]}"
+        for name, rows in table["vendors"].items()
+    ]
+    head = f'{{"format": {table["format"]}, "version": {json.dumps(table["version"])}, "vendors": {{\n'
+    return (head + ",\n".join(vendors) + "\n}}\n").encode()
+
+
+def _fallback(rows: Row) -> str:
+    return f'"fallback": {json.dumps(rows["fallback"])}, ' if "fallback" in rows else ""
+
+
+def _line(model: Row) -> str:
+    return json.dumps(model, ensure_ascii=False, separators=(",", ":"))
+
+
+def write(path: Path, version: str, providers: Sequence[SourceProvider]) -> int:
+    """Write the table so that a reader finds the old one or the new one, never a part; returns how many models it has."""
+    data = dump(build(version, providers))
+    count = sum(len(vendor.models) for vendor in parse_table(data).vendors.values())
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return count
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED, *installed())

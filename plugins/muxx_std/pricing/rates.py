@@ -1,0 +1,128 @@
+"""The arithmetic of money: tokens times prices, in integers, exactly.
+
+Invariants, each of them a test: a cost is never negative and never raises, whatever the counts say; it does not fall when the
+input or the output grows; input and output add up to the total; nothing is rounded. Prices are pico-dollars per token, because
+$0.0375 per 1M tokens is 37,500 of them and only 37.5 nano-dollars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from muxx import Cost, Usage
+
+HIGHEST_SIDE_PICO = 2**62 - 1
+"""Neither side of a cost exceeds this ($4.6M), so that a total fits SQLite's 64-bit integer even for a provider's nonsense."""
+
+KINDS = (
+    "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_read_audio",
+)  # fmt: skip
+"""Every kind of token that can have a price of its own; `Usage` counts exactly these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Pico-dollars per token of each kind. A kind without a price of its own has that of the kind it is part of.
+
+    `output` is None where the vendor has no output price (embeddings): output tokens then have no known price.
+    """
+
+    input: int
+    output: int | None
+    cache_read: int
+    cache_write: int
+    reasoning: int
+    input_audio: int
+    output_audio: int
+    cache_read_audio: int
+
+    @classmethod
+    def of(cls, given: Mapping[str, int]) -> Rates:
+        """Fill in what is not priced apart. Cached audio with no price of its own costs the dearer of the two it could be."""
+        plain, output = given["input"], given.get("output")
+        apart = [given[kind] for kind in ("cache_read", "input_audio") if kind in given]
+        return cls(
+            input=plain,
+            output=output,
+            cache_read=given.get("cache_read", plain),
+            cache_write=given.get("cache_write", plain),
+            reasoning=given.get("reasoning", output or 0),
+            input_audio=given.get("input_audio", plain),
+            output_audio=given.get("output_audio", output or 0),
+            cache_read_audio=given.get("cache_read_audio", max(apart, default=plain)),
+        )
+
+    def input_cost(self, usage: Usage, total: int) -> int:
+        """The price of `total` input tokens, of which cached, written and audio tokens are a part."""
+        if not (usage.cache_read_tokens or usage.cache_write_tokens or usage.input_audio_tokens or usage.cache_read_audio_tokens):
+            return total * self.input
+        cached = _within(usage.cache_read_tokens, total)
+        cached_audio = _within(usage.cache_read_audio_tokens, cached)
+        audio = _within(usage.input_audio_tokens - cached_audio, total - cached)
+        written = _within(usage.cache_write_tokens, total - cached - audio)
+        return (
+            (total - cached - audio - written) * self.input
+            + (cached - cached_audio) * self.cache_read
+            + cached_audio * self.cache_read_audio
+            + audio * self.input_audio
+            + written * self.cache_write
+        )
+
+    def output_cost(self, usage: Usage, total: int) -> int | None:
+        """The price of `total` output tokens, of which audio and reasoning tokens are a part; None when it is unknown."""
+        if self.output is None:
+            return None if total else 0
+        if not (usage.output_audio_tokens or usage.reasoning_tokens):
+            return total * self.output
+        audio = _within(usage.output_audio_tokens, total)
+        reasoning = _within(usage.reasoning_tokens, total - audio)
+        return (total - audio - reasoning) * self.output + audio * self.output_audio + reasoning * self.reasoning
+
+
+def _within(part: int, whole: int) -> int:
+    """What a provider reports as part of a whole, held between nothing and all of it."""
+    return 0 if part < 0 else part if part < whole else whole
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Prices from one moment (Unix seconds) until the next period's. `rates` is None when the model had no token price then."""
+
+    starts: float
+    rates: Rates | None
+    tiers: tuple[tuple[int, Rates], ...] = ()
+    """(above, rates), ascending: an input longer than `above` tokens makes *all* tokens cost these rates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A model's prices over time, newest first; the oldest one also holds for all time before it."""
+
+    model: str
+    version: str
+    periods: tuple[Period, ...]
+
+    def at(self, now: float) -> Period:
+        for period in self.periods:
+            if now >= period.starts:
+                return period
+        return self.periods[-1]
+
+    def cost(self, usage: Usage, now: float) -> Cost | None:
+        """What `usage` costs at `now`; None when any of it has no known price."""
+        period = self.at(now)
+        rates = period.rates
+        if rates is None:
+            return None
+        total_in, total_out = usage.input_tokens, usage.output_tokens
+        for above, dearer in period.tiers:
+            if total_in > above:
+                rates = dearer
+        cost_in = rates.input_cost(usage, total_in if total_in > 0 else 0)
+        cost_out = rates.output_cost(usage, total_out if total_out > 0 else 0)
+        if cost_out is None:
+            return None
+        if cost_in > HIGHEST_SIDE_PICO or cost_out > HIGHEST_SIDE_PICO:
+            cost_in, cost_out = min(cost_in, HIGHEST_SIDE_PICO), min(cost_out, HIGHEST_SIDE_PICO)
+        return Cost(cost_in, cost_out, self.version)

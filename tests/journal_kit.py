@@ -1,0 +1,71 @@
+"""What the tests of the journal, the recorder and the host share: rows, hosts, and processes that are killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from muxx.config import Config
+from muxx.db import Connection
+from muxx.exchange import Record
+from muxx.host import Host
+
+LOG = logging.getLogger("tests.recorder")
+
+
+def row(request_id: str, **changes: Any) -> dict[str, Any]:
+    """A record of about 1 KB."""
+    return {
+        "request_id": request_id, "started_at": 1.5, "duration_ms": 12.0, "status": 200, "ended_by": None, "phase": None,
+        "usage_source": "provider", "cost_pico": 37_500, "error_code": None, "input": "x" * 700, "output": None, **changes,
+    }  # fmt: skip
+
+
+def trace(request_id: str, **changes: Any) -> dict[str, Any]:
+    return row(request_id, status=0, phase="head", usage_source="estimated", **changes)
+
+
+def config_in(directory: Path, **server: Any) -> Config:
+    return Config.model_validate({"database": {"path": str(directory / "muxx.db")}, "server": server})
+
+
+class Ledger:
+    """A `record` hook that keeps rows in a table of its own, and counts what it was handed."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.seen: list[str] = []
+
+    async def record(self, gateway: Any, db: Connection, records: list[Record]) -> None:
+        self.batches.append(len(records))
+        self.seen += [record["request_id"] for record in records]
+        await db.execute("CREATE TABLE IF NOT EXISTS ledger (id TEXT PRIMARY KEY, status INTEGER, ended_by TEXT, error TEXT)")
+        rows = [(r["request_id"], r["status"], r["ended_by"], r["error_code"]) for r in records]
+        await db.executemany("REPLACE INTO ledger VALUES (?, ?, ?, ?)", rows)
+
+
+async def stored(host: Host) -> dict[str, int]:
+    """Status of each stored row, by id."""
+    if not await host.db.read_logs("SELECT 1 FROM sqlite_master WHERE name = 'ledger'"):
+        return {}
+    return {r["id"]: r["status"] for r in await host.db.read_logs("SELECT id, status FROM ledger")}
+
+
+def spawn(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run a Python script in a process of its own, with this repository on its path."""
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    command = [sys.executable, "-c", script, *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def kill(process: subprocess.Popen[str]) -> str:
+    """`kill -9` and what the process had said until then."""
+    process.send_signal(signal.SIGKILL)
+    said, _ = process.communicate()
+    return said

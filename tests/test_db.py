@@ -1,0 +1,327 @@
+"""Two files, one writer each, readers apart; what is damaged is refused and left as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import aiosqlite
+import pytest
+
+from journal_kit import kill, spawn
+from muxx.db import Connection, Database, Migration, statements
+from muxx.errors import StartError
+
+TABLE = Migration("main", "CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT); CREATE INDEX by_name ON things (name);")
+LOGS = Migration("logs", "CREATE TABLE events (id INTEGER PRIMARY KEY)")
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    db = Database(tmp_path / "muxx.db")
+    await db.open()
+    await db.migrate("things", (TABLE, LOGS))
+    yield db
+    await db.close()
+
+
+async def names(db: Database) -> list[str]:
+    return [row["name"] for row in await db.read("SELECT name FROM things ORDER BY id")]
+
+
+async def add(connection: Connection, name: str) -> None:
+    await connection.execute("INSERT INTO things (name) VALUES (?)", (name,))
+
+
+class TestWriting:
+    async def test_a_write_is_read_back_and_returns_its_value(self, db: Database) -> None:
+        async def two(connection: Connection) -> int:
+            await add(connection, "a")
+            await add(connection, "b")
+            return 2
+
+        assert await db.write(two) == 2
+        assert await names(db) == ["a", "b"]
+
+    async def test_a_write_that_raises_leaves_nothing(self, db: Database) -> None:
+        async def broken(connection: Connection) -> None:
+            await add(connection, "a")
+            raise LookupError("no")
+
+        with pytest.raises(LookupError):
+            await db.write(broken)
+        await db.write(lambda connection: add(connection, "b"))
+        assert await names(db) == ["b"]
+
+    async def test_writes_run_one_after_another(self, db: Database) -> None:
+        await asyncio.gather(*(db.write(lambda c, n=n: add(c, str(n))) for n in range(20)))
+        assert await names(db) == [str(n) for n in range(20)]
+
+    @pytest.mark.parametrize("steps", range(12))
+    async def test_a_cancelled_caller_never_leaves_a_transaction_open(self, db: Database, steps: int) -> None:
+        """Cancelled at every await: the two rows are there together or not at all, and the next write works."""
+
+        async def pair(connection: Connection) -> None:
+            await add(connection, "a")
+            await add(connection, "b")
+
+        task = asyncio.ensure_future(db.write(pair))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0.001 if steps > 6 else 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await db.write(lambda connection: add(connection, "c"))
+        assert await names(db) in (["c"], ["a", "b", "c"])
+
+    async def test_a_write_that_cancels_itself_does_not_stop_the_next(self, db: Database) -> None:
+        async def cancelled(connection: Connection) -> None:
+            await add(connection, "a")
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await db.write(cancelled)
+        await db.write(lambda connection: add(connection, "b"))
+        assert await names(db) == ["b"]
+
+    async def test_a_locked_database_refuses_the_write_and_takes_the_next(self, db: Database) -> None:
+        db._writers["main"]._busy_ms = 1
+        with closing(sqlite3.connect(db.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(sqlite3.OperationalError):
+                await db.write(lambda connection: add(connection, "a"))
+            other.execute("ROLLBACK")
+        await db.write(lambda connection: add(connection, "b"))
+        assert await names(db) == ["b"]
+
+    async def test_close_finishes_what_was_handed_over(self, tmp_path: Path, db: Database) -> None:
+        task = asyncio.ensure_future(db.write(lambda connection: add(connection, "a")))
+        await asyncio.sleep(0)
+        await db.close()
+        await task
+        await db.close()
+        again = Database(db.path)
+        await again.open()
+        assert await names(again) == ["a"]
+        await again.close()
+
+    async def test_a_long_write_on_the_logs_does_not_lock_the_main_file(self, db: Database) -> None:
+        async def slow(connection: Connection) -> None:
+            await connection.execute("INSERT INTO events VALUES (1)")
+            await db.write(lambda main: add(main, "meanwhile"))
+
+        await db.write_logs(slow)
+        assert await names(db) == ["meanwhile"]
+        assert len(await db.read_logs("SELECT * FROM events")) == 1
+
+
+class TestReading:
+    async def test_readers_cannot_write(self, db: Database) -> None:
+        with pytest.raises(sqlite3.OperationalError):
+            await db.read("INSERT INTO things (name) VALUES ('a')")
+
+    async def test_readers_are_not_held_up_by_a_writer(self, db: Database) -> None:
+        async def watched(connection: Connection) -> list[str]:
+            await add(connection, "a")
+            return await names(db)
+
+        assert await db.write(watched) == []
+
+    async def test_many_reads_at_once_share_few_connections(self, db: Database) -> None:
+        await asyncio.gather(*(db.read_logs("SELECT count(*) FROM events") for _ in range(20)))
+        assert len(db._readers["logs"]._idle) == 2
+
+    async def test_two_databases_are_apart(self, tmp_path: Path, db: Database) -> None:
+        other = Database(tmp_path / "other.db")
+        await other.open()
+        await other.migrate("things", (TABLE,))
+        await other.write(lambda connection: add(connection, "a"))
+        assert await names(db) == []
+        await other.close()
+
+
+class TestMigrations:
+    async def test_each_is_applied_once_in_order(self, db: Database) -> None:
+        more = (TABLE, LOGS, Migration("main", "ALTER TABLE things ADD COLUMN size INTEGER"))
+        await db.migrate("things", more)
+        await db.migrate("things", more)
+        assert [row["name"] for row in await db.read("PRAGMA table_info(things)")] == ["id", "name", "size"]
+
+    async def test_a_broken_one_leaves_nothing_and_stops_the_start(self, db: Database) -> None:
+        with pytest.raises(StartError) as caught:
+            await db.migrate("other", (Migration("main", "CREATE TABLE half (id); CREATE TABLE half (id);"),))
+        assert caught.value.exit_code == 3
+        assert "'other'" in str(caught.value)
+        assert not await db.read("SELECT 1 FROM sqlite_master WHERE name = 'half'")
+
+    async def test_two_processes_may_migrate_at_once(self, tmp_path: Path) -> None:
+        databases = [Database(tmp_path / "muxx.db") for _ in range(4)]
+        for database in databases:
+            await database.open()
+        await asyncio.gather(*(database.migrate("things", (TABLE, LOGS)) for database in databases))
+        for database in databases:
+            await database.close()
+
+    async def test_a_database_from_a_newer_plugin_is_refused(self, db: Database) -> None:
+        with pytest.raises(StartError, match="newer version of plugin 'things'"):
+            await db.migrate("things", (Migration("main", ""), *[])[:0] + (LOGS,))
+
+    def test_a_script_is_cut_at_statements_only(self) -> None:
+        trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; END;"
+        script = f"CREATE TABLE a (x TEXT DEFAULT ';'); -- a; comment\n {trigger}\n;; SELECT 1"
+        assert [statement.strip()[:14] for statement in statements(script)] == ["CREATE TABLE a", "-- a; comment\n", "SELECT 1;"]
+
+
+async def refused(path: Path) -> str:
+    """The one line with which opening is refused; both files stay as they are."""
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+    db = Database(path)
+    with pytest.raises(StartError) as caught:
+        await db.open()
+    await db.close()
+    after = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.name in before}
+    assert after == before
+    assert caught.value.exit_code == 3
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestWhatIsRefused:
+    @pytest.fixture
+    async def path(self, tmp_path: Path) -> Path:
+        db = Database(tmp_path / "muxx.db")
+        await db.open()
+        await db.migrate("things", (TABLE, LOGS))
+        for number in range(500):
+            await db.write(lambda connection, number=number: add(connection, f"{number}" * 20))
+        await db.close()
+        return db.path
+
+    @pytest.mark.parametrize("name", ["muxx.db", "muxx-logs.db"])
+    @pytest.mark.parametrize("content", [b"", b"not a database", b"\0" * 8192])
+    async def test_a_file_that_is_no_database(self, path: Path, name: str, content: bytes) -> None:
+        path.with_name(name).write_bytes(content)
+        assert name in await refused(path)
+
+    @pytest.mark.parametrize("offset", [0, 5, 16, 20])
+    async def test_a_flipped_header(self, path: Path, offset: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 0xFF
+        path.write_bytes(data)
+        assert "muxx.db" in await refused(path)
+
+    async def test_a_flipped_page(self, path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[-4096 : -4096 + 200] = b"\xff" * 200
+        path.write_bytes(data)
+        assert "damaged" in await refused(path)
+
+    async def test_a_file_cut_short(self, path: Path) -> None:
+        os.truncate(path, path.stat().st_size // 2)
+        await refused(path)
+
+    async def test_another_programs_database(self, tmp_path: Path) -> None:
+        with closing(sqlite3.connect(tmp_path / "muxx.db")) as other:
+            other.execute("CREATE TABLE theirs (id)")
+        assert "another program" in await refused(tmp_path / "muxx.db")
+
+    async def test_a_main_file_that_vanished_is_not_made_anew(self, path: Path) -> None:
+        path.unlink()
+        assert "is missing" in await refused(path)
+        assert not path.exists()
+
+    async def test_a_log_file_that_left_its_write_ahead_log_is_not_made_anew(self, path: Path) -> None:
+        logs = path.with_name("muxx-logs.db")
+        logs.rename(path.with_name("muxx-logs.db-wal"))
+        assert "is missing" in await refused(path)
+        assert not logs.exists()
+
+    async def test_a_directory_that_is_not_there(self, tmp_path: Path) -> None:
+        db = Database(tmp_path / "missing" / "muxx.db")
+        with pytest.raises(StartError) as caught:
+            await db.open()
+        assert caught.value.exit_code == 3
+
+    async def test_a_file_that_may_not_be_written(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert "permissions" in await refused(path)
+
+
+async def test_the_files_are_for_their_owner_only(db: Database) -> None:
+    for path in (db.path, db.logs):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_a_first_run_cut_short_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files appear whole: dying before that leaves nothing a next start would stumble over."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise OSError("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", dies)
+        db = Database(tmp_path / "muxx.db")
+        with pytest.raises(StartError):
+            await db.open()
+    assert list(tmp_path.iterdir()) == []
+    await db.open()
+    await db.close()
+
+
+async def test_several_processes_may_begin_at_once(tmp_path: Path) -> None:
+    script = """
+import asyncio, sys
+from pathlib import Path
+from muxx.db import Database
+async def main():
+    db = Database(Path(sys.argv[1]))
+    await db.open()
+    await db.close()
+    print("ok")
+asyncio.run(main())
+"""
+    processes = [spawn(script, tmp_path / "muxx.db") for _ in range(4)]
+    assert [process.communicate()[0] for process in processes] == ["ok\n"] * 4
+
+
+COMMITTER = """
+import asyncio, sys
+from pathlib import Path
+from muxx.db import Database
+async def main():
+    db = Database(Path(sys.argv[1]))
+    await db.open()
+    number = 0
+    while True:
+        await db.write(lambda c: c.execute("INSERT INTO things (name) VALUES (?)", (str(number),)))
+        print(number, flush=True)
+        number += 1
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_process_loses_no_committed_write(db: Database) -> None:
+    process = spawn(COMMITTER, db.path)
+    assert process.stdout is not None
+    said = "".join([process.stdout.readline() for _ in range(50)])
+    said += kill(process)
+    told = said.split("\n")[:-1]
+    assert set(told) <= set(await names(db))
+    assert [row[0] for row in await db.read("PRAGMA integrity_check")] == ["ok"]
+
+
+async def test_power_durability_syncs_every_commit(tmp_path: Path) -> None:
+    for durability, expected in (("crash", 1), ("power", 2)):
+        db = Database(tmp_path / "muxx.db", durability=durability)  # type: ignore[arg-type]
+        await db.open()
+
+        async def synchronous(connection: aiosqlite.Connection) -> int:
+            [row] = await connection.execute_fetchall("PRAGMA synchronous")
+            return int(row[0])
+
+        assert await db.write(synchronous) == expected
+        await db.close()

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
 
 if TYPE_CHECKING:
-    from .answer import Answer
     from .exchange import Exchange, HttpRequest, Record
     from .gateway import Gateway
     from .wire.openai import ChatFacts
+
+
+class ClientSide(Protocol):
+    """The client as the kernel writes to it: a connection's `Answer`, or what collects the answer of a plugin's own call."""
+
+    head_sent: bool
+    stalled_since: float | None
+    """Monotonic seconds since which the client has not read; None while it does."""
+    on_resume: Callable[[], None] | None
+    """Called when a client that had stopped reading reads again."""
+
+    @property
+    def gone(self) -> bool: ...
+
+    @property
+    def paused(self) -> bool: ...
+
+    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None: ...
+
+    def send(self, data: bytes) -> None: ...
+
+    def end(self, data: bytes = b"") -> None: ...
+
+    def break_off(self, data: bytes) -> None: ...
+
+    def close_after(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    async def drained(self, seconds: float) -> bool: ...
 
 
 class Call:
@@ -24,7 +55,7 @@ class Call:
     )  # fmt: skip
 
     def __init__(
-        self, gateway: Gateway, exchange: Exchange, head: HttpRequest, read_body: Callable[[], Awaitable[bytes]], down: Answer
+        self, gateway: Gateway, exchange: Exchange, head: HttpRequest, read_body: Callable[[], Awaitable[bytes]], down: ClientSide
     ) -> None:
         self.gateway = gateway
         self.exchange = exchange

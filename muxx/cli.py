@@ -18,8 +18,8 @@ import orjson
 from .config import Config
 from .console import config_option, config_path_option, echo_json, failures, load, table
 from .errors import StartError
-from .explain import json_schema, layers
 from .exchange import Provider
+from .explain import json_schema, layers
 from .plugins import PluginLoadError, PluginSet, build, config_classes, describe, discover
 from .providers import provider_rows
 from .routing import RoutingTable

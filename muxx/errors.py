@@ -19,6 +19,8 @@ class MuxxError(Exception):
     type: str = "api_error"
     code: str = "internal_error"
     retry: bool = False
+    default_wait: float | None = None
+    """Seconds to wait before a retry, where the raiser knows nothing better."""
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class MuxxError(Exception):
         if retry is not None:
             self.retry = retry
         self.param = param
-        self.retry_after = retry_after
+        self.retry_after = self.default_wait if retry_after is None else retry_after
         """Seconds the client should wait; above 60 the SDKs are told not to retry by themselves."""
 
     @classmethod
@@ -214,6 +216,7 @@ class Unavailable(MuxxError):
     status = 503
     code = "overloaded"
     retry = True
+    default_wait = 1.0
 
     @classmethod
     def default_message(cls) -> str:

@@ -383,7 +383,7 @@ class Exchange:
     """One call of an LLM endpoint. See the module's docstring; every field is public and typed."""
 
     __slots__ = (
-        "attempts", "attributes", "cache", "cost", "error", "format", "id", "identity", "operation", "phase", "project",
+        "attempts", "attributes", "cache", "cost", "depth", "error", "format", "id", "identity", "operation", "parent", "phase", "project",
         "reply_headers", "replan", "request", "response", "saved_pico", "served_by", "state", "skipped", "taps", "targets",
         "timing", "usage", "ended_by",
     )  # fmt: skip
@@ -395,6 +395,9 @@ class Exchange:
         self.format = "openai"
         """The caller's wire format."""
         self.request = request
+        self.parent: Exchange | None = None
+        """The exchange a plugin made this call for (`gateway.call`); None for a client's own request."""
+        self.depth = 0
         self.identity: Identity | None = None
         self.project: Project | None = None
         self.targets: tuple[Target, ...] = ()

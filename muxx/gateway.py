@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .chains import describe_crash, first_price, run_isolated
-from .deadlines import Deadlines
+from .running import RunningCalls
 from .errors import StartError
 from .exchange import Cost, Exchange, Provider, Route, Target, Usage
 from .ids import RequestIds
@@ -68,7 +68,7 @@ class Gateway:
         self.worker = worker
         self.log = logging.getLogger("muxx")
         self.ids = RequestIds()
-        self.calls = Deadlines()
+        self.calls = RunningCalls()
         self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
         self.projects = Projects(config)
@@ -107,6 +107,15 @@ class Gateway:
         """What `usage` costs at `target`, by the first plugin that knows; None when none does."""
         cost: Cost | None = first_price(self._price_chain, (target, usage))
         return cost
+
+    async def call(self, operation: str, body: Mapping[str, Any], *, parent: Exchange) -> dict[str, Any]:
+        """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", `body` the request in OpenAI's format, the
+        result the parsed answer. It is made for `parent`'s caller, runs through every hook, is priced, and has its own row whose
+        attributes name the parent. Raises the `MuxxError` it ended with. Hooks tell it by `exchange.parent`.
+        """
+        from .innercall import call
+
+        return await call(self, operation, body, parent)
 
     def transport(self, provider: Provider) -> Transport:
         return self._transports[provider.transport]

@@ -28,6 +28,7 @@ from .errors import (
     MuxxError,
     PermissionDenied,
     ProviderRefusal,
+    RequestTimeout,
     UpstreamAuth,
     UpstreamError,
     UpstreamTimeout,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 async def carry(call: Call) -> None:
     """Carry one exchange from its head to its last byte."""
     gateway, exchange = call.gateway, call.exchange
-    gateway.calls.running.add(call)
+    gateway.calls.add(call)
     try:
         await _steps(call)
     except asyncio.CancelledError:
@@ -58,7 +59,7 @@ async def carry(call: Call) -> None:
         gateway.log.error("request %s failed inside the gateway: %s", exchange.id, describe_crash(error))
         await _fail(call, MuxxError())
     finally:
-        gateway.calls.running.discard(call)
+        gateway.calls.discard(call)
         exchange.timing.ended = exchange.timing.ended or time.monotonic()
         gateway.after(exchange)
 
@@ -77,7 +78,9 @@ async def _steps(call: Call) -> None:
 async def accept(call: Call) -> None:
     """Who is calling, for which project, with what body."""
     gateway, exchange, headers = call.gateway, call.exchange, call.head.headers
-    exchange.identity = identity = await authenticate(gateway, call.head)
+    if exchange.identity is None:
+        exchange.identity = await authenticate(gateway, call.head)
+    identity = exchange.identity
     if identity.role == "admin":
         raise PermissionDenied("An admin key administers; make a project key with `muxx keys create` to call models.")
     exchange.project = gateway.projects.resolve(identity.project)
@@ -235,7 +238,7 @@ async def _send(call: Call, attempt: Attempt) -> UpstreamResponse:
     try:
         return await call.gateway.transport(attempt.target.provider).send(attempt)
     except asyncio.CancelledError:
-        if isinstance(call.reason, UpstreamTimeout) and now < call.whole_due:
+        if isinstance(call.reason, UpstreamTimeout) and time.monotonic() < call.whole_due:
             error, call.reason = call.aborted(), None
             raise error from None
         raise
@@ -262,7 +265,7 @@ async def _fail(call: Call, error: MuxxError) -> None:
     if call.recorded:
         return
     exchange.error = error
-    exchange.ended_by = "client" if isinstance(error, ClientGone) else "upstream" if isinstance(error, UpstreamError) else "muxx"
+    exchange.ended_by = "client" if isinstance(error, ClientGone | RequestTimeout) else "upstream" if isinstance(error, UpstreamError) else "muxx"
     if down.head_sent:
         exchange.response.status = exchange.response.status or 200
     try:

@@ -23,21 +23,11 @@ from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
 
 if TYPE_CHECKING:
+    from .call import ClientSide
     from .upstream import UpstreamResponse
 
 QUEUED_BYTES = 256 * 1024
 """What a `HookedRelay` holds before it stops the provider."""
-
-
-class Downstream(Protocol):
-    """The client's side as the kernel writes to it."""
-
-    on_resume: Callable[[], None] | None
-
-    @property
-    def paused(self) -> bool: ...
-
-    def send(self, data: bytes) -> None: ...
 
 
 class Limits(Protocol):
@@ -53,7 +43,7 @@ class Relay:
         self,
         stream: ChatStream,
         response: UpstreamResponse,
-        down: Downstream,
+        down: ClientSide,
         limits: Limits,
         *,
         between_events: float,

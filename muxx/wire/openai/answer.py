@@ -251,41 +251,39 @@ class ChatStream(ChatFacts):
             chunk = loads(data)
         except JSONDecodeError:
             return self._not_json(data)
+        # The short way for what nearly every event is: a piece of content of a known choice, and nothing else to learn.
+        try:
+            [choice] = chunk["choices"]
+            delta = choice["delta"]
+            content = delta.get("content")
+            if (
+                content
+                and type(content) is str
+                and (len(delta) == 1 or (len(delta) == 2 and "role" in delta))
+                and not choice["finish_reason"]
+                and "error" not in chunk
+                and chunk.get("usage") is None
+            ):
+                self.choices[choice["index"]].text.append(content)
+                return FORWARD
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass  # another shape, or a choice's first event
+        return self._observe_any(chunk)
+
+    def _observe_any(self, chunk: Any) -> Verdict:
         if type(chunk) is not dict:
             raise UpstreamProtocolError(_GARBAGE)
         if chunk.get("error"):
             self.error = chunk["error"]
             return ERROR_EVENT
-        if not self.model:
-            self._identify(chunk)
-        choices = chunk.get("choices")
-        if type(choices) is list:
-            for choice in choices:
-                self._take_delta(choice)
-        usage = chunk.get("usage")
-        if usage is not None:
-            self._take_usage(chunk, usage)
-            if choices == [] and type(usage) is dict and not self._client_asked_usage:
-                return WITHHOLD
-        return FORWARD
+        self.learn(chunk, "delta")
+        asked_by_us = chunk.get("choices") == [] and type(chunk.get("usage")) is dict and not self._client_asked_usage
+        return WITHHOLD if asked_by_us else FORWARD
 
     def finish_early(self, reason: str = "stop") -> None:
         """A plugin ended the answer: choices still open finish with `reason`."""
         for choice in self.choices.values() or [self.choice(0)]:
             choice.finish_reason = choice.finish_reason or reason
-
-    def _take_delta(self, choice: Any) -> None:
-        """`_take_choice`, with a short way for what nearly every event is: a piece of content and nothing else."""
-        try:
-            delta = choice["delta"]
-            content = delta["content"]
-            plain = len(delta) == 1 or (len(delta) == 2 and "role" in delta)
-            if plain and content and type(content) is str and not choice["finish_reason"]:
-                self.choices[choice["index"]].text.append(content)
-                return
-        except (KeyError, TypeError):
-            pass  # another shape, or a choice's first event
-        self._take_choice(choice, "delta")
 
     def _not_json(self, data: bytes) -> Verdict:
         if data.strip() != b"[DONE]":

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+
 from muxx import Config, Environment, Host, config_option, echo_json, run_async, table
 
 from . import format

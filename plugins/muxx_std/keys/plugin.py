@@ -17,6 +17,7 @@ from .store import DEFAULT_PROJECT, MIGRATIONS, KeyRow, KeyStore, digest, new_ro
 
 if TYPE_CHECKING:
     import click
+
     from muxx import Gateway, Host
 
 BOOTSTRAP_VARIABLE = "MUXX_BOOTSTRAP_KEY"
@@ -41,15 +42,17 @@ class Keys:
 
     @hookimpl(trylast=True)
     async def authenticate(self, gateway: Gateway, request: HttpRequest) -> Identity:
-        """Accept a known, living key. Every other one gets one and the same answer, and a misspelt one costs no lookup.
+        """Accept a known, living key. Every other one gets one and the same answer, and a misspelt one costs no query.
 
         Last among authenticators, because it refuses what it does not know: another plugin's credentials come first.
         """
         text = credential(request.headers)
-        if not format.is_key(text):
-            raise AuthenticationError()
         if gateway.shared.version("keys") != self._version:
+            if not format.is_key(text):
+                raise AuthenticationError()
             await self._catch_up(gateway)
+        if not text.isascii():
+            raise AuthenticationError()
         proof = digest(self._pepper, text)
         found = self._keys.get(proof)
         if found is None or not hmac.compare_digest(found[0].hmac, proof):

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import click
+
 from muxx import Config, Host, config_option, run_async, table
 
 from .filters import MAX_LIMIT, MAX_TEXT, Filter, Page

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+
 from muxx import Identity, InvalidRequest
 
 CACHE_VALUES = ("hit", "miss", "bypass", "joined")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
 from muxx import (
     Connection,
     Database,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import click
+
     from muxx import Gateway
 
 SECONDS_PER_DAY = 86_400

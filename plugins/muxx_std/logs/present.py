@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+
 from muxx import usd
 
 _BIDI = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
+
 from muxx import Migration
 
 MIGRATIONS = (

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
+
 from muxx import Connection, Database, usd
 
 from .filters import Filter, Page

@@ -18,6 +18,7 @@ from .table import shipped_table
 
 if TYPE_CHECKING:
     import click
+
     from muxx import Gateway
 
 __all__ = ["Pricing"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from muxx import Config, config_option, echo_json, table, usd
 
 from .book import PriceBook

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
-from muxx import PluginConfig
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from muxx import PluginConfig
 
 from .rates import KINDS, Period, Rates, Tariff
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from muxx import StartError
 
 from .match import Matcher, compile_rule, with_dashed_date

@@ -1,0 +1,87 @@
+"""A plugin's own call of a model: through the same spine, so that it is planned, priced and recorded like anyone's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from .call import Call
+from .errors import InvalidRequest, MuxxError, PluginError
+from .exchange import Exchange, HttpRequest, Request
+from .pipeline import carry
+from .wire.openai import request_parts
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+DEEPEST = 3
+"""Calls within calls: a guard that guards its own question would ask for ever."""
+
+
+class Collected:
+    """A client's side that keeps the answer instead of sending it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.head_sent = False
+        self.gone = False
+        self.paused = False
+        self.stalled_since: float | None = None
+        self.on_resume: Callable[[], None] | None = None
+
+    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.head_sent = True
+        self.status, self.body = status, body
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
+
+    def send(self, data: bytes) -> None:
+        self.head_sent = True
+        self.body += data
+
+    def end(self, data: bytes = b"") -> None:
+        self.send(data)
+
+    def break_off(self, data: bytes) -> None:
+        self.send(data)
+
+    def close_after(self) -> None:
+        """There is no connection to close."""
+
+    def abort(self) -> None:
+        self.gone = True
+
+    async def drained(self, seconds: float) -> bool:
+        return True
+
+
+async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent: Exchange) -> dict[str, Any]:
+    """See `Gateway.call`."""
+    if operation != "chat":
+        raise InvalidRequest(f"gateway.call() knows the operation 'chat', not {operation!r}.")
+    if parent.depth + 1 > DEEPEST:
+        raise PluginError()
+    payload = orjson.dumps({**body, "stream": False})
+
+    async def read() -> bytes:
+        return payload
+
+    head = HttpRequest("POST", "/v1/chat/completions", "", CIMultiDictProxy(CIMultiDict()), parent.request.client_ip, read)
+    exchange = Exchange(gateway.ids.next(), operation, Request(head))
+    exchange.request.use_parts(request_parts)
+    exchange.parent, exchange.depth = parent, parent.depth + 1
+    exchange.identity = parent.identity
+    exchange.attributes["parent"] = parent.id
+    down = Collected()
+    await carry(Call(gateway, exchange, head, read, down))
+    if exchange.error is not None:
+        raise exchange.error
+    answer: dict[str, Any] = orjson.loads(down.body)
+    if down.status >= 400:
+        raise MuxxError()
+    return answer

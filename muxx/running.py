@@ -1,0 +1,60 @@
+"""The calls that run now, and their time limits without a timer per request.
+
+One tick looks at every running call a few times a second. A limit is a field on the call: setting it costs an attribute store, and it
+is kept to within `TICK` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from .errors import MuxxError
+
+TICK = 0.1
+
+
+class Limited(Protocol):
+    """What runs under limits. `check(now)` is called on every tick with the monotonic time."""
+
+    def check(self, now: float) -> None: ...
+
+    def abort(self, reason: MuxxError) -> None: ...
+
+
+class RunningCalls:
+    """The calls of one gateway. `tick()` runs as one task the gateway owns."""
+
+    def __init__(self) -> None:
+        self._calls: set[Limited] = set()
+        self._emptied: asyncio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, call: Limited) -> None:
+        self._calls.add(call)
+
+    def discard(self, call: Limited) -> None:
+        self._calls.discard(call)
+        if self._emptied is not None and not self._calls:
+            self._emptied.set()
+
+    async def idle(self) -> None:
+        """Return when no call runs."""
+        while self._calls:
+            self._emptied = self._emptied or asyncio.Event()
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def abort_all(self, reason: MuxxError) -> None:
+        for call in tuple(self._calls):
+            call.abort(reason)
+
+    async def tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            for call in tuple(self._calls):
+                call.check(now)

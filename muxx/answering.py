@@ -185,8 +185,6 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     if "text/event-stream" in response.headers.get("content-type", "").lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
     facts = openai.read_completion(body)
-    if facts.usage is not None and exchange.timing.first_token is None:
-        exchange.timing.first_token = time.monotonic()
     _learn(call, facts, response.status)
     chain = chunk_chain(call)
     if chain:

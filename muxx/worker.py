@@ -1,6 +1,6 @@
 """One serving process from the inside: host, journal, gateway, listening socket; its start, its reload and its end.
 
-`muxx serve` runs one of these, or several under the supervisor of `muxx.workers`; tests run it in their own loop. Nothing here is global.
+`muxx serve` runs these under the supervisor of `muxx.workers`; `serve_in_process` runs one in the caller's own loop. Nothing here is global.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def recorder_of(host: Host, gateway: Gateway) -> Recorder:
 
 
 class RecorderThread:
-    """The recorder in a thread and an event loop of its own, where there is only one process."""
+    """The recorder in a thread and an event loop of its own: for a service embedded in another program's process."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

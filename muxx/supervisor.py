@@ -1,0 +1,201 @@
+"""Keep processes alive: some that serve, and one that must outlive them. Knows nothing of what they do.
+
+It runs no event loop: it waits for signals and for children. A child that dies is started again with backoff; one that cannot even
+start the first time stops everything with its exit code. A supervisor that dies takes its children with it: each watches
+a pipe that it alone holds open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from .chains import describe_crash
+from .errors import StartError
+
+log = logging.getLogger("muxx")
+
+FIRST_BACKOFF = 0.2
+LONGEST_BACKOFF = 30.0
+HEALTHY_SECONDS = 10.0
+"""A child that lived this long is started again at once."""
+
+CRASHED = 70
+"""Exit code of a child that failed in a way nobody foresaw (EX_SOFTWARE)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+Body = Callable[[int], None]
+"""What a child does, given the pipe that ends when the supervisor does. May raise `StartError`."""
+
+
+class Child:
+    """A process to be kept alive."""
+
+    def __init__(self, name: str, body: Body) -> None:
+        self.name = name
+        self.body = body
+        self.pid = 0
+        self.starts = 0
+        self.started = 0.0
+        self.due = 0.0
+        """When to start it, while it does not run (monotonic)."""
+        self.backoff = FIRST_BACKOFF
+
+    def ended(self, now: float, in_order: bool) -> None:
+        """Plan the next start: at once after a healthy life or an ordered end, later and later after short ones."""
+        self.pid = 0
+        if in_order or now - self.started >= HEALTHY_SECONDS:
+            self.backoff = FIRST_BACKOFF
+            self.due = now
+        else:
+            self.due = now + self.backoff
+            self.backoff = min(LONGEST_BACKOFF, self.backoff * 2)
+
+    def signal(self, number: int) -> None:
+        if self.pid:
+            os.kill(self.pid, number)
+
+
+class Supervisor:
+    """Keeps `servers` and one `recorder` alive. On stopping the servers go first; the recorder ends when they have."""
+
+    def __init__(
+        self, servers: Sequence[Child], recorder: Child, *, patience: float, reload: Callable[[], bool]
+    ) -> None:
+        self.servers = servers
+        self.recorder = recorder
+        self._patience_s = patience
+        """Seconds a server gets to end before it is killed."""
+        self._reload = reload
+        self._alive, self._held_open = os.pipe()
+        self._stopping = False
+        self._recorder_told = False
+        self._deadline = float("inf")
+        self._exit_code = 0
+
+    @property
+    def children(self) -> list[Child]:
+        return [*self.servers, self.recorder]
+
+    def run(self) -> int:
+        """Supervise until told to stop and every child has ended; the exit code."""
+        wakeup, wakeup_end = socket.socketpair()
+        wakeup.setblocking(False)
+        wakeup_end.setblocking(False)
+        signal.set_wakeup_fd(wakeup_end.fileno())
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+        while True:
+            self._start_due()
+            if self._stopping:
+                self._press()
+                if not any(child.pid for child in self.children):
+                    return self._exit_code
+            select.select([wakeup], [], [], self._wait())
+            for arrived in _taken(wakeup):
+                self._signalled(arrived)
+            self._reap()
+
+    def _serving(self) -> bool:
+        return any(server.pid for server in self.servers)
+
+    def _wait(self) -> float:
+        now = time.monotonic()
+        waiting = [child.due - now for child in self.children if not child.pid and not self._stopping]
+        return max(0.01, min([1.0, *waiting]))
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self.children:
+            wanted = not self._stopping or (child is self.recorder and self._serving())
+            if not child.pid and now >= child.due and wanted:
+                self._fork(child)
+
+    def _press(self) -> None:
+        """While stopping: a server that is far too late is killed; the recorder is told when the last one has gone."""
+        if self._serving():
+            if time.monotonic() > self._deadline:
+                for server in self.servers:
+                    server.signal(signal.SIGKILL)
+        elif not self._recorder_told:
+            self._recorder_told = True
+            self.recorder.signal(signal.SIGTERM)
+
+    def _fork(self, child: Child) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._become(child)
+        child.pid, child.started = pid, time.monotonic()
+        child.starts += 1
+
+    def _become(self, child: Child) -> NoReturn:
+        """In the child: run its body and nothing of the supervisor's."""
+        code = CRASHED
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            os.close(self._held_open)
+            child.body(self._alive)
+            code = 0
+        except StartError as error:
+            log.error("%s cannot start: %s", child.name, error)
+            code = error.exit_code
+        except BaseException as error:
+            log.error("%s failed: %s", child.name, describe_crash(error))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        for child in self.children:
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: Child, code: int) -> None:
+        child.ended(time.monotonic(), in_order=code == 0)
+        if self._stopping or code == 0:
+            return
+        if child.starts == 1 and 0 < code < CRASHED:
+            self._exit_code = code
+            self._stop(signal.SIGTERM)
+            return
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        log.error("%s ended (%s); starting it again in %.1f s", child.name, how, max(0.0, child.due - time.monotonic()))
+
+    def _signalled(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop(number)
+        elif number == signal.SIGHUP and not self._stopping and self._reload():
+            for server in self.servers:
+                server.signal(signal.SIGHUP)
+            self.recorder.signal(signal.SIGTERM)  # it stores what there is, ends, and starts with the new settings
+
+    def _stop(self, number: int) -> None:
+        """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes the servers hurry."""
+        if not self._stopping:
+            self._stopping = True
+            self._deadline = time.monotonic() + self._patience_s
+        for server in self.servers:
+            server.signal(number)
+
+
+def _taken(wakeup: socket.socket) -> bytes:
+    try:
+        return wakeup.recv(4096)
+    except BlockingIOError:
+        return b""

@@ -1,7 +1,7 @@
 """What an exchange used, what that costs, and the row that says so.
 
-Invariants: usage the provider reported is booked as reported; usage nobody reported is estimated and says so, and is never 0 when text
-was delivered; nothing that was not sent upstream costs anything; an unknown price is None, never 0; money is integers.
+Invariants: usage the provider reported is booked as reported; usage nobody reported is estimated and says so, and is never 0 when
+text was delivered; nothing that was not sent upstream costs anything; an unknown price is None, never 0; money is integers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import ClientGone, MuxxError
+from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Cost, Exchange, Record, Usage
 from .wire.openai import ChatFacts, estimate_tokens, input_bytes
 
@@ -27,8 +27,8 @@ def estimated_input(exchange: Exchange) -> Usage:
 def usage_of(exchange: Exchange, facts: ChatFacts | None, complete: bool) -> Usage:
     """The usage to book, by how it is known.
 
-    Reported by the provider: as reported (`partial` when the answer broke afterwards). Not reported: estimated from what was sent and
-    received, unless nothing was received and the fault is the provider's, which bills nothing.
+    Reported by the provider: as reported (`partial` when the answer broke afterwards). Not reported: estimated from what was sent
+    and received, unless the provider failed before the first byte of a stream or anywhere in a plain answer, which bills nothing.
     """
     if not any(attempt.sent for attempt in exchange.attempts):
         return Usage(source="none")
@@ -36,7 +36,7 @@ def usage_of(exchange: Exchange, facts: ChatFacts | None, complete: bool) -> Usa
         facts.usage.source = "provider" if complete else "partial"
         return facts.usage
     received = facts.output_bytes if facts is not None else 0
-    if not complete and not received and not isinstance(exchange.error, ClientGone):
+    if not complete and exchange.timing.first_token is None and isinstance(exchange.error, UpstreamError):
         return Usage(source="none")
     usage = estimated_input(exchange)
     usage.output_tokens = estimate_tokens(received)
@@ -44,7 +44,8 @@ def usage_of(exchange: Exchange, facts: ChatFacts | None, complete: bool) -> Usa
 
 
 def final_status(exchange: Exchange, error: MuxxError | None) -> int:
-    """The row's status: what the client got, or 499 when it left. A stream that broke after its head keeps the 200 that was sent."""
+    """The row's status: what the client got, or 499 when it left. A stream that broke after its head keeps the 200 that was
+    sent."""
     if isinstance(error, ClientGone):
         return error.status
     if exchange.response.status is not None:

@@ -1,7 +1,7 @@
 """The client's side of an exchange: heads, bodies and streams written straight to the connection's transport.
 
-An `Answer` is an aiohttp response whose bytes are already on their way: head and body leave in one write, and a stream's head leaves
-together with its first bytes. Nothing is copied per event beyond the chunk framing.
+Head and body of an `Answer` leave in one write, and a stream's head leaves together with its first bytes. Nothing is copied per
+event beyond the chunk framing.
 """
 
 from __future__ import annotations
@@ -10,48 +10,41 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aiohttp import web
 from aiohttp.http import HttpVersion11
+from aiohttp.http_parser import RawRequestMessage
 
 if TYPE_CHECKING:
-    from .server import Connection
+    from .connection import Connection
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request", 529: "Overloaded"}
 
 
-class _Clock:
-    """The Date header, made once a second."""
-
-    second = 0
-    line = ""
-
-    @classmethod
-    def date(cls) -> str:
-        now = int(time.time())
-        if now != cls.second:
-            cls.second = now
-            cls.line = f"Date: {formatdate(now, usegmt=True)}\r\n"
-        return cls.line
+@lru_cache(maxsize=32)
+def _first_lines(status: int, second: int) -> str:
+    """Status line and Date, made once a second for each status."""
+    return f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\nDate: {formatdate(second, usegmt=True)}\r\n"
 
 
-class Answer(web.StreamResponse):
+class Answer:
     """One response. `whole()` sends it at once; `begin()`, `send()`, `end()` stream it; `break_off()` ends a failed stream.
 
     After `end()` or `break_off()` nothing more is written. Writing to a client that has gone is a no-op: the connection's loss
     cancels the exchange by its own way.
     """
 
-    def __init__(self, connection: Connection, request: web.BaseRequest) -> None:
-        # StreamResponse.__init__ builds headers and state this class never uses.
+    __slots__ = ("_bodiless", "_connection", "_head", "_http11", "head_sent", "keep_alive", "on_resume", "stalled_since")
+
+    def __init__(self, connection: Connection, message: RawRequestMessage | None) -> None:
+        """`message` is the request's head; None when it could not be parsed, and then the connection ends with this answer."""
         self._connection = connection
-        self._http11 = request.version >= HttpVersion11
-        self._keep_alive = request.keep_alive
-        self._bodiless = request.method == "HEAD"
+        self._http11 = message is None or message.version >= HttpVersion11
+        self._bodiless = message is not None and message.method == "HEAD"
         self._head: bytes | None = None
-        self._eof_sent = False
+        self.keep_alive = message is not None and not message.should_close
         self.head_sent = False
         self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
@@ -70,16 +63,14 @@ class Answer(web.StreamResponse):
 
     def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a complete answer in one write."""
-        if "content-encoding" in headers:
-            raise ValueError("bodies leave as they are")
         head = self._head_bytes(status, headers, f"Content-Length: {len(body)}\r\n")
-        self.head_sent = self._eof_sent = True
+        self.head_sent = True
         self._transmit(head if self._bodiless else head + body)
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Prepare a stream. Nothing leaves yet: its head goes out with the first bytes."""
         if not self._http11:
-            self._keep_alive = False
+            self.keep_alive = False
         framing = "Transfer-Encoding: chunked\r\n" if self._http11 else ""
         self._head = self._head_bytes(status, headers, framing)
 
@@ -89,18 +80,17 @@ class Answer(web.StreamResponse):
 
     def end(self, data: bytes = b"") -> None:
         """Send the stream's last bytes and its end, in one write."""
-        self._eof_sent = True
         piece = self._chunk(data) if data else b""
         self._transmit(self._take_head() + piece + (b"0\r\n\r\n" if self._http11 else b""))
 
     def break_off(self, data: bytes) -> None:
         """End a failed stream: `data` (the error event), the last chunk, then the connection's close."""
-        self._keep_alive = False
+        self.keep_alive = False
         self.end(data)
 
     def close_after(self) -> None:
         """The connection is not used again after this answer."""
-        self._keep_alive = False
+        self.keep_alive = False
 
     def _take_head(self) -> bytes:
         head, self._head = self._head or b"", None
@@ -111,11 +101,11 @@ class Answer(web.StreamResponse):
         return b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data
 
     def _head_bytes(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
-        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n", _Clock.date(), framing]
-        lines += [f"{name}: {_safe(value)}\r\n" for name, value in headers.items()]
-        if self._connection.draining:
-            self._keep_alive = False
-        if not self._keep_alive:
+        lines = [_first_lines(status, int(time.time())), framing]
+        lines += [f"{name}: {value if value.isprintable() else _safe(value)}\r\n" for name, value in headers.items()]
+        if self._connection.draining():
+            self.keep_alive = False
+        if not self.keep_alive:
             lines.append("Connection: close\r\n")
         elif not self._http11:
             lines.append("Connection: keep-alive\r\n")
@@ -147,22 +137,12 @@ class Answer(web.StreamResponse):
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        self._keep_alive = False
+        self.keep_alive = False
         transport = self._connection.transport
         if transport is not None:
             transport.abort()
 
-    # What aiohttp's protocol asks of a response it did not write itself.
-
-    async def prepare(self, request: web.BaseRequest) -> Any:
-        return None
-
-    async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
-        return None
-
 
 def _safe(value: str) -> str:
     """A header value aiohttp's writer, and every client's parser, will accept."""
-    if value.isprintable():
-        return value
     return "".join(c if c.isprintable() else " " for c in value)

@@ -1,32 +1,36 @@
 """Bring an answer to the client: a provider's stream, a provider's plain answer, or a plugin's reply.
 
-Each of the three ends the same way: the answer is complete, its usage and cost are settled, its row is recorded, and only then its
-last byte leaves. What goes wrong is raised; the pipeline settles it.
+Each of the three ends the same way: the answer is complete, its usage and cost are settled, its row is recorded, and only then
+its last byte leaves. What goes wrong is raised; the pipeline settles it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
 from .accounting import record, settle
-from .chains import run_chunk
+from .chains import describe_crash, isolated, run_chunk
 from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
 from .exchange import Attempt, Chunk, Reply, usd
 from .headers import answer_headers, client_credential, downstream_headers, retry_after
 from .relay import Delivered, HookedRelay, Relay
 from .routing import RETRY_STATUSES
 from .wire import openai
+from .wire.sse import EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
     from .plugins import Chain
     from .upstream import UpstreamResponse
+
+T = TypeVar("T")
 
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -51,6 +55,7 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     _refuse_encoded(response)
     headers = answer_headers(exchange) | STREAM_HEADERS | downstream_headers(attempt.target.provider, response.headers)
     down.begin(200, headers)
+    exchange.reply_headers.sent = True
     relay, delivered = _relay(call, attempt, response, stream, include_usage=not withhold_usage)
     call.due, call.on_due = time.monotonic() + timeouts.first_token, relay.timed_out
     pump = asyncio.ensure_future(response.pump(relay))
@@ -58,13 +63,20 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     try:
         error = await (relay.run() if isinstance(relay, HookedRelay) else relay.over)
         call.error_relayed = relay.relayed_error
+        exchange.timing.first_token = relay.first_event
         if error is not None:
             raise _told_by_provider(stream, error)
+        if relay.surplus:
+            exchange.attributes["surplus_after_done"] = True
         await _complete_stream(call, stream, delivered, relay.last, comment=relay.comments_allowed)
         if not pump.done():
             await asyncio.wait((pump,), timeout=TRAILER_SECONDS)
+    except asyncio.CancelledError:
+        if exchange.phase == "stream" and stream.finished:
+            exchange.phase = "finish"  # only the end was still to come
+        raise
     finally:
-        call.due, down.on_resume = float("inf"), None
+        call.due, call.on_due, down.on_resume = float("inf"), None, None
         call.committed = relay.first_event is not None
         exchange.timing.first_token = relay.first_event
         if not pump.done():
@@ -75,7 +87,7 @@ def _relay(
     call: Call, attempt: Attempt, response: UpstreamResponse, stream: openai.ChatStream, *, include_usage: bool
 ) -> tuple[Relay, openai.ChatFacts]:
     """The relay for this exchange, and the facts of what the client gets from it."""
-    server, taps = call.gateway.config.server, list(call.exchange.taps)
+    server, taps = call.gateway.config.server, [isolated(tap) for tap in call.exchange.taps]
     kind: Any = Relay
     delivered: openai.ChatFacts = stream
     chain = chunk_chain(call)
@@ -153,8 +165,9 @@ def _refuse_encoded(response: UpstreamResponse) -> None:
 class Collector:
     """A sink for a plain answer: all of it, up to a limit."""
 
-    def __init__(self, call: Call, seconds: float, most: int, *, commits: bool) -> None:
+    def __init__(self, call: Call, response: UpstreamResponse, seconds: float, most: int, *, commits: bool) -> None:
         self._call = call
+        self._response = response
         self._seconds = seconds
         self._most = most
         self._commits = commits
@@ -165,10 +178,14 @@ class Collector:
         self._call.committed = self._commits
         self._call.due = time.monotonic() + self._seconds
         self._size += len(data)
-        if self._size > self._most:
-            self._call.abort(UpstreamProtocolError("The model provider's answer is larger than the gateway's limit."))
+        if self.overfull:
+            self._response.close()
         else:
             self._pieces.append(data)
+
+    @property
+    def overfull(self) -> bool:
+        return self._size > self._most
 
     @property
     def body(self) -> bytes:
@@ -177,7 +194,6 @@ class Collector:
 
 async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse) -> None:
     """Pass on a plain answer, byte for byte, or raise what the provider's refusal means."""
-    exchange = call.exchange
     _refuse_encoded(response)
     body = await _collect(call, attempt, response)
     if not 200 <= response.status < 300:
@@ -189,8 +205,6 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     chain = chunk_chain(call)
     if chain:
         body = await _hooked_plain(call, chain, body)
-    for tap in exchange.taps:
-        tap(body)
     attempt.ended = time.monotonic()
     content_type = response.headers.get("content-type", "application/json")
     await _send_whole(call, response.status, body, content_type, downstream_headers(attempt.target.provider, response.headers))
@@ -199,16 +213,18 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
 async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
     call.exchange.phase = "stream"
     timeouts, server = attempt.target.timeouts, call.gateway.config.server
-    collector = Collector(call, timeouts.between_events, server.max_response_bytes, commits=200 <= response.status < 300)
-    call.due, call.on_due = time.monotonic() + timeouts.first_token, call.upstream_late
+    commits = 200 <= response.status < 300
+    collector = Collector(call, response, timeouts.between_events, server.max_response_bytes, commits=commits)
+    call.due, call.on_due = time.monotonic() + timeouts.first_token, None
     try:
         await response.pump(collector)
-    except asyncio.CancelledError:
-        if isinstance(call.reason, UpstreamProtocolError):
-            raise call.aborted() from None
-        raise
+    except UpstreamError:
+        if not collector.overfull:
+            raise
     finally:
         call.due = float("inf")
+    if collector.overfull:
+        raise UpstreamProtocolError("The model provider's answer is larger than the gateway's limit.")
     return collector.body
 
 
@@ -218,7 +234,10 @@ async def _send_whole(call: Call, status: int, body: bytes, content_type: str, e
     exchange.phase = "finish"
     if down.gone:
         raise ClientGone()
-    call.delivered = orjson.Fragment(body)
+    exchange.response.status = status
+    for tap in exchange.taps:
+        isolated(tap)(body)
+    call.delivered = orjson.Fragment(body) if call.facts is not None else _as_json(body)
     settle(call, complete=True)
     await record(call, status)
     headers = {**answer_headers(exchange), "Content-Type": content_type, **extra}
@@ -226,6 +245,15 @@ async def _send_whole(call: Call, status: int, body: bytes, content_type: str, e
         headers["X-Muxx-Cost"] = usd(exchange.cost.total_pico) or "0"
     exchange.reply_headers.sent = True
     down.whole(status, headers, body)
+
+
+def _as_json(body: bytes) -> Any:
+    """A body nobody has read yet, as the row keeps it: as it is when it is JSON, else as a string."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode("utf-8", "replace")
+    return orjson.Fragment(body)
 
 
 async def _hooked_plain(call: Call, chain: Chain, body: bytes) -> bytes:
@@ -237,9 +265,10 @@ async def _through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Ch
     hooks = _hooks(call, chain)
     out: list[Chunk] = []
     for chunk in chunks:
-        out.extend(await hooks(chunk))
-        if any(item.kind == "end" for item in out):
-            break
+        for result in await hooks(chunk):
+            out.append(result)
+            if result.kind == "end":
+                return out
     return out
 
 
@@ -250,7 +279,7 @@ def _refusal(call: Call, attempt: Attempt, response: UpstreamResponse, body: byt
     own_key = not (provider.forward_client_credentials and client_credential(call.head.headers))
     if status in (401, 403) and own_key:
         return UpstreamAuth()
-    if status < 400 or body.lstrip()[:1] == b"<":
+    if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
         return UpstreamError()
     wait = retry_after(response.headers)
     error = _error_member(body)
@@ -287,11 +316,35 @@ def _masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
 
 
 async def answer_from_plugin(call: Call, reply: Reply) -> None:
-    """Send a plugin's reply in the form the client asked for; bytes, Chunks, or an async iterator of either."""
+    """Send a plugin's reply in the form the client asked for; bytes, Chunks, or an async iterator of either.
+
+    Whatever is wrong with it, and its running longer than a whole request may, is a crash of the plugin.
+    """
     exchange = call.exchange
     exchange.served_by = reply.served_by
     exchange.reply_headers.update(reply.headers)
     exchange.phase = "stream"
+    try:
+        async with asyncio.timeout(call.gateway.config.server.request_timeout_s), _closing(reply.body):
+            await _reply(call, reply)
+    except MuxxError:
+        raise
+    except Exception as error:
+        call.gateway.log.error("request %s: a plugin's reply failed: %s", exchange.id, describe_crash(error))
+        raise PluginError() from error
+
+
+@asynccontextmanager
+async def _closing(body: Any) -> AsyncIterator[None]:
+    """Close an async generator at the end, whoever ended it."""
+    try:
+        yield
+    finally:
+        if isinstance(body, AsyncGenerator):
+            await body.aclose()
+
+
+async def _reply(call: Call, reply: Reply) -> None:
     if isinstance(reply.body, bytes):
         await _reply_bytes(call, reply, reply.body)
     elif isinstance(reply.body, AsyncIterator):
@@ -301,18 +354,32 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
 
 
 async def _reply_bytes(call: Call, reply: Reply, body: bytes) -> None:
-    if call.exchange.request.stream and reply.status == 200 and reply.content_type == "application/json":
+    if reply.status != 200 or reply.content_type != "application/json":
+        await _send_whole(call, reply.status, body, reply.content_type, {})
+        return
+    facts = _understood(openai.read_completion, body)
+    if call.exchange.request.stream:
         await _reply_chunks(call, openai.decode_completion(body))
         return
     chain = chunk_chain(call)
-    if chain and reply.status == 200 and reply.content_type == "application/json":
+    if chain:
         body = await _hooked_plain(call, chain, body)
-    if reply.status == 200 and reply.content_type == "application/json":
-        _learn(call, openai.read_completion(body), 200)
-    await _send_whole(call, reply.status, body, reply.content_type, {})
+        facts = openai.read_completion(body)
+    _learn(call, facts, 200)
+    await _send_whole(call, 200, body, reply.content_type, {})
+
+
+def _understood(read: Callable[[bytes], T], body: bytes) -> T:
+    """What a plugin's bytes say; a plugin is to blame, not a provider, when they are no answer."""
+    try:
+        return read(body)
+    except UpstreamError as error:
+        raise ValueError("the reply's bytes are no chat completion") from error
 
 
 async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
+    if not any(chunk.kind == "end" for chunk in chunks):
+        chunks.append(Chunk("end"))
     chunks = await _through(call, chunk_chain(call), chunks)
     if not call.exchange.request.stream:
         body = openai.encode_completion(chunks, _head(call))
@@ -334,19 +401,30 @@ async def _reply_iterator(call: Call, reply: Reply, items: AsyncIterator[Any]) -
 
 
 async def _encoded(call: Call, items: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-    """Items as event bytes: Chunks through the hooks and encoded, bytes as they are, without the `[DONE]` the kernel adds."""
-    encoder = openai.ChunkEncoder(_head(call))
-    chain = chunk_chain(call)
+    """Items as event bytes, through the hooks where there are any; the `[DONE]` is left out, for the kernel adds it."""
+    encoder, chain = openai.ChunkEncoder(_head(call)), chunk_chain(call)
+    splitter = EventSplitter(call.gateway.config.server.max_event_bytes)
+    as_they_are = False
     async for item in items:
-        if isinstance(item, bytes):
-            yield item.removesuffix(openai.DONE_EVENT)
-        elif isinstance(item, Chunk):
-            chunks = await _through(call, chain, [item])
-            yield encoder.encode(chunks)
-            if any(chunk.kind == "end" for chunk in chunks):
-                return
+        if isinstance(item, Chunk):
+            groups = [[item]]
+        elif chain:
+            groups = [openai.decode_event(event) for event in splitter.feed(item)]
         else:
-            raise PluginError()
+            as_they_are = True
+            yield b"".join(raw for raw, data in splitter.feed(item) if data and data.strip() != b"[DONE]")
+            continue
+        for group in groups:
+            chunks = await _through(call, chain, group)
+            yield encoder.encode(chunks)
+            if _is_ended(chunks):
+                return
+    if not as_they_are:
+        yield encoder.encode(await _through(call, chain, [Chunk("end")]))
+
+
+def _is_ended(chunks: list[Chunk]) -> bool:
+    return bool(chunks) and chunks[-1].kind == "end"
 
 
 async def _one(data: bytes) -> AsyncIterator[bytes]:
@@ -358,12 +436,14 @@ async def _stream_reply(call: Call, pieces: AsyncIterator[bytes], last: bytes) -
     exchange, down, server = call.exchange, call.down, call.gateway.config.server
     delivered = Delivered(2 * server.max_event_bytes)
     down.begin(200, answer_headers(exchange) | STREAM_HEADERS)
+    exchange.reply_headers.sent = True
+    taps = [isolated(tap) for tap in exchange.taps]
     async for piece in pieces:
         if piece:
             exchange.timing.first_token = exchange.timing.first_token or time.monotonic()
             down.send(piece)
             delivered.take(piece)
-            for tap in exchange.taps:
+            for tap in taps:
                 tap(piece)
         if down.paused and not await down.drained(server.write_stall_timeout_s):
             raise ClientGone()

@@ -50,7 +50,8 @@ class Call:
     """One running exchange. `abort()` ends it from outside its task; `check()` keeps its limits."""
 
     __slots__ = (
-        "body_sent", "committed", "delivered", "down", "due", "error_relayed", "exchange", "facts", "gateway", "head", "on_due", "read_body", "reason",
+        "body_sent", "committed", "delivered", "down", "due", "error_relayed", "exchange", "facts", "gateway",
+        "head", "on_due", "read_body", "reason",
         "recorded", "row", "task", "whole_due",
     )  # fmt: skip
 
@@ -74,7 +75,9 @@ class Call:
         self.reason: MuxxError | None = None
         self.task = asyncio.current_task()
         self.due = self.whole_due = float("inf")
-        self.on_due: Callable[[], None] = self.upstream_late
+        self.on_due: Callable[[], None] | None = None
+        """What a passed `due` does; None: the provider is late. (A bound method of this call would make every call a cycle for
+        the garbage collector.)"""
 
     def check(self, now: float) -> None:
         """Keep the call's limits; called a few times a second."""
@@ -86,10 +89,10 @@ class Call:
             self.abort(UpstreamTimeout())
         elif now >= self.due:
             self.due = float("inf")
-            self.on_due()
-
-    def upstream_late(self) -> None:
-        self.abort(UpstreamTimeout())
+            if self.on_due is not None:
+                self.on_due()
+            else:
+                self.abort(UpstreamTimeout())
 
     def abort(self, reason: MuxxError) -> None:
         """End the exchange from outside its task; only the first reason counts."""

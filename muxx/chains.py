@@ -1,9 +1,9 @@
 """Run the compiled chains of the request hooks.
 
-What holds for every chain: steps run in order; a `MuxxError` is a refusal and passes through as it is; anything else a step raises is
-a crash of that plugin, named in the log, shown to the client as `plugin_error` and nothing more (an exception's text may hold a secret).
-A chain that asks questions has one time limit; a step that never suspends pays for no timer. Plain `def` steps cannot be
-interrupted, so they are measured, and the slow one is named.
+What holds for every chain: steps run in order; a `MuxxError` is a refusal and passes through as it is; anything else a step
+raises is a crash of that plugin, named in the log, shown to the client as `plugin_error` and nothing more (an exception's text
+may hold a secret). A chain that asks questions has one time limit; a step that never suspends pays for no timer. Plain `def`
+steps cannot be interrupted, so they are measured, and the slow one is named.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import MuxxError, PluginError
-from .exchange import Chunk
+from .exchange import Chunk, Cost
 from .plugins import Chain, Step
 
+T = TypeVar("T")
+
 SLOW_SECONDS = 0.25
-"""A plain `def` step that holds the event loop longer than this is named in the log."""
+"""A step that holds the event loop longer than this is named in the log."""
 
 log = logging.getLogger("muxx.plugins")
 
@@ -79,51 +81,70 @@ async def run_step(step: Step, args: tuple[Any, ...], budget: Budget | None) -> 
     """One step's result. Crashes become `PluginError`; with `on_error = "ignore"` they are logged and the result is None."""
     try:
         if not step.is_async:
-            return _measured(step, args)
+            return _measured(step, step.call, *args)
         coroutine = step.call(*args)
         try:
-            pending = coroutine.send(None)
+            pending = _measured(step, coroutine.send, None)
         except StopIteration as done:
             return done.value
         if budget is None:
-            return await _Resumed(coroutine, pending)
-        async with asyncio.timeout_at(_loop_deadline(step, budget)):
-            return await _Resumed(coroutine, pending)
+            result = await _Resumed(coroutine, pending)
+        else:
+            async with asyncio.timeout_at(_loop_deadline(step, budget)):
+                result = await _Resumed(coroutine, pending)
+        if _is_unwanted():
+            raise asyncio.CancelledError  # a plugin that swallows its cancellation keeps no exchange alive
+        return result
     except MuxxError:
         raise
     except BaseException as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0:
-            raise  # the exchange itself was cancelled: not the plugin's doing
-        log.error("plugin %s failed in a hook: %s", step.plugin, describe_crash(error))
-        if step.on_error == "ignore":
-            return None
+        if isinstance(error, asyncio.CancelledError) and _is_unwanted():
+            raise
+        _crashed(step, describe_crash(error), error)
+
+
+def _is_unwanted() -> bool:
+    """The exchange itself was cancelled, which is not the plugin's doing."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _crashed(step: Step, what: str, error: BaseException | None = None) -> None:
+    """Name the plugin in the log; `PluginError` unless it is to be ignored."""
+    log.error("plugin %s failed in a hook: %s", step.plugin, what)
+    if step.on_error != "ignore":
         raise PluginError() from error
 
 
 def _loop_deadline(step: Step, budget: Budget) -> float:
+    """Until when a step may run. One that is ignored when it fails leaves those after it half of the time there is."""
     now = asyncio.get_running_loop().time()
     deadline = budget.deadline(now)
+    if step.on_error == "ignore":
+        deadline = (now + deadline) / 2
     return deadline if step.timeout_s is None else min(deadline, now + step.timeout_s)
 
 
-def _measured(step: Step, args: tuple[Any, ...]) -> Any:
+def _measured(step: Step, call: Callable[..., Any], *args: Any) -> Any:
     started = time.monotonic()
     try:
-        return step.call(*args)
+        return call(*args)
     finally:
         seconds = time.monotonic() - started
         if seconds > SLOW_SECONDS:
-            log.warning("plugin %s held the event loop for %.0f ms; make its hook `async def` or cheaper", step.plugin, seconds * 1e3)
+            advice = "make its hook `async def` or cheaper"
+            log.warning("plugin %s held the event loop for %.0f ms; %s", step.plugin, seconds * 1e3, advice)
 
 
-async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float) -> Any:
-    """The first result that is not None; later steps do not run. None when there is none."""
+async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind: type[T]) -> T | None:
+    """The first result that is not None; later steps do not run. None when there is none. One of another kind is a crash."""
     budget = Budget(seconds)
     for step in chain:
         result = await run_step(step, args, budget)
-        if result is not None:
+        if isinstance(result, kind):
             return result
+        if result is not None:
+            _crashed(step, f"it returned neither None nor a {kind.__name__}")
     return None
 
 
@@ -150,33 +171,78 @@ async def run_chunk(chain: Chain, args: tuple[Any, Any], chunk: Chunk, most_byte
         results: list[Chunk] = []
         for item in chunks:
             result = await run_step(step, (*args, item), None)
-            results.extend([item] if result is None else _checked(step, result, most_bytes))
+            results.extend([item] if result is None else _checked(step, item, result, most_bytes))
         chunks = results
     return chunks
 
 
-def _checked(step: Step, result: Any, most_bytes: int) -> list[Chunk]:
-    """What a chunk hook returned, or `PluginError` when it is not an iterable of Chunks of a sane size."""
-    if isinstance(result, Iterable) and not isinstance(result, str | bytes | Chunk):
-        items = list(result)
-        chunks = [item for item in items if isinstance(item, Chunk)]
-        if len(chunks) == len(items) and sum(len(chunk.text) for chunk in chunks) <= most_bytes:
-            return chunks
-    log.error("plugin %s: on_chunk must return None or an iterable of Chunks of at most %d characters", step.plugin, most_bytes)
-    raise PluginError()
+def _checked(step: Step, item: Chunk, result: Any, most: int) -> list[Chunk]:
+    """What a chunk hook made of `item`; a crash when that is no iterable of Chunks, or too much. A generator runs here."""
+    try:
+        return _taken(item, result, most)
+    except MuxxError:
+        raise
+    except _Unusable as error:
+        _crashed(step, str(error), error)
+    except BaseException as error:
+        _crashed(step, describe_crash(error), error)
+    return [item]
 
 
-def first_price(chain: Chain, args: tuple[Any, ...]) -> Any:
+class _Unusable(Exception):
+    """Why a result cannot be used, in our own words."""
+
+
+def _taken(item: Chunk, result: Any, most: int) -> list[Chunk]:
+    if not isinstance(result, Iterable) or isinstance(result, str | bytes):
+        raise _Unusable("on_chunk must return None or an iterable of Chunks")
+    chunks = []
+    for chunk in result:
+        if not isinstance(chunk, Chunk):
+            raise _Unusable("on_chunk must return Chunks only")
+        if chunk.raw is not item.raw and not _is_whole(chunk.raw):
+            raise _Unusable("on_chunk returned a chunk whose raw is no whole event")
+        most -= 1 + len(chunk.text) + (len(chunk.tool_call.arguments) if chunk.tool_call is not None else 0)
+        if most < 0:
+            raise _Unusable("on_chunk returned more than one event may hold")
+        chunks.append(chunk)
+    return chunks
+
+
+def _is_whole(raw: bytes | None) -> bool:
+    """Whether bytes may stand for an event of a stream: the blank line that ends it is there."""
+    return raw is None or len(raw) - len(raw.rstrip(b"\r\n")) > 1
+
+
+def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
     """The first cost; a crash is logged and counts as not knowing."""
     for step in chain:
         try:
             cost = step.call(*args)
-        except Exception as error:
+        except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
             log.error("plugin %s failed in price: %s", step.plugin, describe_crash(error))
             continue
-        if cost is not None:
+        if isinstance(cost, Cost):
             return cost
+        if cost is not None:
+            log.error("plugin %s failed in price: it returned neither None nor a Cost", step.plugin)
     return None
+
+
+def isolated(tap: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """`tap`, until it crashes: then the log says so, and it is called no more. It only looks on, so the answer goes on."""
+    alive = True
+
+    def take(data: bytes) -> None:
+        nonlocal alive
+        if alive:
+            try:
+                tap(data)
+            except BaseException as error:  # called by the event loop itself, so not even an exit may pass
+                alive = False
+                log.error("a plugin's tap failed: %s", describe_crash(error))
+
+    return take
 
 
 def describe_crash(error: BaseException) -> str:

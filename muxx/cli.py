@@ -18,11 +18,9 @@ import orjson
 from .config import Config
 from .console import config_option, config_path_option, echo_json, failures, load, table
 from .errors import StartError
-from .exchange import Provider
 from .explain import json_schema, layers
 from .plugins import PluginLoadError, PluginSet, build, config_classes, describe, discover
-from .providers import provider_rows
-from .routing import RoutingTable
+from .routing import check_models
 from .version import __version__
 
 
@@ -140,10 +138,7 @@ def config_group() -> None:
 def check(ctx: click.Context, path: Path | None) -> None:
     """Say ok, or print every error at once and exit 2."""
     loaded = load(ctx, path)
-    plugins = build(loaded.found, loaded.config)
-    rows = [item for items in plugins.manager.hook.register_providers(gateway=None) for item in items]
-    registered = {row.name: row for row in rows if isinstance(row, Provider)}
-    RoutingTable(loaded.config, provider_rows(loaded.config, registered))
+    check_models(loaded.config, build(loaded.found, loaded.config))
     click.echo(f"{loaded.config.path or 'built-in defaults'}: ok")
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from .errors import InvalidRequest, ModelNotFound, NotFound
+from .errors import InvalidRequest, ModelNotFound, NotFound, StartError
 from .exchange import HttpRequest, Reply, Route
 from .routing import matches
 from .wire.models import model_list, model_object
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 KERNEL_PATHS = {"/v1/chat/completions": "POST"}
 """Paths served outside the table, for the answer to a wrong method."""
 
+HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")
+
 
 class Table:
     """(method, raw path) to a route. `{name}` in a route stands for one segment, decoded only after it has been found."""
@@ -27,6 +29,8 @@ class Table:
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
         for route in (*KERNEL_ROUTES, *gateway.routes):
+            if route not in KERNEL_ROUTES and route.path in RESERVED_PATHS:
+                raise StartError(f"a plugin serves {route.path}, which is the kernel's; give its route another path")
             if "{" in route.path:
                 self._patterns.append((_pattern(route.path), route))
             else:
@@ -34,15 +38,14 @@ class Table:
 
     def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         """The route and its decoded parameters; `NotFound`, or 405 when only the method is wrong."""
-        allowed = dict(self._exact.get(path, {}))
-        params: dict[str, str] = {}
+        allowed: dict[str, tuple[Route, Mapping[str, str]]]
+        allowed = {route.method: (route, {}) for route in self._exact.get(path, {}).values()}
         for pattern, route in self._patterns:
             found = pattern.fullmatch(path)
             if found is not None and route.method not in allowed:
-                allowed[route.method] = route
-                params = {name: unquote(value) for name, value in found.groupdict().items()}
+                allowed[route.method] = route, {name: unquote(value) for name, value in found.groupdict().items()}
         if method in allowed:
-            return allowed[method], params
+            return allowed[method]
         if allowed or path in KERNEL_PATHS:
             methods = ", ".join(sorted(allowed)) or KERNEL_PATHS[path]
             raise InvalidRequest(f"This path takes {methods}.", status=405, code="method_not_allowed")
@@ -85,3 +88,5 @@ KERNEL_ROUTES = (
     Route("GET", "/v1/models", list_models),
     Route("GET", "/v1/models/{id}", show_model),
 )
+
+RESERVED_PATHS = frozenset({*KERNEL_PATHS, *HEALTH_PATHS, *(route.path for route in KERNEL_ROUTES)})

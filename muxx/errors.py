@@ -197,7 +197,8 @@ class ProviderRefusal(UpstreamError):
     """A 4xx or 5xx of the provider, passed on with its own status and `body`."""
 
     def __init__(self, status: int, body: bytes, code: str, *, retry: bool, retry_after: float | None) -> None:
-        super().__init__("The model provider refused the request.", status=status, code=code, retry=retry, retry_after=retry_after)
+        message = "The model provider refused the request."
+        super().__init__(message, status=status, code=code, retry=retry, retry_after=retry_after)
         self.body = body
 
 

@@ -8,7 +8,7 @@ OpenTelemetry's GenAI conventions.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import parse_qs
@@ -30,7 +30,9 @@ CacheStatus = Literal["hit", "miss", "bypass", "joined"]
 ServedBy = Literal["upstream", "cache", "plugin"]
 Role = Literal["public", "project", "admin"]
 
-CREDENTIAL_HEADERS = frozenset({"x-muxx-api-key", "authorization", "x-api-key", "x-goog-api-key", "cookie", "proxy-authorization"})
+CREDENTIAL_HEADERS = frozenset(
+    {"x-muxx-api-key", "authorization", "x-api-key", "x-goog-api-key", "cookie", "proxy-authorization"}
+)
 """Headers no plugin sees after `authenticate`, and none of which is sent upstream unless the operator says so."""
 
 PICO_PER_USD = 10**12
@@ -364,28 +366,70 @@ class State:
         return value
 
 
-class ReplyHeaders(dict[str, str]):
-    """Extra response headers. Settable until the head has left; after that setting one raises `RuntimeError`."""
+class ReplyHeaders(MutableMapping[str, str]):
+    """Extra response headers. Settable until the head has left; after that changing them raises `RuntimeError`."""
 
-    __slots__ = ("sent",)
+    __slots__ = ("_values", "sent")
 
     def __init__(self) -> None:
-        super().__init__()
+        self._values: dict[str, str] = {}
         self.sent = False
 
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
     def __setitem__(self, name: str, value: str) -> None:
+        self._check()
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        self._check()
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+    def _check(self) -> None:
         if self.sent:
             raise RuntimeError("the response head has already been sent; set reply_headers in pre_request or pre_attempt")
-        super().__setitem__(name, value)
 
 
 class Exchange:
     """One call of an LLM endpoint. See the module's docstring; every field is public and typed."""
 
     __slots__ = (
-        "attempts", "attributes", "cache", "cost", "depth", "error", "format", "id", "identity", "operation", "parent", "phase", "project",
-        "reply_headers", "replan", "request", "response", "saved_pico", "served_by", "state", "skipped", "taps", "targets",
-        "timing", "usage", "ended_by",
+        "_state",
+        "attempts",
+        "attributes",
+        "cache",
+        "cost",
+        "depth",
+        "ended_by",
+        "error",
+        "format",
+        "id",
+        "identity",
+        "operation",
+        "parent",
+        "phase",
+        "project",
+        "replan",
+        "reply_headers",
+        "request",
+        "response",
+        "saved_pico",
+        "served_by",
+        "skipped",
+        "taps",
+        "targets",
+        "timing",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, id: str, operation: str, request: Request) -> None:
@@ -415,10 +459,17 @@ class Exchange:
         self.phase: Phase | None = "auth"
         self.attributes: dict[str, Any] = {}
         """JSON that goes into the row, e.g. a guard's verdict."""
-        self.state = State()
-        self.skipped: set[str] = set()
-        self.taps: list[Callable[[bytes], None]] = []
+        self.skipped: frozenset[str] = frozenset()
+        self.taps: tuple[Callable[[bytes], None], ...] = ()
+        self._state: State | None = None
         self.replan: Callable[[str], tuple[Target, ...]] | None = None
+
+    @property
+    def state(self) -> State:
+        """What plugins remember of this exchange, by typed key."""
+        if self._state is None:
+            self._state = State()
+        return self._state
 
     def reroute(self, model: str) -> None:
         """Plan anew for another model name; raises `ModelNotFound` and changes nothing when nobody serves it."""
@@ -428,11 +479,11 @@ class Exchange:
 
     def tap(self, sink: Callable[[bytes], None]) -> None:
         """Hand the answer's bytes, as delivered, to `sink`, read-only; this leaves the fast path as it is."""
-        self.taps.append(sink)
+        self.taps = (*self.taps, sink)
 
     def skip_chunks(self, plugin: str) -> None:
         """Take the named plugin's `on_chunk` off this exchange."""
-        self.skipped.add(plugin)
+        self.skipped = self.skipped | {plugin}
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,12 +496,14 @@ class ProjectSettings:
 
 @dataclass(frozen=True, slots=True)
 class Project:
+    """What a caller belongs to, with its settings resolved."""
+
     name: str
     settings: ProjectSettings = ProjectSettings()
 
 
 class Record(TypedDict):
-    """One row of the log as the journal carries it: what CONTRACT calls a generation, money in integer pico-dollars.
+    """One row of the log as the journal carries it: a generation, money in integer pico-dollars.
 
     `input` and `output` are JSON values, or None when the project does not store content.
     """

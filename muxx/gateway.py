@@ -1,7 +1,7 @@
 """The gateway: builds and owns everything one configuration needs, and nothing global. Two of them live in one process.
 
-A reload builds a second Gateway beside the first, on the same `Host` and journal; requests already running keep the one they began
-with, and it stops when the last of them has ended.
+A reload builds a second Gateway beside the first, on the same `Host` and journal; requests already running keep the one they
+began with, and it stops when the last of them has ended.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .chains import describe_crash, first_price, run_isolated
-from .running import RunningCalls
 from .errors import StartError
 from .exchange import Cost, Exchange, Provider, Route, Target, Usage
 from .ids import RequestIds
 from .projects import Projects
 from .providers import provider_rows
 from .routing import RoutingTable
-from .upstream import HttpTransport, Transport, client_session
+from .running import RunningCalls
+from .upstream import HttpTransports, Transport, client_session
 
 if TYPE_CHECKING:
     import aiohttp
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 SAMPLED_ROWS_PER_SECOND = 100
 """Rows kept of requests without a valid key; the rest are only counted."""
+
+
+HTTP = "http"
+"""The transport of providers that name no other."""
 
 
 class Sampler:
@@ -54,8 +58,8 @@ class Sampler:
 
 
 class Gateway:
-    """What plugins get as `gateway`. Public attributes: `config`, `host`, `db`, `shared`, `journal`, `projects`, `providers`, `plugins`,
-    `routes`, `log`; `plan()`, `price()`, `spawn()`, `every()`, `http`."""
+    """What plugins get as `gateway`. Public attributes: `config`, `host`, `db`, `shared`, `journal`, `projects`, `providers`,
+    `plugins`, `routes`, `log`; `plan()`, `price()`, `spawn()`, `every()`, `http`."""
 
     def __init__(
         self, host: Host, config: Config, plugins: PluginSet, journal: Journal, *, mock: bool = False, worker: int = 0
@@ -72,7 +76,11 @@ class Gateway:
         self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
         self.projects = Projects(config)
-        self._transports: dict[str, Transport] = {"http": HttpTransport(config.server.transport)}
+        self._http_transports = HttpTransports(config.server.transport)
+        self._transports: dict[str, Transport] = {}
+        """Those plugins brought, by name."""
+        self._picked: dict[str, Transport] = {}
+        """The transport of each provider called so far, by the provider's name."""
         self.providers: Mapping[str, Provider] = provider_rows(config, self._registered_providers())
         self.routing = RoutingTable(config, self.providers, mock_everything=mock)
         self.routes: tuple[Route, ...] = self._registered_routes()
@@ -105,8 +113,7 @@ class Gateway:
 
     def price(self, target: Target, usage: Usage) -> Cost | None:
         """What `usage` costs at `target`, by the first plugin that knows; None when none does."""
-        cost: Cost | None = first_price(self._price_chain, (target, usage))
-        return cost
+        return first_price(self._price_chain, (target, usage))
 
     async def call(self, operation: str, body: Mapping[str, Any], *, parent: Exchange) -> dict[str, Any]:
         """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", `body` the request in OpenAI's format, the
@@ -118,7 +125,12 @@ class Gateway:
         return await call(self, operation, body, parent)
 
     def transport(self, provider: Provider) -> Transport:
-        return self._transports[provider.transport]
+        """Who carries calls to this provider."""
+        picked = self._picked.get(provider.name)
+        if picked is None:
+            brought = self._transports.get(provider.transport)
+            picked = self._picked[provider.name] = brought or self._http_transports.pick(provider)
+        return picked
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run a coroutine as a task this gateway owns: its failure is logged, and stopping the gateway ends it."""
@@ -191,6 +203,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._life.aclose()
+        await self._http_transports.close()
         for transport in self._transports.values():
             await transport.close()
         if self._http is not None:
@@ -214,7 +227,7 @@ class Gateway:
                     name, transport = item
                     self._transports[name] = transport
         for row in rows.values():
-            if row.transport not in self._transports:
+            if row.transport not in (HTTP, *self._transports):
                 raise StartError(f"provider {row.name!r} names transport {row.transport!r}, which no plugin brings")
         return rows
 

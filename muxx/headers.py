@@ -95,7 +95,8 @@ def downstream_headers(provider: Provider, upstream: Mapping[str, str]) -> dict[
 
 
 def retry_after(upstream: Mapping[str, str]) -> float | None:
-    """Seconds the provider asks to wait, from `retry-after-ms` or Retry-After (seconds or a date); None when it says nothing sane."""
+    """Seconds the provider asks to wait, from `retry-after-ms` or Retry-After (seconds or a date); None when it says nothing
+    sane."""
     milliseconds = upstream.get("retry-after-ms")
     if milliseconds is not None and milliseconds.strip().isdecimal():
         return int(milliseconds) / 1000

@@ -1,8 +1,8 @@
 """THE contract: every hook a plugin may implement. Shapes, moments and consequences are in the docstrings.
 
 Mark an implementation with `@muxx.hookimpl`. It may be `def` or `async def` where the docstring does not say otherwise, and may
-take any subset of the arguments shown here; arguments are only ever added. The start-up hooks are called through pluggy; the request
-hooks are compiled once, at start, into a frozen tuple per hook and run by muxx (see `muxx.plugins`).
+take any subset of the arguments shown here; arguments are only ever added. The start-up hooks are called through pluggy; the
+request hooks are compiled once, at start, into a frozen tuple per hook and run by muxx (see `muxx.plugins`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .db import Connection
     from .exchange import Provider
     from .gateway import Gateway
+    from .host import Host
     from .upstream import Transport
 
 hookspec = pluggy.HookspecMarker("muxx")
@@ -89,8 +90,17 @@ def record(gateway: Gateway, db: Connection, records: list[Record]) -> None:
 
 
 @hookspec
+def first_key(host: Host) -> str | None:
+    """Before anything serves, in one process: see that there is a credential to begin with. `async def` only.
+
+    Return the text of a key this call made, and it is shown to the operator, once; None when there is nothing to show.
+    """
+
+
+@hookspec
 def lifespan(gateway: Gateway) -> AsyncIterator[None]:  # type: ignore[empty-body]
-    """Around the process's life: an async generator with exactly one `yield`. An error before it stops the start, naming the plugin."""
+    """Around the process's life: an async generator with exactly one `yield`. An error before it stops the start, naming the
+    plugin."""
 
 
 @hookspec
@@ -116,7 +126,9 @@ REQUEST_HOOKS = ("authenticate", "pre_request", "pre_attempt", "on_chunk", "pric
 
 SYNC_ONLY = frozenset({"price", "register_providers", "register_routes", "register_commands"})
 
-HOOK_NAMES: tuple[str, ...] = (*REQUEST_HOOKS, "lifespan", "register_providers", "register_routes", "register_commands")
+START_HOOKS = ("first_key", "lifespan", "register_providers", "register_routes", "register_commands")
+
+HOOK_NAMES: tuple[str, ...] = (*REQUEST_HOOKS, *START_HOOKS)
 
 
 def signature_of(hook: str) -> tuple[str, ...]:

@@ -14,15 +14,16 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._last_ms = 0
+        self._prefix = ""
         self._random = 0
 
     def next(self) -> str:
         ms = time.time_ns() // 1_000_000
         if ms > self._last_ms:
             self._last_ms = ms
+            self._prefix = "req_" + "".join([_PAIRS[ms >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
             self._random = int.from_bytes(os.urandom(10)) >> 1  # the free top bit leaves room to count up
         else:
             self._random += 1
-        value = self._last_ms << 80 | self._random
-        pairs = _PAIRS
-        return "req_" + "".join([pairs[value >> shift & 1023] for shift in range(120, -1, -10)])
+        value, pairs = self._random, _PAIRS
+        return self._prefix + "".join([pairs[value >> shift & 1023] for shift in (70, 60, 50, 40, 30, 20, 10, 0)])

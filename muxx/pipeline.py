@@ -1,16 +1,18 @@
 """The spine: one request, top to bottom in the order things happen.
 
-    accept ▶ plan ▶ ask (pre_request) ▶ attempt (pre_attempt, send) ▶ answer (relay, on_chunk) ▶ settle (price, record) ▶ last byte
+    accept ▶ plan ▶ ask (pre_request) ▶ attempt (pre_attempt, send) ▶ answer (relay, on_chunk) ▶ settle (price, record) ▶ last
+    byte
 
-Invariants: every exchange is settled once, on every path, before its last byte leaves; `post_response` runs once per exchange, after it;
-what was checked is what is sent; no second provider is asked once a byte of a 2xx answer has come; the upstream connection is
-let go in the function that opened it.
+Invariants: every exchange is settled once, on every path, before its last byte leaves; `post_response` runs once per exchange,
+after it; what was checked is what is sent; no second provider is asked once a byte of a 2xx answer has come; the upstream
+connection is let go in the function that opened it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -27,13 +29,14 @@ from .errors import (
     MissingApiKey,
     MuxxError,
     PermissionDenied,
+    PluginError,
     ProviderRefusal,
     RequestTimeout,
     UpstreamAuth,
     UpstreamError,
     UpstreamTimeout,
 )
-from .exchange import Attempt, Exchange, HttpRequest, Identity, Reply, Target
+from .exchange import Attempt, EndedBy, Exchange, HttpRequest, Identity, Reply, Target
 from .headers import answer_headers, client_credential, error_headers, read_muxx_headers, upstream_headers
 from .wire import openai
 from .wire.body import parse_json_object
@@ -97,8 +100,8 @@ async def accept(call: Call) -> None:
 
 async def authenticate(gateway: Gateway, head: HttpRequest) -> Identity:
     """The caller's identity by the first authenticator that knows it; 401 when none does."""
-    identity = await first_result(gateway.plugins.chain("authenticate"), (gateway, head), gateway.chain_seconds)
-    if not isinstance(identity, Identity):
+    identity = await first_result(gateway.plugins.chain("authenticate"), (gateway, head), gateway.chain_seconds, Identity)
+    if identity is None:
         raise MissingApiKey()
     return identity
 
@@ -112,7 +115,6 @@ def plan(call: Call) -> None:
     """The targets, in order, that this caller may use for this name."""
     exchange = call.exchange
     exchange.phase = "limit"
-    exchange.replan = lambda model: allowed_targets(call, model)
     exchange.targets = allowed_targets(call, exchange.request.model)
 
 
@@ -132,18 +134,23 @@ async def ask(call: Call) -> Reply | None:
     chain = call.gateway.plugins.chain("pre_request")
     if not chain:
         return None
-    reply = await first_result(chain, (call.gateway, call.exchange), call.gateway.chain_seconds)
+    call.exchange.replan = partial(allowed_targets, call)
+    try:
+        reply = await first_result(chain, (call.gateway, call.exchange), call.gateway.chain_seconds, Reply)
+    finally:
+        call.exchange.replan = None
     _validate(call.exchange)
-    return reply if isinstance(reply, Reply) else None
+    return reply
 
 
 async def attempt_targets(call: Call) -> None:
     """Try the targets in order until one answers; raise the last failure when none does."""
-    failure: MuxxError = UpstreamError()
+    failure: MuxxError | None = None
     for target in call.exchange.targets:
         tries = replays = 0
         while True:
             tries += 1
+            call.exchange.reply_headers.sent = False  # no head has left, or there were no further attempt
             attempt = _new_attempt(call, target, replays)
             try:
                 await _attempt(call, attempt)
@@ -163,7 +170,7 @@ async def attempt_targets(call: Call) -> None:
                 attempt.ended = attempt.ended or time.monotonic()
         if not routing.may_fall_back(attempt):
             break
-    raise failure
+    raise failure or UpstreamError()
 
 
 def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
@@ -178,7 +185,7 @@ def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
         )
     request = call.exchange.request
     body = {**request.body, "model": target.model, **target.parameters}
-    attempt = Attempt(
+    return Attempt(
         target,
         len(call.exchange.attempts) + 1,
         provider.base_url.rstrip("/") + "/chat/completions",
@@ -186,7 +193,6 @@ def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
         body,
         replays=replays,
     )
-    return attempt
 
 
 async def _attempt(call: Call, attempt: Attempt) -> None:
@@ -199,7 +205,11 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     chain = gateway.plugins.chain("pre_attempt")
     if chain:
         await run_all(chain, (gateway, exchange, attempt), gateway.chain_seconds)
-    attempt.payload = orjson.dumps(attempt.body)
+    try:
+        attempt.payload = orjson.dumps(attempt.body)
+    except TypeError as error:
+        gateway.log.error("request %s: a plugin put into the body what JSON cannot say", exchange.id)
+        raise PluginError() from error
     exchange.attempts.append(attempt)
     _trace(call)
     response = await _send(call, attempt)
@@ -231,7 +241,7 @@ async def _send(call: Call, attempt: Attempt) -> UpstreamResponse:
     exchange, timeouts = call.exchange, attempt.target.timeouts
     exchange.phase = "head"
     now = time.monotonic()
-    call.due, call.on_due = now + timeouts.first_byte, call.upstream_late
+    call.due, call.on_due = now + timeouts.first_byte, None
     if call.whole_due == float("inf"):
         call.whole_due = now + timeouts.whole
     call.body_sent = attempt.payload
@@ -251,10 +261,23 @@ async def _send(call: Call, attempt: Attempt) -> UpstreamResponse:
 async def finish(call: Call) -> None:
     """The answer is on its way; see that the client takes it, or amend the row."""
     down = call.down
-    if down.paused and call.row is not None and not await down.drained(call.gateway.config.server.write_stall_timeout_s):
-        exchange = call.exchange
-        exchange.ended_by, exchange.phase, exchange.error = "client", "finish", ClientStalled()
-        changes = {"status": 499, "ended_by": "client", "phase": "finish", "error_code": ClientStalled.code}
+    if not down.paused or call.row is None:
+        return
+    try:
+        if not await down.drained(call.gateway.config.server.write_stall_timeout_s):
+            _amend(call, ClientStalled())
+    except asyncio.CancelledError:
+        if call.reason is None or isinstance(call.reason, ClientGone):
+            _amend(call, call.reason or ClientGone())
+        raise
+
+
+def _amend(call: Call, error: MuxxError) -> None:
+    """The client did not take the end of an answer whose row says that it was whole."""
+    exchange = call.exchange
+    exchange.ended_by, exchange.phase, exchange.error = "client", "finish", error
+    if call.row is not None:
+        changes = {"status": error.status, "ended_by": "client", "phase": "finish", "error_code": error.code}
         call.gateway.journal.amend(call.row, changes)
 
 
@@ -265,7 +288,7 @@ async def _fail(call: Call, error: MuxxError) -> None:
     if call.recorded:
         return
     exchange.error = error
-    exchange.ended_by = "client" if isinstance(error, ClientGone | RequestTimeout) else "upstream" if isinstance(error, UpstreamError) else "muxx"
+    exchange.ended_by = _whose(error)
     if down.head_sent:
         exchange.response.status = exchange.response.status or 200
     try:
@@ -275,6 +298,12 @@ async def _fail(call: Call, error: MuxxError) -> None:
         error = unavailable
     if not down.gone:
         tell(call, error)
+
+
+def _whose(error: MuxxError) -> EndedBy:
+    if isinstance(error, ClientGone | RequestTimeout):
+        return "client"
+    return "upstream" if isinstance(error, UpstreamError) else "muxx"
 
 
 def tell(call: Call, error: MuxxError) -> None:

@@ -3,7 +3,8 @@
 pluggy finds, validates and orders; muxx runs the request hooks itself. A chain is a tuple of callables that all take the hook's
 full arguments, whatever subset the plugin asked for, so running one is a plain loop and an empty one costs a truth test.
 
-Everything a plugin author can get wrong is refused here, before the first request, in a sentence that names the plugin and the mend.
+Everything a plugin author can get wrong is refused here, before the first request, in a sentence that names the plugin and the
+mend.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ Chain = tuple[Step, ...]
 
 
 def discover() -> list[Found]:
-    """Plugins of the entry-point group, by name. `MUXX_LOAD_PLUGINS` limits them (names, comma-separated; empty: the standard ones only)."""
+    """Plugins of the entry-point group, by name. `MUXX_LOAD_PLUGINS` limits them (names, comma-separated; empty: the standard
+    ones only)."""
     found: dict[str, Found] = {}
     only = os.environ.get("MUXX_LOAD_PLUGINS")
     wanted = None if only is None else {name.strip() for name in only.split(",") if name.strip()}
@@ -97,7 +99,8 @@ def discover() -> list[Found]:
             cls = entry.load()
         except Exception as error:
             raise PluginLoadError(
-                entry.name, f"{entry.value} cannot be imported ({type(error).__name__}: {error}); upgrade or uninstall {distribution}"
+                entry.name,
+                f"{entry.value} cannot be imported ({type(error).__name__}: {error}); upgrade or uninstall {distribution}",
             ) from error
         found[entry.name] = Found(entry.name, cls, distribution, version)
     return [found[name] for name in sorted(found)]
@@ -116,7 +119,7 @@ class PluginSet:
         self.disabled = tuple(disabled)
         self.manager = manager
         self.chains: Mapping[str, Chain] = {
-            hook: _compile(hook, manager, self.by_name) for hook in (*hookspecs.REQUEST_HOOKS, "lifespan")
+            hook: _compile(hook, manager, self.by_name) for hook in (*hookspecs.REQUEST_HOOKS, "first_key", "lifespan")
         }
 
     @property
@@ -215,10 +218,15 @@ def _check_hook(plugin: str, hook: str, function: Callable[..., Any], options: M
         hint = f"needs a newer muxx, or did you mean {near[0]!r}?" if near else "needs a newer muxx?"
         raise PluginLoadError(plugin, f"unknown hook {hook!r}: {hint}")
     if options.get("wrapper") or options.get("hookwrapper"):
-        raise PluginLoadError(plugin, f"{hook} is a wrapper; request hooks are run by muxx, not by pluggy: write a plain hook instead")
+        problem = f"{hook} is a wrapper; request hooks are run by muxx, not by pluggy: write a plain hook instead"
+        raise PluginLoadError(plugin, problem)
     asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
     if hook in hookspecs.SYNC_ONLY and asynchronous:
         raise PluginLoadError(plugin, f"{hook} must be a plain `def`: nothing would await it")
+    if hook in hookspecs.REQUEST_HOOKS and _yields(function) and (asynchronous or hook != "on_chunk"):
+        raise PluginLoadError(plugin, f"{hook} is a generator, which nobody would run to its end; return the result instead")
+    if hook == "first_key" and not inspect.iscoroutinefunction(function):
+        raise PluginLoadError(plugin, "first_key must be an `async def`")
     if hook == "lifespan" and not inspect.isasyncgenfunction(function):
         raise PluginLoadError(plugin, "lifespan must be an `async def` with exactly one `yield`")
     known = hookspecs.signature_of(hook)
@@ -227,18 +235,25 @@ def _check_hook(plugin: str, hook: str, function: Callable[..., Any], options: M
             raise PluginLoadError(plugin, f"{hook}() asks for {name!r}; it may take any of: {', '.join(known)}")
 
 
+def _yields(function: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
 def _arguments(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plugin]) -> Chain:
     """The hook's implementations in calling order, each taking the hook's full arguments."""
-    caller = getattr(manager.hook, hook)
+    rank = {name: place for place, name in enumerate(reversed(list(plugins)))}
+    impls = getattr(manager.hook, hook).get_hookimpls()
     steps = []
-    for impl in reversed(caller.get_hookimpls()):
+    # pluggy turns the order round among those that are `trylast`, so the order is made here.
+    for impl in sorted(impls, key=lambda i: (i.trylast - i.tryfirst, rank[i.plugin_name])):
         plugin = plugins[impl.plugin_name]
         call = _full_signature(hookspecs.signature_of(hook), impl.function)
-        steps.append(Step(plugin.name, call, inspect.iscoroutinefunction(impl.function), plugin.config.on_error, plugin.config.timeout_s))
+        is_async, settings = inspect.iscoroutinefunction(impl.function), plugin.config
+        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s))
     return tuple(steps)
 
 

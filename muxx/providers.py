@@ -43,7 +43,7 @@ BUILT_IN_MODELS: tuple[tuple[str, str], ...] = (
     ("claude-*", "anthropic/claude-*"),
     ("gemini-*", "google/gemini-*"),
 )
-"""Names that route out of the box (CONTRACT §1), in the order they are tried: exact ones first."""
+"""Names that route out of the box, in the order they are tried: exact ones first."""
 
 
 def provider_rows(config: Config, registered: Mapping[str, Provider]) -> dict[str, Provider]:
@@ -59,7 +59,9 @@ def _overlaid(name: str, base: Provider | None, overlay: ProviderConfig) -> Prov
     if overlay.api_key is not None:
         given["api_key"] = overlay.api_key.get_secret_value() or None
     known = {f.name for f in fields(Provider)}
-    changes: dict[str, Any] = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if key in known}
+    changes: dict[str, Any] = {
+        key: str(value) if isinstance(value, Path) else value for key, value in given.items() if key in known
+    }
     if base is None:
         if "base_url" not in changes:
             raise StartError(f"providers.{name}: no built-in provider has this name, so it needs a base_url")

@@ -284,11 +284,12 @@ class Recorder:
                 await self._call(hook, db, records[start : start + HOOK_RECORDS])
         stored = {segment.name for segment in batch.stored}
         positions = dict.fromkeys(stored, 0) | batch.positions
+        # a request may be opened and closed by the same batch, so rows of open_requests come before they go
         statements: tuple[tuple[str, Sequence[tuple[Any, ...]]], ...] = (
             ("REPLACE INTO journal_positions VALUES (?, ?, ?)", [(name, end, name in stored) for name, end in positions.items()]),
             ("DELETE FROM journal_positions WHERE segment = ?", [(name,) for name in self._gone]),
-            ("DELETE FROM open_requests WHERE request_id = ?", [(request_id,) for request_id in batch.closed]),
             ("REPLACE INTO open_requests VALUES (?, ?, ?)", batch.opened),
+            ("DELETE FROM open_requests WHERE request_id = ?", [(request_id,) for request_id in batch.closed]),
             ("REPLACE INTO rejected_records VALUES (?, ?, ?, ?)", [(*row, time.time()) for row in batch.rejected]),
         )
         for sql, rows in statements:
@@ -300,8 +301,9 @@ class Recorder:
             result = hook(self._gateway, db, records)
             if inspect.isawaitable(result):
                 await result
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if is_database_fault(error):
+        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if is_database_fault(error) or (task is not None and task.cancelling()):
                 raise
             name = getattr(hook, "__module__", hook)
             raise HookFailed(f"{name}: record raised {type(error).__name__}") from error

@@ -4,19 +4,21 @@ The relay is a push: the transport hands bytes to `feed`, whole events go out in
 provider's events as they came. `HookedRelay` decodes each event into Chunks, lets the `on_chunk` plugins see and change them, and
 encodes what they let through; a chunk nobody touched still leaves as its own bytes.
 
-Invariants: an unfinished event is never sent; nothing is sent after the end; the last event of a complete answer is held until its
-row is recorded, so what the client takes for a whole answer is one.
+Invariants: an unfinished event is never sent; nothing is sent after the end; the last event of a complete answer is held until
+its row is recorded, so what the client takes for a whole answer is one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import MuxxError, UpstreamDisconnected, UpstreamError, UpstreamTimeout, UpstreamTruncated
+from .chains import describe_crash
+from .errors import MuxxError, PluginError, UpstreamDisconnected, UpstreamError, UpstreamTimeout, UpstreamTruncated
 from .exchange import Chunk
 from .wire.openai import DONE_EVENT, ChatStream, ChunkEncoder, Verdict, decode_event, end_chunk
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
@@ -25,6 +27,8 @@ from .wire.sse import Event, EventSplitter
 if TYPE_CHECKING:
     from .call import ClientSide
     from .upstream import UpstreamResponse
+
+log = logging.getLogger("muxx.plugins")
 
 QUEUED_BYTES = 256 * 1024
 """What a `HookedRelay` holds before it stops the provider."""
@@ -58,6 +62,8 @@ class Relay:
         self.first_event: float | None = None
         self.relayed_error = False
         """The provider sent its own error event and it was passed on."""
+        self.surplus = False
+        """The provider sent more after the end of its answer."""
         self._splitter = EventSplitter(max_event_bytes)
         self._response = response
         self._down = down
@@ -71,7 +77,7 @@ class Relay:
     def feed(self, data: bytes) -> None:
         """Take bytes from the provider; everything complete goes out at once."""
         if self.over.done():
-            self._response.close()  # bytes after the end: this connection is not to be trusted with another answer
+            self._distrust(data)
             return
         now = time.monotonic()
         if self.first_event is None:
@@ -82,10 +88,18 @@ class Relay:
             self.finish(error)
             return
         self._take(events)
+        if self.stream.done:
+            self._distrust(self._splitter.tail if events[-1][0] is self.last else events[-1][0])
         if not self.over.done():
             self._limits.due = now + (self._grace if self.stream.finished else self._between)
             if self._down.paused:
                 self._pause()
+
+    def _distrust(self, surplus: bytes) -> None:
+        """Bytes after the end: this connection is not to be trusted with another answer. Line ends harm nobody."""
+        if surplus.strip(b"\r\n"):
+            self.surplus = True
+            self._response.close()
 
     def _take(self, events: list[Event]) -> None:
         out: list[bytes] = []
@@ -132,10 +146,10 @@ class Relay:
 
     def pumped(self, pump: asyncio.Future[None]) -> None:
         """The provider's body has ended, cleanly or not: decide what that makes of the answer."""
-        if self.over.done() or pump.cancelled():
+        if pump.cancelled():
             return
-        error = pump.exception()
-        if error is None:
+        error = pump.exception()  # asked for in any case: asyncio complains of errors nobody took
+        if error is None and not self.over.done():
             self._take_end()
         if self.over.done():
             return
@@ -208,6 +222,9 @@ class HookedRelay(Relay):
         self._outcome: tuple[MuxxError | None] | None = None
 
     def feed(self, data: bytes) -> None:
+        if self._outcome is not None:
+            self._distrust(data)  # the hooks may still be at work on what came before the end
+            return
         super().feed(data)
         if self._queued > QUEUED_BYTES and self._outcome is None:
             self._pause()
@@ -292,6 +309,10 @@ class HookedRelay(Relay):
                     break
             if out and out[-1].kind == "end":
                 break
-        data = self._encoder.encode(out)
+        try:
+            data = self._encoder.encode(out)
+        except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
+            log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
+            raise PluginError() from error
         self._send([data] if data else [])
         return bool(out) and out[-1].kind == "end"

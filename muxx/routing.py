@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ModelNotFound, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
 from .exchange import Attempt, Provider, Target, Timeouts
-from .providers import BUILT_IN_MODELS
+from .providers import BUILT_IN_MODELS, provider_rows
 
 if TYPE_CHECKING:
     from .config import Config, ModelConfig, TargetConfig
+    from .plugins import PluginSet
 
 MOCK = "mock"
+REMEMBERED = 4096
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -32,12 +34,14 @@ def captured(pattern: str, name: str) -> str | None:
 
 
 class RoutingTable:
-    """Model names to targets, frozen at start. `plan` resolves in CONTRACT §1's order and remembers nothing."""
+    """Model names to targets, frozen at start. `plan` resolves in the order the configuration page gives."""
 
     def __init__(self, config: Config, providers: Mapping[str, Provider], *, mock_everything: bool = False) -> None:
         self._providers = providers
         self._mock = mock_everything
         self._timeouts = _timeouts(config)
+        self._resolved: dict[str, tuple[Target, ...]] = {}
+        """Names looked up before; names come from clients, so there are at most `REMEMBERED`."""
         self._exact: dict[str, tuple[Target, ...]] = {}
         self._wildcards: list[tuple[str, tuple[Target, ...]]] = []
         for model in config.models:
@@ -49,9 +53,11 @@ class RoutingTable:
 
     def plan(self, model: str) -> tuple[Target, ...]:
         """The ordered targets of `model`; raises `ModelNotFound`."""
-        if self._mock:
-            return (self._mocked(model),)
-        found = self._resolve(model)
+        found = self._resolved.get(model)
+        if found is None:
+            found = (self._mocked(model),) if self._mock else self._resolve(model)
+            if found and len(self._resolved) < REMEMBERED:
+                self._resolved[model] = found
         if not found:
             raise ModelNotFound(
                 "No such model here. GET /v1/models lists what this key may use; add others under [[models]].", param="model"
@@ -110,6 +116,12 @@ class RoutingTable:
         return Target(self._providers[provider], name, timeouts, model.retries, spec.weight, spec.parameters)
 
 
+def check_models(config: Config, plugins: PluginSet) -> None:
+    """Raise `StartError` for a provider without an address, or a target nobody provides, as building a gateway would."""
+    registered = [row for rows in plugins.manager.hook.register_providers(gateway=None) for row in rows]
+    RoutingTable(config, provider_rows(config, {row.name: row for row in registered if isinstance(row, Provider)}))
+
+
 def in_turn(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     """The order for one request: as written, except that where weights are given they draw who is first."""
     weights = [target.weight for target in targets]
@@ -146,7 +158,8 @@ RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
 def may_replay(attempt: Attempt, error: UpstreamError) -> bool:
-    """One replay of the same target is free: the request was not sent, or a pooled connection closed before any byte came back."""
+    """One replay of the same target is free: the request was not sent, or a pooled connection closed before any byte came
+    back."""
     if attempt.replays > 0 or attempt.status is not None:
         return False
     return not attempt.sent or (attempt.reused and isinstance(error, UpstreamDisconnected))
@@ -166,7 +179,8 @@ LONGEST_BACKOFF = 8.0
 
 
 def backoff(tries: int, retry_after: float | None) -> float:
-    """Seconds before the same target is tried again: what the provider asked for, else doubling from half a second, with jitter."""
+    """Seconds before the same target is tried again: what the provider asked for, else doubling from half a second, with
+    jitter."""
     if retry_after is not None and retry_after <= LONGEST_BACKOFF:
         return retry_after
     return float(min(LONGEST_BACKOFF, 0.5 * 2 ** (tries - 1)) * random.uniform(0.75, 1.0))  # noqa: S311  (spreads retries, guards nothing)
@@ -181,7 +195,8 @@ def _passing(attempt: Attempt) -> bool:
 
 
 def targets_of(targets: Iterable[Target], allowed: Sequence[str], requested: str) -> tuple[Target, ...]:
-    """The targets an allow-list leaves: all when the requested name fits, else those whose resolved name does. Empty list: all."""
+    """The targets an allow-list leaves: all when the requested name fits, else those whose resolved name does. Empty list:
+    all."""
     if not allowed or any(matches(pattern, requested) for pattern in allowed):
         return tuple(targets)
     return tuple(t for t in targets if any(matches(p, t.model) or matches(p, str(t)) for p in allowed))

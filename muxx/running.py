@@ -1,7 +1,7 @@
 """The calls that run now, and their time limits without a timer per request.
 
-One tick looks at every running call a few times a second. A limit is a field on the call: setting it costs an attribute store, and it
-is kept to within `TICK` seconds.
+One tick looks at every running call a few times a second. A limit is a field on the call: setting it costs an attribute store,
+and it is kept to within `TICK` seconds.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ _PREFIX: dict[Kind, bytes] = {
 _KINDS: dict[bytes, Kind] = {prefix: kind for kind, prefix in _PREFIX.items()}
 _PREFIX_BYTES = 17
 _ID = b'{"request_id":"'
+_ID_AT = len(_ID)
 
 
 class Segment(NamedTuple):
@@ -139,35 +140,35 @@ def read_segment(path: str | Path, offset: int, max_lines: int = 2**31) -> tuple
         first = _HEADER.size + _HEADER.unpack_from(data)[0]
         if len(data) < first <= size - offset:
             data += file.read(first - len(data))
-    lines = []
+    lines: list[Line] = []
     end = 0
-    for kind, payload, end in _frames(data):
+    for kind, body, end in _frames(data):
         if kind != "probe":
-            raw = payload[_PREFIX_BYTES:-1]
+            raw = data[body : end - 1]
             lines.append(Line(kind, _request_id(raw) or f"{Path(path).name}@{offset + end}", raw, offset + end))
-        if len(lines) == max_lines:
-            break
+            if len(lines) == max_lines:
+                break
     return lines, offset + end
 
 
-def _frames(data: bytes) -> Iterator[tuple[Kind, bytes, int]]:
-    """Kind, JSON and end of each whole line from the start of `data` on."""
-    start, size = 0, len(data)
+def _frames(data: bytes, start: int = 0) -> Iterator[tuple[Kind, int, int]]:
+    """Of each whole line from `start` on: its kind, where its record begins, and its end (one byte behind the record's)."""
+    view, size = memoryview(data), len(data)
     while start + _HEADER.size <= size:
         length, checksum = _HEADER.unpack_from(data, start)
-        end = start + _HEADER.size + length
-        payload = data[start + _HEADER.size : end]
-        kind = _KINDS.get(payload[:_PREFIX_BYTES])
-        if end > size or kind is None or zlib.crc32(payload) != checksum:
+        payload = start + _HEADER.size
+        body, end = payload + _PREFIX_BYTES, payload + length
+        kind = _KINDS.get(data[payload:body])
+        if end > size or kind is None or zlib.crc32(view[payload:end]) != checksum:
             return
-        yield kind, payload, end
+        yield kind, body, end
         start = end
 
 
 def _request_id(raw: bytes) -> str:
     """The record's id, without parsing the record when the id stands first, as it does in every row muxx writes."""
     if raw.startswith(_ID):
-        return raw[len(_ID) : raw.index(b'"', len(_ID))].decode()
+        return raw[_ID_AT : raw.index(b'"', _ID_AT)].decode()
     try:
         return str(orjson.loads(raw)["request_id"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -180,7 +181,7 @@ def next_line(path: str | Path, offset: int) -> int | None:
     found = data.find(b'{"t":"', offset + _HEADER.size)
     while found >= 0:
         start = found - _HEADER.size
-        if start > offset and next(_frames(data[start:]), None):
+        if start > offset and next(_frames(data, start), None):
             return start
         found = data.find(b'{"t":"', found + 1)
     return None
@@ -206,9 +207,9 @@ def find_record(directory: str | Path, request_id: str) -> Record | None:
 
 def _last_row(data: bytes, request_id: str) -> bytes | None:
     found = None
-    for kind, payload, _ in _frames(data):
+    for kind, body, end in _frames(data):
         if kind in ("final", "amend"):
-            raw = payload[_PREFIX_BYTES:-1]
+            raw = data[body : end - 1]
             if _request_id(raw) == request_id:
                 found = raw
     return found

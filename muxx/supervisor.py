@@ -1,7 +1,7 @@
 """Keep processes alive: some that serve, and one that must outlive them. Knows nothing of what they do.
 
-It runs no event loop: it waits for signals and for children. A child that dies is started again with backoff; one that cannot even
-start the first time stops everything with its exit code. A supervisor that dies takes its children with it: each watches
+It runs no event loop: it waits for signals and for children. A child that dies is started again with backoff; one that cannot
+even start the first time stops everything with its exit code. A supervisor that dies takes its children with it: each watches
 a pipe that it alone holds open.
 """
 
@@ -68,13 +68,20 @@ class Supervisor:
     """Keeps `servers` and one `recorder` alive. On stopping the servers go first; the recorder ends when they have."""
 
     def __init__(
-        self, servers: Sequence[Child], recorder: Child, *, patience: float, reload: Callable[[], bool]
+        self,
+        servers: Sequence[Child],
+        recorder: Child,
+        *,
+        patience: float,
+        reload: Callable[[], bool],
+        on_stop: Callable[[], None],
     ) -> None:
         self.servers = servers
         self.recorder = recorder
         self._patience_s = patience
         """Seconds a server gets to end before it is killed."""
         self._reload = reload
+        self._on_stop = on_stop
         self._alive, self._held_open = os.pipe()
         self._stopping = False
         self._recorder_told = False
@@ -132,9 +139,11 @@ class Supervisor:
     def _fork(self, child: Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # or a child still with our handlers would hand its signals to us
         pid = os.fork()
         if pid == 0:
             self._become(child)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         child.pid, child.started = pid, time.monotonic()
         child.starts += 1
 
@@ -145,6 +154,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             os.close(self._held_open)
             child.body(self._alive)
             code = 0
@@ -167,8 +177,9 @@ class Supervisor:
                 self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, code: int) -> None:
-        child.ended(time.monotonic(), in_order=code == 0)
-        if self._stopping or code == 0:
+        in_order = code in (0, -signal.SIGTERM)  # told to end, perhaps before it could see to that by itself
+        child.ended(time.monotonic(), in_order)
+        if self._stopping or in_order:
             return
         if child.starts == 1 and 0 < code < CRASHED:
             self._exit_code = code
@@ -190,6 +201,7 @@ class Supervisor:
         if not self._stopping:
             self._stopping = True
             self._deadline = time.monotonic() + self._patience_s
+            self._on_stop()
         for server in self.servers:
             server.signal(number)
 

@@ -1,8 +1,8 @@
 """Transports: the only outward sockets. Each turns an `Attempt` into an `UpstreamResponse` whose body is pushed into a sink.
 
-Two speak HTTP, behind one interface and under the same tests. `LeanTransport` is a pool of plain asyncio protocols on aiohttp's own
-response parser: bytes reach the sink in the same loop step in which they were read. `AiohttpTransport` is aiohttp's client:
-complete, with proxies and private CAs, and slower. `HttpTransport` picks one per provider.
+Two speak HTTP, behind one interface and under the same tests. `LeanTransport` is a pool of plain asyncio protocols on aiohttp's
+own response parser: bytes reach the sink in the same loop step in which they were read. `AiohttpTransport` is aiohttp's client:
+complete, with proxies and private CAs, and slower. `HttpTransports` picks one per provider.
 
 What holds for both: a redirect is never followed; a connection is used again only when its last answer was read to its end and
 nothing came after it; a cancelled or failed call closes its connection at once; bodies come as the provider encoded them.
@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 class UpstreamResponse(Protocol):
-    """The head of a provider's answer, and the means to have its body pushed. Header names are lower-case."""
+    """The head of a provider's answer, and the means to have its body pushed. `headers` is asked with lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,6 +70,9 @@ IDLE_SECONDS = 20.0
 """Idle connections older than this are not used again: below the shortest keep-alive of the big providers."""
 
 MAX_IDLE = 256
+WATCH_SECONDS = 0.5
+"""How soon a connection of aiohttp's client that ended without telling its reader is noticed."""
+
 MAX_INTERIM = 8
 """1xx responses borne before one answer."""
 
@@ -111,6 +114,9 @@ class LeanConnection(BaseProtocol):
         self._payload: StreamReader | None = None
         self._sink: Sink | None = None
         self._interim = 0
+        self._parser = HttpResponseParser(
+            self, loop, 2**30, read_until_eof=True, auto_decompress=False, max_line_size=8190, max_field_size=16384
+        )
         self.reusable = True
         self.served = 0
         self.idle_since = 0.0
@@ -130,9 +136,6 @@ class LeanConnection(BaseProtocol):
     def start(self, data: bytes) -> asyncio.Future[RawResponseMessage]:
         """Write one request; the future brings the head of its answer."""
         assert self.transport is not None
-        self._parser = HttpResponseParser(
-            self, self._loop, 2**30, read_until_eof=True, auto_decompress=False, max_line_size=8190, max_field_size=16384
-        )
         self._payload = self._sink = self._done = None
         self._interim = 0
         self.served += 1
@@ -211,8 +214,8 @@ class LeanConnection(BaseProtocol):
         if self._payload is not None and self._payload.is_eof() and exc is None:
             self._deliver()
         super().connection_lost(exc)
-        self.reusable = False
         self._fail(UpstreamDisconnected())
+        self._sink = None
 
     def _fail(self, error: UpstreamError) -> None:
         self.abort()
@@ -239,7 +242,7 @@ class LeanResponse:
 
     def __init__(self, pool: LeanTransport, origin: Origin, connection: LeanConnection, message: RawResponseMessage) -> None:
         self.status = message.code
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in message.headers.items()}
+        self.headers: Mapping[str, str] = message.headers
         self._pool = pool
         self._origin = origin
         self._connection = connection
@@ -343,20 +346,34 @@ class AiohttpResponse:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._finished = False
+        self._watch: asyncio.TimerHandle | None = None
 
     async def pump(self, sink: Sink) -> None:
+        self._watch_connection()
         try:
             async for data in self._response.content.iter_any():
                 sink.feed(data)
                 await self._resumed.wait()
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamDisconnected() from error
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
         self._finished = True
+
+    def _watch_connection(self) -> None:
+        """aiohttp closes the connection of a body whose chunks are malformed, but leaves who reads it waiting for ever."""
+        connection, content = self._response.connection, self._response.content
+        protocol = connection.protocol if connection is not None else None
+        if protocol is None or protocol.is_connected():
+            self._watch = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch_connection)
+        elif not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection ended before the body did"))
 
     def pause(self) -> None:
         self._resumed.clear()
@@ -371,6 +388,22 @@ class AiohttpResponse:
             self._response.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's pool hands out a connection on which something came while it was idle, and takes that for the next answer."""
+
+    async def _get(self, key: Any, traces: list[Any]) -> Any:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
+async def _note_connect(session: Any, context: Any, params: Any) -> None:
+    context.trace_request_ctx.reused = False
+
+
 async def _note_reuse(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.reused = True
 
@@ -379,20 +412,26 @@ async def _note_sent(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.sent = True
 
 
-def client_session(ca_file: str | None = None) -> aiohttp.ClientSession:
-    """A session without aiohttp's defaults that do not suit a gateway: total time limit, cookies, 100 connections."""
+def _notes() -> aiohttp.TraceConfig:
+    """What aiohttp tells of an attempt while it makes it: the attempt is the request's `trace_request_ctx`."""
     tracing = aiohttp.TraceConfig()
     tracing.on_connection_reuseconn.append(_note_reuse)
+    tracing.on_connection_create_start.append(_note_connect)
     tracing.on_request_headers_sent.append(_note_sent)
+    return tracing
+
+
+def client_session(ca_file: str | None = None, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+    """A session without aiohttp's defaults that do not suit a gateway: total time limit, cookies, 100 connections."""
     tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls),
+        connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=True,
         skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
-        trace_configs=[tracing],
+        trace_configs=list(traces),
         read_bufsize=64 * 1024,
     )
 
@@ -407,7 +446,7 @@ class AiohttpTransport:
         provider = attempt.target.provider
         session = self._sessions.get(provider.ca_file)
         if session is None:
-            session = self._sessions[provider.ca_file] = client_session(provider.ca_file)
+            session = self._sessions[provider.ca_file] = client_session(provider.ca_file, _notes())
         try:
             response = await session.post(
                 URL(attempt.url, encoded=True),
@@ -426,6 +465,9 @@ class AiohttpTransport:
             raise UpstreamUnreachable() from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise (UpstreamDisconnected() if attempt.sent else UpstreamUnreachable()) from error
+        if response.status < 200:
+            response.close()
+            raise UpstreamProtocolError()
         return AiohttpResponse(response)
 
     async def close(self) -> None:
@@ -434,23 +476,16 @@ class AiohttpTransport:
         self._sessions.clear()
 
 
-class HttpTransport:
-    """The transport named `http`: lean, except where a proxy or a private CA asks for aiohttp's client, or the operator does."""
+class HttpTransports:
+    """Both, and which one carries a provider: the lean one, except where a proxy or a private CA asks for aiohttp's client, or
+    the operator does."""
 
     def __init__(self, choice: str = "auto") -> None:
         self._choice = choice
         self._lean = LeanTransport()
         self._complete = AiohttpTransport()
-        self._picked: dict[str, Transport] = {}
 
-    async def send(self, attempt: Attempt) -> UpstreamResponse:
-        provider = attempt.target.provider
-        transport = self._picked.get(provider.name)
-        if transport is None:
-            transport = self._picked[provider.name] = self._pick(provider)
-        return await transport.send(attempt)
-
-    def _pick(self, provider: Provider) -> Transport:
+    def pick(self, provider: Provider) -> Transport:
         if self._choice == "auto":
             proxied = provider.proxy or provider.ca_file or _environment_proxy(provider.base_url)
             return cast(Transport, self._complete if proxied else self._lean)

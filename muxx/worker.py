@@ -1,6 +1,7 @@
 """One serving process from the inside: host, journal, gateway, listening socket; its start, its reload and its end.
 
-`muxx serve` runs these under the supervisor of `muxx.workers`; `serve_in_process` runs one in the caller's own loop. Nothing here is global.
+`muxx serve` runs these under the supervisor of `muxx.workers`; `serve_in_process` runs one in the caller's own loop. Nothing here
+is global.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .host import Host
 from .journal import Journal
 from .plugins import PluginSet, build, config_classes, discover
 from .recorder import Recorder
-from .server import Server, Service
+from .server import Service
 
 BACKLOG = 2048
 AFTER_ABORT_SECONDS = 2.0
@@ -38,14 +39,13 @@ def plugin_set(config: Config) -> PluginSet:
 
 
 async def prepare(host: Host, plugins: PluginSet) -> str | None:
-    """Bring the database up to date and make sure there is a key. The first key's text, when this call made it; it is shown once."""
+    """Bring the database up to date and make sure there is a key. The first key's text, when this call made it; it is shown
+    once."""
     for plugin in reversed(plugins.plugins):
         await host.db.migrate(plugin.name, getattr(plugin.instance, "migrations", ()))
     key: str | None = None
-    for plugin in plugins.plugins:
-        first_key = getattr(plugin.instance, "first_key", None)
-        if first_key is not None:
-            key = await first_key(host) or key
+    for step in plugins.chain("first_key"):
+        key = await step.call(host) or key
     return key
 
 
@@ -88,11 +88,15 @@ class Worker:
     async def start(self, listener: socket.socket) -> None:
         """Open the journal, start the gateway, then accept connections."""
         self.journal = Journal(self.host.paths.journal, f"worker{self._index}", durability=self.config.database.durability)
-        self.gateway = await self._new_gateway(self.config)
+        try:
+            self.gateway = await self._new_gateway(self.config)
+        except BaseException:
+            self.journal.close()
+            raise
         if self._records:
             self._recorder = RecorderThread(recorder_of(self.host, self.gateway))
         self.service = Service(self.gateway, lambda: self.journal.healthy)
-        self._runner = web.ServerRunner(Server(self.service, self.config), shutdown_timeout=0.1)
+        self._runner = web.ServerRunner(self.service.server(), shutdown_timeout=0.1)
         await self._runner.setup()
         self._site = web.SockSite(self._runner, listener, backlog=BACKLOG)
         await self._site.start()
@@ -221,10 +225,10 @@ async def serve_in_process(config: Config, *, mock: bool = False, grace: float =
         host.lock_instance()
         key = await prepare(host, plugin_set(config))
         worker = Worker(config, host, mock=mock)
-        listener = listen(config.server.host, config.server.port)
-        name: Any = listener.getsockname()
-        await worker.start(listener)
-        try:
-            yield Running(worker, f"http://{name[0]}:{name[1]}", key)
-        finally:
-            await worker.stop(grace)
+        with listen(config.server.host, config.server.port) as listener:
+            name: Any = listener.getsockname()
+            await worker.start(listener)
+            try:
+                yield Running(worker, f"http://{name[0]}:{name[1]}", key)
+            finally:
+                await worker.stop(grace)

@@ -1,8 +1,8 @@
 """`muxx serve`: N workers and one recorder under a supervisor, each a process.
 
-The recorder is a process even beside a single worker: as a thread it would take the interpreter's lock at every system call of the
-worker's, which halves what a core serves. The supervisor binds every socket, so that connections waiting on a dead worker's wait for its
-successor, makes the first key, and holds the lock beside the database.
+The recorder is a process even beside a single worker: as a thread it would take the interpreter's lock at every system call of
+the worker's, which halves what a core serves. The supervisor binds every socket, so that connections waiting on a dead worker's
+wait for its successor, makes the first key, and holds the lock beside the database.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .config import Config, ConfigError, load_config
+from .config import Config, load_config
+from .errors import StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
 from .plugins import config_classes, discover
+from .routing import check_models
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor
 from .worker import BACKLOG, Worker, freeze, listen, plugin_set, prepare, recorder_of
@@ -33,42 +35,62 @@ STOP_SECONDS = 10.0
 def serve(config: Config, *, mock: bool = False) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code; what stops the start is raised as `StartError`."""
     log_to_stderr()
+    check_models(config, plugin_set(config))
     listeners = _listeners(config)
     key = _run(_prepare(config))
     for listener in listeners:
         listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
     _announce(config, listeners[0], key, mock)
-    return Service(config, mock).supervise(listeners)
+    return Service(config, mock, listeners).supervise()
 
 
 class Service:
-    """The configuration the children start with, which a reload replaces."""
+    """What the children start with: a socket each, and the configuration, which a reload replaces.
 
-    def __init__(self, config: Config, mock: bool) -> None:
+    A listening socket is held by the supervisor and its own worker alone, so that it is closed when both have closed it.
+    """
+
+    def __init__(self, config: Config, mock: bool, listeners: list[socket.socket]) -> None:
         self._config = config
         self._mock = mock
+        self._listeners = listeners
 
-    def supervise(self, listeners: list[socket.socket]) -> int:
+    def supervise(self) -> int:
         """Own the database and keep the children alive, until told to stop."""
         host = asyncio.run(_own(self._config))
         try:
-            workers = [self._worker(i, listener) for i, listener in enumerate(listeners)]
-            recorder = Child("recorder", lambda parent: _run(_record(self._config, self._mock, parent)))
+            workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
+            recorder = Child("recorder", self._record)
             patience = self._config.server.shutdown_grace_s + STOP_SECONDS
-            return Supervisor(workers, recorder, patience=patience, reload=self._reload).run()
+            return Supervisor(workers, recorder, patience=patience, reload=self._reload, on_stop=self._close_listeners).run()
         finally:
             asyncio.run(host.close())
 
     def _worker(self, index: int, listener: socket.socket) -> Child:
-        return Child(f"worker {index}", lambda parent: _run(_serve(self._config, listener, self._mock, index, parent)))
+        def serve(parent: int) -> None:
+            self._close_listeners(but=listener)
+            _run(_serve(self._config, listener, self._mock, index, parent))
+
+        return Child(f"worker {index}", serve)
+
+    def _record(self, parent: int) -> None:
+        self._close_listeners()
+        _run(_record(self._config, self._mock, parent))
+
+    def _close_listeners(self, but: socket.socket | None = None) -> None:
+        for listener in self._listeners:
+            if listener is not but:
+                listener.close()
 
     def _reload(self) -> bool:
-        """Check the file here, once; only a good one reaches the children."""
+        """Check the file here, once; only one that every child can start with reaches them."""
         try:
-            self._config = load_config(self._config.path, config_classes(discover()))
-        except ConfigError as error:
+            config = load_config(self._config.path, config_classes(discover()))
+            check_models(config, plugin_set(config))
+        except StartError as error:
             log.error("reload refused, the old configuration stays: %s", error)
             return False
+        self._config = config
         return True
 
 
@@ -99,7 +121,8 @@ async def _prepare(config: Config) -> str | None:
 
 
 async def _own(config: Config) -> Host:
-    """The lock beside the database, held by an otherwise closed host; children inherit it, so it outlives only the last of them."""
+    """The lock beside the database, held by an otherwise closed host; children inherit it, so it outlives only the last of
+    them."""
     host = await Host.open(config)
     host.lock_instance()
     await host.db.close()

@@ -67,5 +67,7 @@ def spawn(script: str, *arguments: object) -> subprocess.Popen[str]:
 def kill(process: subprocess.Popen[str]) -> str:
     """`kill -9` and what the process had said until then."""
     process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate()
+    assert process.stdout is not None
+    said = process.stdout.read()  # not communicate(), which would pass over what readline() has buffered
+    process.communicate()
     return said

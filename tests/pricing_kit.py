@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from muxx import Cost, Provider, Target, Usage
-
 from muxx_std.pricing import Pricing
 from muxx_std.pricing.overrides import PricingConfig
 from muxx_std.pricing.table import shipped_table

@@ -8,8 +8,8 @@ import hmac
 from pathlib import Path
 
 import pytest
-
 from journal_kit import config_in, kill, spawn
+
 from muxx.db import Connection
 from muxx.errors import StartError
 from muxx.host import Host

@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 import pytest
+from journal_kit import kill, row, spawn, trace
 
 import muxx.journal as journal_module
-from journal_kit import kill, row, spawn, trace
 from muxx.errors import LogUnavailable, StartError
 from muxx.journal import BALLAST, Journal, find_record, keep_ballast
 from muxx.segments import Line, is_left, next_line, read_segment, segments
@@ -316,7 +316,9 @@ class TestPower:
         journal.close()
         assert inodes >= {segment.path.stat().st_ino for segment in segments(tmp_path)}
 
-    async def test_what_a_failed_fsync_may_have_lost_is_written_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_what_a_failed_fsync_may_have_lost_is_written_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         failures = [OSError(errno.EIO, "Input/output error")]
 
         def fsync(fd: int) -> None:

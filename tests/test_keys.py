@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+
 from muxx import (
     AuthenticationError,
     Environment,
@@ -30,7 +31,6 @@ from muxx import (
     StartError,
     load_config,
 )
-
 from muxx_std.keys import Keys, format
 from muxx_std.keys.credential import credential
 from muxx_std.keys.store import KeyRow, KeyStore, new_row

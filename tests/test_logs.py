@@ -22,11 +22,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+
+import muxx_std
 from muxx import Gateway, Host, HttpRequest, Identity, InvalidRequest, NotFound, Record, load_config
 from muxx.journal import Journal
 from muxx.recorder import Recorder
-
-import muxx_std
 from muxx_std.logs import Logs, present
 from muxx_std.logs import plugin as logs_plugin
 from muxx_std.logs.schema import MIGRATIONS

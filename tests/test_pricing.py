@@ -11,13 +11,13 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
-from muxx import Cost, Provider, Target, Usage
+from pricing_kit import MILLION, USD, VERSION, price, pricing, target
 from pydantic import ValidationError
 
+from muxx import Cost, Provider, Target, Usage
 from muxx_std.pricing.book import LONGEST_NAME, REMEMBERED
 from muxx_std.pricing.match import glob
 from muxx_std.pricing.overrides import PricingConfig
-from pricing_kit import MILLION, USD, VERSION, price, pricing, target
 
 # ── the contract's list ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

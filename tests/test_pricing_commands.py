@@ -12,9 +12,9 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from pricing_kit import DATA, MODELS, VERSION, data_file, pricing
 
 from muxx_std.pricing.table import SHIPPED
-from pricing_kit import DATA, MODELS, VERSION, data_file, pricing
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from genai_prices.data import providers as oracle_providers
 from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
-from muxx import Cost, Usage
+from pricing_kit import MODELS, NOW, USD, VERSION, price
 
+from muxx import Cost, Usage
 from muxx_std.pricing.book import PriceBook
 from muxx_std.pricing.rates import HIGHEST_SIDE_PICO, Period, Rates, Tariff
 from muxx_std.pricing.source import VENDORS
 from muxx_std.pricing.table import shipped_table
-from pricing_kit import MODELS, NOW, USD, VERSION, price
 
 # ── the oracle ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 from genai_prices.data import providers as oracle_providers
-from muxx import Cost, Provider, StartError, Usage
+from pricing_kit import DATA, MILLION, NOW, VERSION, data_file, pricing, target
 
+from muxx import Cost, Provider, StartError, Usage
 from muxx_std.pricing import Pricing
 from muxx_std.pricing.clauses import to_rule
 from muxx_std.pricing.generate import build, dump, write
 from muxx_std.pricing.match import compile_rule, with_dashed_date
 from muxx_std.pricing.source import VENDORS, SourceError, from_file, installed
 from muxx_std.pricing.table import SHIPPED, parse_table, read_table
-from pricing_kit import DATA, MILLION, NOW, VERSION, data_file, pricing, target
 
 # ── the gateway's start ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

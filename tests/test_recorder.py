@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,9 +16,9 @@ from typing import Any
 
 import orjson
 import pytest
+from journal_kit import LOG, Ledger, config_in, kill, row, spawn, stored, trace
 
 import muxx.recorder as recorder_module
-from journal_kit import LOG, Ledger, config_in, kill, row, spawn, stored, trace
 from muxx.db import Connection
 from muxx.exchange import Record
 from muxx.host import Host
@@ -325,7 +326,7 @@ class TestTrouble:
         journal, recorder = bench.journal(segment_bytes=10_000), bench.recorder()
         running = asyncio.ensure_future(recorder.run())
         journal.final(row("before"))
-        await until(lambda: bench.ledger.seen)
+        await until(lambda: stored(bench.host))
         with closing(sqlite3.connect(bench.host.paths.logs, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             for number in range(100):
@@ -550,6 +551,7 @@ async def test_a_recorder_killed_anywhere_loses_and_doubles_nothing(bench: Bench
         journal.close()
     process = spawn(RECORDER, tmp_path, step, nth)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL or nth > 2
     await bench.drain()
     expected = {f"{name}{number}": 499 if number % 10 == 0 else 200 for name in "ab" for number in range(30)}
     assert await stored(bench.host) == {**expected, "a-open": 500, "b-open": 500}

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from journal_kit import kill, spawn
+
 from muxx.errors import StartError
 from muxx.shared import Shared
 

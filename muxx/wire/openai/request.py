@@ -75,8 +75,21 @@ def request_parts(body: dict[str, Any]) -> Iterator[Part]:
 
 def input_bytes(body: dict[str, Any]) -> int:
     """UTF-8 bytes of what the model reads as text: the messages, and the definitions of tools. Media are not counted."""
-    size = sum(len(container[key].encode()) for _, _, _, container, key in _places(body))
+    messages = body.get("messages")
+    if type(messages) is list and "prediction" not in body and all(map(_is_simple, messages)):
+        # What nearly every request is, several times as fast.
+        size = sum([_utf8_length(message["content"]) for message in messages])
+    else:
+        size = sum(_utf8_length(container[key]) for _, _, _, container, key in _places(body))
     return size + sum(len(dumps(body[field])) for field in ("tools", "functions") if body.get(field))
+
+
+def _is_simple(message: Any) -> bool:
+    return type(message) is dict and len(message) == 2 and "role" in message and type(message.get("content")) is str
+
+
+def _utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def ask_for_usage(body: dict[str, Any]) -> bool:

@@ -83,6 +83,7 @@ class Keys:
 
         cli.add_command(keys)
 
+    @hookimpl
     async def first_key(self, host: Host) -> str | None:
         """Give an empty database its first key; its text when somebody has to be told of it.
 
@@ -90,7 +91,7 @@ class Keys:
         processes may call this at once: one of them makes the key. The variable is taken out of the environment, so that no
         child inherits it.
         """
-        given = os.environ.pop(BOOTSTRAP_VARIABLE, "")
+        given = _taken_from_environment(BOOTSTRAP_VARIABLE)
         if given and not format.is_key(given):
             raise StartError(f"{BOOTSTRAP_VARIABLE} is no muxx key; set it to one that `muxx keys create` printed, or unset it")
         text = given or format.generate("live")
@@ -115,3 +116,16 @@ class Keys:
         self._pepper = gateway.host.derive("keys")
         self._keys = {row.hmac: (row, row.identity) for row in rows if row.revoked_at is None}
         self._version = version
+
+
+def _taken_from_environment(name: str) -> str:
+    """A variable's value, "" without one. Nothing is left of it, also not in the memory that /proc shows and children inherit."""
+    value = os.environ.get(name, "")
+    if value:
+        import ctypes
+
+        getenv = ctypes.CDLL(None).getenv
+        getenv.argtypes, getenv.restype = [ctypes.c_char_p], ctypes.c_void_p
+        ctypes.memset(getenv(os.fsencode(name)), 0, len(os.fsencode(value)))
+        del os.environ[name]
+    return value

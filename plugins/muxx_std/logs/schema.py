@@ -7,6 +7,7 @@ project's retention while its row stays, and reading a page of rows never drags 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -140,8 +141,23 @@ COLUMNS: Mapping[str, Callable[[Any], Any]] = {
 JSON_COLUMNS = tuple(name for name, kind in COLUMNS.items() if kind is _json)
 
 
+_PICK = itemgetter(*COLUMNS)
+_JSON_PLACES = tuple(place for place, name in enumerate(COLUMNS) if name in JSON_COLUMNS)
+
+
+def plain_row_of(record: Mapping[str, Any]) -> list[Any]:
+    """`row_of` for a record whose values have the right types, as nearly every one's do: several times as fast.
+
+    A missing field is a KeyError here, and a value of another type an error of the database.
+    """
+    row = list(_PICK(record))
+    for place in _JSON_PLACES:
+        row[place] = _json(row[place])
+    return row
+
+
 def row_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of `generations`, in the order of `COLUMNS`. A field the record lacks is NULL."""
+    """The values of `generations`, in the order of `COLUMNS`, made to fit. A field the record lacks is NULL."""
     return tuple(convert(record.get(name)) for name, convert in COLUMNS.items())
 
 

@@ -6,6 +6,7 @@ following and exporting go by it, because a long request arrives after later, sh
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import orjson
 from muxx import Connection, Database, usd
 
 from .filters import Filter, Page
-from .schema import COLUMNS, content_of, record_of, row_of
+from .schema import COLUMNS, content_of, plain_row_of, record_of, row_of
 
 EXPORT_ROWS = 50
 """Rows held at once while exporting: with their content a row may be megabytes."""
@@ -66,7 +67,12 @@ _STATS_TAIL = (
 async def store(db: Connection, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a batch; the transaction is the caller's."""
     batch = list(records)
-    await db.executemany(_UPSERT, [row_of(record) for record in batch])
+    try:
+        await db.executemany(_UPSERT, [plain_row_of(record) for record in batch])
+    except (KeyError, OverflowError, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        await db.executemany(_UPSERT, [row_of(record) for record in batch])
     contents = [content for record in batch if (content := content_of(record)) is not None]
     if contents:
         await db.executemany(_UPSERT_CONTENT, contents)

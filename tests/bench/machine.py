@@ -1,0 +1,99 @@
+"""The machine: which core is whose, what processes cost in CPU, and what it all ran on. Linux only, for /proc."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PACKAGES = ("muxx", "aiohttp", "orjson", "aiosqlite", "uvloop")
+
+
+def cores() -> tuple[int, int]:
+    """The core of the gateways, and the other one, for upstream, load and this process. Equal where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[-1], usable[0]
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Processes started in here, with all their threads and children, run on `core` alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and its living descendants, threads included."""
+    return sum(_own_seconds(member) for member in family(pid))
+
+
+def family(pid: int) -> list[int]:
+    """The process and all its living descendants."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := _stat(int(name))):
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found, waiting = [], [pid]
+    while waiting:
+        member = waiting.pop()
+        found.append(member)
+        waiting += children.get(member, [])
+    return found
+
+
+def _own_seconds(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, which may hold anything; the first is the state."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def busy_seconds(cores: Iterable[int]) -> float:
+    """What all processes together have used of these cores since boot."""
+    text = Path("/proc/stat").read_text()
+    lines = [re.search(rf"^cpu{core} (\d+) (\d+) (\d+) ", text, re.MULTILINE) for core in set(cores)]
+    return sum(int(ticks) for line in lines if line for ticks in line.groups()) / TICKS
+
+
+def own_seconds() -> float:
+    """What this process and those it has waited for have used."""
+    return sum(os.times()[:4])
+
+
+def facts() -> dict[str, Any]:
+    """What somebody who compares figures needs to know."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

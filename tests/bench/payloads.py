@@ -1,0 +1,77 @@
+"""What the benchmark sends: requests of 1 KB, an answer of 570 bytes, a stream of 100 events. All as bytes on the wire.
+
+`MARK` stands for the number of a request: the load generator puts it into the prompt, the upstream into every part of its answer.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import orjson
+
+MARK = "#" * 16
+MODEL = "bench/gpt-4o-mini"
+"""With its provider before it: that is how muxx finds it. The pass-through sends it as it is."""
+
+EVENTS = 100
+PROMPT_BYTES = 1024
+ANSWER = "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. Now waltz, nymph: vex quick jigs!"
+USAGE = {
+    "prompt_tokens": 210, "completion_tokens": 32, "total_tokens": 242, "prompt_tokens_details": {"cached_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 0},
+}  # fmt: skip
+_FILLER = "Say in one paragraph what a person who has never run a server should know before they run their first one. "
+
+
+def request(port: int, key: str, *, stream: bool = False, pace_ms: int = 0) -> bytes:
+    """A chat call, whole, with `MARK` in its prompt. `pace_ms` is for the upstream to read: the time between two events."""
+    opening = f"Call {MARK}. " + (f"Answer at pace-{pace_ms}. " if pace_ms else "")
+    prompt = (opening + _FILLER * 12)[:PROMPT_BYTES]
+    body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "temperature": 0.2}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    data = orjson.dumps(body)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/json\r\nAccept: */*\r\nUser-Agent: muxx-bench\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
+
+
+def pieces() -> bytes:
+    """What the upstream answers: the plain answer, then each event of a stream, each after its length (u32, little-endian)."""
+    return b"".join(struct.pack("<I", len(piece)) + piece for piece in (plain_answer(), *stream_answer()))
+
+
+def plain_answer() -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "logprobs": None, "finish_reason": "stop"}
+    body = orjson.dumps(_answer("chat.completion", [choice], usage=USAGE))
+    return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def stream_answer() -> list[bytes]:
+    """A role, pieces of text, a finish reason, the usage and `[DONE]`: `EVENTS` in all, one chunk of the body each."""
+    words = [f" word{i}" for i in range(EVENTS - 4)]
+    deltas = [_delta({"role": "assistant", "content": ""}), *(_delta({"content": word}) for word in words), _delta({}, "stop")]
+    events = [orjson.dumps(delta) for delta in (*deltas, _answer("chat.completion.chunk", [], usage=USAGE))]
+    chunks = [_chunk(b"data: " + data + b"\n\n") for data in (*events, b"[DONE]")]
+    chunks[0] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks[0]
+    chunks[-1] += b"0\r\n\r\n"
+    return chunks
+
+
+def _delta(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return _answer("chat.completion.chunk", [choice], usage=None)
+
+
+def _answer(kind: str, choices: list[Any], usage: Any) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{MARK}", "object": kind, "created": 1_790_000_000, "model": "gpt-4o-mini", "service_tier": "default",
+        "system_fingerprint": "fp_44709d6fcb", "choices": choices, "usage": usage,
+    }  # fmt: skip
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

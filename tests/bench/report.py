@@ -1,0 +1,192 @@
+"""Figures into medians and ratios, and those into a table for a terminal and a page for the docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .measure import CELLS, FLOOR_CELL, Cell
+
+FLOOR = 1.2
+"""muxx, with everything on, serves at least this many times the requests per second of the bare pass-through."""
+
+TABLE_WIDTH = 116
+ENOUGH = 1.5
+"""Upstream and load are no bottleneck where they reach this many times the rate of the faster gateway."""
+
+NAMES = ("muxx", "pass-through")
+DOCS_PATH = "docs/performance.md"
+DOCS = Path(__file__).parents[2] / DOCS_PATH
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per cell: each gateway's medians, and the medians and extremes of muxx's ratios to the pass-through round by round."""
+    return {name: _cell_summary([one["cells"][name] for one in rounds]) for name in rounds[0]["cells"]}
+
+
+def _cell_summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    fields = rounds[0]["muxx"]
+    medians: dict[str, Any] = {
+        name: {field: round(median(one[name][field] for one in rounds), 3) for field in fields} for name in NAMES
+    }
+    return medians | {"rate_ratio": _ratios(rounds, "requests_per_s"), "cpu_ratio": _ratios(rounds, "cpu_us")}
+
+
+def _ratios(rounds: list[dict[str, Any]], field: str) -> dict[str, float]:
+    ratios = [one["muxx"][field] / one["pass-through"][field] for one in rounds]
+    return {"median": round(median(ratios), 3), "least": round(min(ratios), 3), "most": round(max(ratios), 3)}
+
+
+def floor(loops: dict[str, Any]) -> dict[str, Any]:
+    """Whether the floor holds on every loop that was measured."""
+    ratios = {loop: one["summary"][FLOOR_CELL]["rate_ratio"]["median"] for loop, one in loops.items()}
+    return {"required": FLOOR, "measured": ratios, "held": all(ratio >= FLOOR for ratio in ratios.values())}
+
+
+def line(cell: Cell, figures: dict[str, Any]) -> str:
+    """One measurement of both, for the progress."""
+    unit = "event" if cell.stream else "request"
+    rates = [f"{name} {figures[name]['requests_per_s']:,.0f}/s {figures[name]['cpu_us']:.1f} µs/{unit}" for name in NAMES]
+    noise = max(figures[name]["noise"] for name in NAMES)
+    return f"{cell.name}: {', '.join(rates)}, noise {noise:.0%}"
+
+
+COLUMNS = ("load", "muxx /s", "bare /s", "ratio", "muxx µs", "bare µs", "ratio", "muxx p50 / p99 ms", "bare p50 / p99 ms")
+"""Rates, µs of CPU per request or event, latencies."""
+
+
+def rows(one: dict[str, Any], *, in_words: bool) -> list[tuple[str, ...]]:
+    """The table of one loop, a row per cell, under `COLUMNS`."""
+    summaries = one["summary"]
+    return [
+        (cell.title if in_words else cell.name, *_row(cell, summaries[cell.name])) for cell in CELLS if cell.name in summaries
+    ]
+
+
+def _row(cell: Cell, figures: dict[str, Any]) -> tuple[str, ...]:
+    rate = "events_per_s" if cell.stream else "requests_per_s"
+    muxx, bare = (figures[name] for name in NAMES)
+    latencies = ("", "") if cell.stream else tuple(f"{one['p50_ms']:.2f} / {one['p99_ms']:.2f}" for one in (muxx, bare))
+    return (
+        f"{muxx[rate]:,.0f}",
+        f"{bare[rate]:,.0f}",
+        f"{figures['rate_ratio']['median']:.2f}",
+        f"{muxx['cpu_us']:.1f}",
+        f"{bare['cpu_us']:.1f}",
+        f"{figures['cpu_ratio']['median']:.2f}",
+        *latencies,
+    )
+
+
+def show(result: dict[str, Any]) -> None:
+    """The tables, on stdout."""
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    for loop, one in result["loops"].items():
+        table = Table(*COLUMNS[:1], title=f"{loop}: requests or events per second, µs of CPU each; {_rounds(result)}")
+        for column in COLUMNS[1:]:
+            table.add_column(column, justify="right")
+        for row in rows(one, in_words=False):
+            table.add_row(*row)
+        console.print(table)
+        console.print(_bottleneck(one))
+        console.print(_counted(one), end="\n\n")
+    console.print(_verdict(result["floor"]))
+
+
+def _rounds(result: dict[str, Any]) -> str:
+    settings = result["settings"]
+    rounds = settings["rounds"]
+    return f"{rounds} round{'' if rounds == 1 else 's'} of {settings['seconds']:g} s"
+
+
+def _counted(one: dict[str, Any]) -> str:
+    requests = sum(each["requests"] for each in one["rounds"])
+    stored = sum(each["rows"] for each in one["rounds"])
+    noise = max(figures["noise"] for each in one["rounds"] for pair in each["cells"].values() for figures in pair.values())
+    return (
+        f"muxx was sent {requests:,} requests, no two alike, and has {stored:,} rows. "
+        f"Other processes took at most {noise:.0%} of a core during any measurement."
+    )
+
+
+def _bottleneck(one: dict[str, Any]) -> str:
+    """Whether the figures are the gateways' own, or their surroundings'."""
+    alone = one["ceiling"][FLOOR_CELL]["requests_per_s"]
+    times = alone / max(one["summary"][FLOOR_CELL][name]["requests_per_s"] for name in NAMES)
+    said = f"Upstream and load alone reach {alone:,.0f} requests/s at 64 connections, {times:.1f} times the faster gateway."
+    return said if times >= ENOUGH else f"{said} THEY ARE TOO SLOW: the figures are theirs as much as the gateways'."
+
+
+def _verdict(held: dict[str, Any]) -> str:
+    measured = ", ".join(f"{ratio:.2f} on {loop}" for loop, ratio in held["measured"].items())
+    word = "holds" if held["held"] else "DOES NOT HOLD"
+    return f"The floor of {held['required']} times the pass-through's requests/s at 64 connections {word}: {measured}."
+
+
+PAGE = """# Performance
+
+<!-- Written by `python -m tests.bench --write-docs`. Change the words in tests/bench/report.py, not here. -->
+
+What muxx costs with everything on that is on by default: keys checked, usage read, prices booked, each request journalled before
+it is sent and again before its answer ends, and stored with its content by the recorder.
+
+It is measured against the least that a reverse proxy on aiohttp can do: one route, one well-tuned `ClientSession`, no checks,
+no parsing, no records ([passthrough.py](../tests/bench/passthrough.py)). Both run on the same event loop, in the same run, on
+the same core. Every figure is a median of {rounds} per load and gateway; a ratio is the median of the ratios round by round.
+
+{verdict}
+
+{tables}
+
+## How it is measured
+
+- Every process of the gateway, the recorder included, is pinned to one core; upstream, load generator and everything else use
+  the other. While one gateway is measured the other is stopped (SIGSTOP). Who goes first changes from round to round.
+  A measurement that other processes disturbed is repeated, at most twice, and the least disturbed counts.
+- A plain call has a prompt of 1 KB and an answer of 570 bytes. A stream has 100 events of about 290 bytes. No two prompts are
+  alike, every answer carries the number of its own request, and the load generator checks that, the status, and that the
+  answer is whole.
+- After every load the bench waits until the log database has exactly one row per request, or fails. CPU is the user and system
+  time of all the gateway's processes until then: what the recorder does later is not left out.
+- Upstream and load generator are small C programs of our own; twins in Python stand in where there is no compiler. What they
+  reach without a gateway is measured in the same run and stands below each table.
+- Where streams come as fast as they go, a busy gateway finds several events in one read, and each gets cheaper. With 10 ms
+  between events each comes alone: that is the cost per token of a provider's stream. The rate is then the provider's.
+
+Run it yourself: `make bench`. On a shared machine single figures move by a fifth from minute to minute; the ratios move less.
+
+## The machine
+
+{machine}
+"""
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page of the docs."""
+    tables = "\n\n".join(_section(loop, one) for loop, one in result["loops"].items())
+    return PAGE.format(
+        rounds=_rounds(result), verdict=_verdict(result["floor"]), tables=tables, machine=_machine(result["machine"])
+    )
+
+
+def _section(loop: str, one: dict[str, Any]) -> str:
+    lines = [COLUMNS, ("---", *("---:" for _ in COLUMNS[1:])), *rows(one, in_words=True)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    what = "Requests or stream events per second, and µs of CPU for each:"
+    return f"## On {loop}\n\n{what}\n\n{table}\n\n{_bottleneck(one)} {_counted(one)}"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
+    return "\n".join(
+        (
+            f"- {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
+            f"- CPython {machine['python']}, {packages}",
+            f"- upstream and load generator in {machine['tools']}",
+        )
+    )

@@ -1,0 +1,194 @@
+"""FAULTS P01: a hook raises. Whoever decides fails closed, whoever looks on fails open, and nobody is told more than that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from carrying_kit import error_code, serving
+from hooks_kit import SECRET, Seen, both_forms, delivered, plugin_config, watching
+
+from muxx import (
+    Chunk,
+    Exchange,
+    HttpRequest,
+    Reply,
+    Route,
+    hookimpl,
+)
+from muxx.testing import RunningGateway, eventually
+
+CRASHES: dict[str, type[BaseException]] = {
+    kind.__name__: kind
+    for kind in (RuntimeError, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, TimeoutError)
+}
+every_crash = pytest.mark.parametrize("crash", CRASHES)
+one_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+class Crashing:
+    """Raises what `x-crash: HOOK KIND` says, before or (`HOOK later KIND`) after it has suspended."""
+
+    header = "x-crash"
+    name = "crashing"
+
+    @hookimpl(tryfirst=True)
+    async def authenticate(self, request: HttpRequest) -> None:
+        await self._crash("authenticate", request.headers)
+
+    @hookimpl
+    async def pre_request(self, exchange: Exchange) -> None:
+        if "on_chunk" not in exchange.request.headers.get(self.header, ""):
+            exchange.skip_chunks(self.name)
+        await self._crash("pre_request", exchange.request.headers)
+
+    @hookimpl
+    async def pre_attempt(self, exchange: Exchange) -> None:
+        await self._crash("pre_attempt", exchange.request.headers)
+
+    @hookimpl
+    async def on_chunk(self, exchange: Exchange, chunk: Chunk) -> None:
+        if chunk.kind == "end" or "at once" in exchange.request.headers[self.header]:
+            await self._crash("on_chunk", exchange.request.headers)
+
+    @hookimpl(tryfirst=True)
+    async def post_response(self, exchange: Exchange) -> None:
+        await self._crash("post_response", exchange.request.headers)
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Route]:
+        async def handle(gateway: Any, request: HttpRequest) -> Reply:
+            await self._crash("route", request.headers)
+            return Reply.json({})
+
+        return [Route("GET", "/crashing", handle)]
+
+    async def _crash(self, hook: str, headers: Any) -> None:
+        wanted, *rest = headers.get(self.header, "").split() or [""]
+        if wanted == hook:
+            if "later" in rest:
+                await asyncio.sleep(0)
+            raise CRASHES[rest[-1]](SECRET)
+
+
+class Shaky(Crashing):
+    """The same, by another header, for a plugin that may be ignored."""
+
+    header = "x-shake"
+    name = "shaky"
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Route]:
+        return []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway_and_seen() -> AsyncIterator[tuple[RunningGateway, Seen]]:
+    seen = Seen()
+    plugins = {"crashing": Crashing, "shaky": Shaky, "watching": watching(seen, chunks=False)}
+    async with serving(config=plugin_config(shaky={"on_error": "ignore"}), plugins=plugins) as gateway:
+        yield gateway, seen
+
+
+@one_loop
+@every_crash
+@both_forms
+@pytest.mark.parametrize("hook", ["authenticate", "pre_request", "pre_attempt"])
+@pytest.mark.parametrize("when", ["", "later "])
+async def test_P01_a_crash_in_a_deciding_hook_refuses(
+    hook: str,
+    crash: str,
+    when: str,
+    stream: bool,
+    gateway_and_seen: tuple[RunningGateway, Seen],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway, seen = gateway_and_seen
+    asked = len(gateway.upstream.requests)
+    response = await gateway.chat(headers={"X-Crash": f"{hook} {when}{crash}"}, stream=stream)
+    assert (response.status, error_code(response), response.error["type"]) == (500, "plugin_error", "api_error")
+    assert len(gateway.upstream.requests) == asked
+    assert f"plugin crashing failed in a hook: {crash}" in caplog.text
+    for told in (response.text, caplog.text):
+        assert SECRET not in told
+        assert "Traceback" not in told
+    await eventually(lambda: seen.after[str(response.request_id)] == 1)
+    assert (await gateway.chat()).status == 200
+
+
+@one_loop
+@every_crash
+@pytest.mark.parametrize("when", ["", "later "])
+async def test_P01_a_crash_in_on_chunk_ends_the_answer_with_plugin_error(
+    crash: str, when: str, gateway_and_seen: tuple[RunningGateway, Seen], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, _ = gateway_and_seen
+    streamed = await gateway.chat(headers={"X-Crash": f"on_chunk {when}{crash}"}, stream=True)
+    assert streamed.complete
+    assert streamed.events[-1]["error"]["code"] == "plugin_error"
+    assert not streamed.done
+    plain = await gateway.chat(headers={"X-Crash": f"on_chunk {when}{crash}"})
+    assert (plain.status, error_code(plain)) == (500, "plugin_error")
+    assert caplog.text.count(f"plugin crashing failed in a hook: {crash}") == 2
+    assert SECRET not in plain.text + streamed.text + caplog.text
+    row = await gateway.get_row(streamed.request_id)
+    assert (row["status"], row["error_code"], row["ended_by"], row["phase"]) == (200, "plugin_error", "muxx", "stream")
+    assert row["output_tokens"] > 0
+
+
+@one_loop
+async def test_P01_a_crash_before_the_first_byte_of_a_stream_is_a_plain_error(
+    gateway_and_seen: tuple[RunningGateway, Seen],
+) -> None:
+    gateway, _ = gateway_and_seen
+    response = await gateway.chat(headers={"X-Crash": "on_chunk at once RuntimeError"}, stream=True)
+    assert (response.status, error_code(response)) == (500, "plugin_error")
+
+
+@one_loop
+@every_crash
+@both_forms
+@pytest.mark.parametrize("when", ["", "later "])
+async def test_P01_a_crash_in_an_observing_hook_changes_nothing(
+    crash: str, when: str, stream: bool, gateway_and_seen: tuple[RunningGateway, Seen], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, seen = gateway_and_seen
+    response = await gateway.chat(headers={"X-Crash": f"post_response {when}{crash}"}, stream=stream)
+    assert delivered(response) == "Hello there."
+    await eventually(lambda: seen.after[str(response.request_id)] == 1)
+    assert f"plugin crashing failed in a hook: {crash}" in caplog.text
+    assert SECRET not in caplog.text
+    assert (await gateway.get_row(response.request_id))["status"] == 200
+
+
+@one_loop
+@every_crash
+@pytest.mark.parametrize("when", ["", "later "])
+async def test_P01_a_crash_in_a_route_answers_500_and_harms_nobody_else(
+    crash: str, when: str, gateway_and_seen: tuple[RunningGateway, Seen], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, _ = gateway_and_seen
+    async with await gateway.connect() as client:
+        await client.request("GET", "/crashing", {"X-Muxx-Api-Key": gateway.key, "X-Crash": f"route {when}{crash}"})
+        response = await client.read_response()
+    assert response.status == 500
+    assert response.error["type"] == "api_error"
+    assert SECRET not in response.text + caplog.text
+    assert (await gateway.chat()).status == 200
+
+
+@one_loop
+@every_crash
+@both_forms
+@pytest.mark.parametrize("hook", ["authenticate", "pre_request", "pre_attempt", "on_chunk", "post_response"])
+async def test_P01_on_error_ignore_lets_the_request_pass(
+    hook: str, crash: str, stream: bool, gateway_and_seen: tuple[RunningGateway, Seen], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, _ = gateway_and_seen
+    response = await gateway.chat(headers={"X-Shake": f"{hook} {crash}"}, stream=stream)
+    assert delivered(response) == "Hello there."
+    assert response.done or not stream
+    await eventually(lambda: f"plugin shaky failed in a hook: {crash}" in caplog.text)

@@ -1,0 +1,323 @@
+"""FAULTS P01 (in the recorder) to P05: what plugins do wrong, and what the others, the client and the server notice of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from carrying_kit import chunks_of, error_code, serving
+from hooks_kit import SECRET, Seen, delivered, plugin_config, watching
+
+from muxx import (
+    Chunk,
+    Connection,
+    Exchange,
+    HttpRequest,
+    Identity,
+    PermissionDenied,
+    Record,
+    StartError,
+    ToolCall,
+    hookimpl,
+)
+from muxx.testing import DONE, chat, chat_body, eventually, pause
+
+# ── P01: a hook raises in the recorder ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("crash", [RuntimeError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_P01_a_record_hook_that_crashes_is_tried_again_and_loses_no_row(crash: type[BaseException]) -> None:
+    left, stored = [2], []
+
+    class Stores:
+        @hookimpl(tryfirst=True)
+        async def record(self, db: Connection, records: list[Record]) -> None:
+            if left[0]:
+                left[0] -= 1
+                raise crash(SECRET)
+            stored.extend(record["request_id"] for record in records)
+
+    async with serving(plugins={"stores": Stores}) as gateway:
+        response = await gateway.chat()
+        await eventually(lambda: response.request_id in stored, within=10)
+        row = await gateway.get_row(response.request_id)
+    assert row["status"] == 200
+    assert stored.count(response.request_id) == 1
+
+
+# ── P02: a hook hangs ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hanging(hook: str) -> type:
+    async def hangs(self: Any) -> None:
+        await asyncio.Event().wait()
+
+    return type("Hanging", (), {hook: hookimpl(hangs)})
+
+
+@pytest.mark.parametrize("hook", ["authenticate", "pre_request", "pre_attempt"])
+async def test_P02_a_hook_that_waits_for_ever_is_cancelled_at_the_limit(hook: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(config=plugin_config(), plugins={"hanging": hanging(hook)}) as gateway:
+        started = time.monotonic()
+        response = await gateway.chat()
+        assert (response.status, error_code(response)) == (500, "plugin_error")
+        assert 0.1 < time.monotonic() - started < 3
+    assert "plugin hanging failed in a hook: TimeoutError" in caplog.text
+
+
+async def test_P02_on_error_decides_and_the_others_continue() -> None:
+    """Also when the one after it has to wait for something: a plugin that may be ignored does not use up the whole limit."""
+    seen = Seen()
+    ran: list[str] = []
+
+    class After:
+        @hookimpl
+        async def pre_request(self) -> None:
+            await asyncio.sleep(0.01)
+            ran.append("after")
+
+    plugins = {"a": hanging("pre_request"), "b": After, "watching": watching(seen)}
+    async with serving(config=plugin_config(a={"on_error": "ignore"}), plugins=plugins) as gateway:
+        assert delivered(await gateway.chat()) == "Hello there."
+    assert ran == ["after"]
+
+
+async def test_P02_an_observer_that_hangs_holds_up_neither_client_nor_the_other_observers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = Seen()
+    plugins = {"a": hanging("post_response"), "watching": watching(seen)}
+    async with serving(config=plugin_config(), plugins=plugins) as gateway:
+        started = time.monotonic()
+        assert (await gateway.chat()).status == 200
+        assert time.monotonic() - started < 2
+        await eventually(lambda: seen.after)
+    assert "plugin a failed" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["def", "async def"])
+async def test_P02_a_hook_that_blocks_the_loop_is_measured_and_named(form: str, caplog: pytest.LogCaptureFixture) -> None:
+    def blocks(self: Any) -> None:
+        time.sleep(0.3)
+
+    async def blocks_too(self: Any) -> None:
+        time.sleep(0.3)
+
+    blocking = type("Blocking", (), {"pre_request": hookimpl(blocks if form == "def" else blocks_too)})
+    async with serving(plugins={"blocking": blocking}) as gateway:
+        assert (await gateway.chat()).status == 200
+    assert "plugin blocking held the event loop for 3" in caplog.text
+
+
+# ── P03: what on_chunk may not return ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def instead(make: Callable[[Chunk], Any]) -> type:
+    """A plugin that returns something else for the second piece of text."""
+
+    class Instead:
+        @hookimpl
+        def on_chunk(self, chunk: Chunk) -> Any:
+            return make(chunk) if chunk.text.startswith("there") else None
+
+    return Instead
+
+
+def many(chunk: Chunk) -> Iterator[Chunk]:
+    while True:
+        yield Chunk("text", "x" * 2**16)
+
+
+BAD: dict[str, Callable[[Chunk], Any]] = {
+    "100 MiB in one": lambda chunk: [Chunk("text", "x" * 100 * 2**20)],
+    "100 MiB of arguments": lambda chunk: [Chunk("tool_call", tool_call=ToolCall(0, "1", "f", "x" * 100 * 2**20))],
+    "no end of chunks": many,
+    "a string": lambda chunk: "data: {}\n\n",
+    "bytes": lambda chunk: b"data: {}\n\n",
+    "a chunk by itself": lambda chunk: chunk,
+    "strings": lambda chunk: ["text"],
+    "None in a list": lambda chunk: [None],
+    "true": lambda chunk: True,
+    "half an event": lambda chunk: [Chunk("other", raw=b'data: {"choices": [')],
+    "an event without an end": lambda chunk: [Chunk("other", raw=b'data: {"choices":[]}')],
+    "an event and a half": lambda chunk: [Chunk("other", raw=b'data: {"choices":[]}\n\ndata: {"choi')],
+    "text that is no string": lambda chunk: [Chunk("text", b"bytes")],  # type: ignore[arg-type]
+    "a lone surrogate": lambda chunk: [Chunk("text", "\ud800")],
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_P03_what_cannot_be_an_answer_ends_it_with_plugin_error(bad: str) -> None:
+    async with serving(plugins={"instead": instead(BAD[bad])}) as gateway:
+        response = await gateway.chat(stream=True)
+        assert response.complete
+        assert len(response.body) < 2**20
+        parsed = chunks_of(response.body)
+        assert parsed[-1]["error"]["code"] == "plugin_error"
+        assert all(item["choices"] for item in parsed[:-1])
+        assert not response.done
+        plain = await gateway.chat()
+        assert plain.status == 200 or error_code(plain) == "plugin_error"
+        assert (await gateway.get_row(response.request_id))["error_code"] == "plugin_error"
+
+
+@pytest.mark.parametrize("text", ["data: [DONE]\n\n", "\n\ndata: {}\n\n", "\r\r", "\u2028\x00", '"}]}'])
+async def test_P03_text_is_text_whatever_it_looks_like(text: str) -> None:
+    async with serving(plugins={"instead": instead(lambda chunk: [replace(chunk, text=text)])}) as gateway:
+        response = await gateway.chat(stream=True)
+        assert delivered(response) == f"Hello {text}"
+        assert response.done
+        assert response.body.count(DONE) == 1
+
+
+async def test_P03_done_as_the_bytes_of_another_chunk_is_not_sent() -> None:
+    async with serving(plugins={"instead": instead(lambda chunk: [Chunk("other", raw=DONE)])}) as gateway:
+        gateway.upstream.script(chat("Hello there friend."))
+        response = await gateway.chat(stream=True)
+        assert delivered(response) == "Hello friend."
+        assert response.done
+        assert response.body.count(DONE) == 1
+
+
+@pytest.mark.parametrize("end", [Chunk("end"), Chunk("end", finish_reason="length")])
+async def test_P03_nothing_is_sent_after_an_early_end(end: Chunk) -> None:
+    async with serving(plugins={"instead": instead(lambda chunk: [end, chunk])}) as gateway:
+        response = await gateway.chat(stream=True)
+        assert delivered(response) == "Hello "
+        assert response.done
+        assert response.body.count(DONE) == 1
+        assert response.events[-1]["choices"][0]["finish_reason"] == (end.finish_reason or "stop")
+
+
+# ── P04: order, isolation, escalation ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_P04_the_failure_of_one_observer_does_not_silence_the_next() -> None:
+    """pluggy alone stops at the first exception."""
+    seen = Seen()
+
+    class Fails:
+        @hookimpl(tryfirst=True)
+        def post_response(self) -> None:
+            raise PermissionDenied("An observer refuses nothing.")
+
+    async with serving(plugins={"fails": Fails, "watching": watching(seen)}) as gateway:
+        assert (await gateway.chat()).status == 200
+        await eventually(lambda: seen.after)
+
+
+async def test_P04_a_rerouted_request_is_held_to_the_keys_models() -> None:
+    class Escalates:
+        @hookimpl
+        def authenticate(self, request: HttpRequest) -> Identity | None:
+            return Identity("default", models=("gpt-4o-mini",))
+
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> None:
+            exchange.reroute("gpt-4o")
+
+    async with serving(plugins={"escalates": Escalates}) as gateway:
+        response = await gateway.chat(model="gpt-4o-mini")
+        assert (response.status, error_code(response)) == (403, "model_not_allowed")
+        assert gateway.upstream.requests == []
+
+
+async def test_P04_a_changed_request_is_validated_and_priced_again() -> None:
+    class Changes:
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> None:
+            if exchange.request.user_id == "breaks":
+                exchange.request.body["max_tokens"] = "many"
+            exchange.reroute("gpt-4o-mini")
+
+    async with serving(plugins={"changes": Changes}) as gateway:
+        broken = await gateway.chat(headers={"X-Muxx-User-Id": "breaks"})
+        assert (error_code(broken), broken.error["param"]) == ("invalid_type", "max_tokens")
+        assert gateway.upstream.requests == []
+        row = await gateway.get_row((await gateway.chat()).request_id)
+    assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o", "0.0000045")
+
+
+async def test_P04_the_order_of_the_file_is_the_order_of_the_hooks() -> None:
+    ran: list[str] = []
+
+    def telling(name: str) -> type:
+        class Tells:
+            @hookimpl
+            async def pre_request(self) -> None:
+                await asyncio.sleep(0)
+                ran.append(name)
+
+        return Tells
+
+    plugins = {name: telling(name) for name in "abc"}
+    async with serving(config={"plugins": {"order": ["c", "a"]}}, plugins=plugins) as gateway:
+        assert (await gateway.chat()).status == 200
+    assert ran == ["c", "a", "b"]
+
+
+# ── P05: async where it cannot be; cancelled in a hook ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("hook", ["price", "register_routes", "register_providers", "register_commands"])
+async def test_P05_an_async_start_up_hook_stops_the_start(hook: str) -> None:
+    async def never_awaited(self: Any) -> None: ...
+
+    with pytest.raises(StartError, match=f"plugin 'eager': {hook} must be a plain `def`"):
+        async with serving(plugins={"eager": type("Eager", (), {hook: hookimpl(never_awaited)})}):
+            pass
+
+
+@pytest.mark.parametrize("hook", ["pre_request", "pre_attempt", "on_chunk"])
+async def test_P05_a_client_that_leaves_during_a_hook_still_has_a_row(hook: str) -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+    seen = Seen()
+
+    async def waits(self: Any) -> None:
+        entered.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    config = {"server": {"chain_timeout_s": 20}}
+    plugins = {"waits": type("Waits", (), {hook: hookimpl(waits)}), "watching": watching(seen)}
+    async with serving(config=config, plugins=plugins) as gateway:
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body(stream=True))
+            await asyncio.wait_for(entered.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), 5)
+        await eventually(lambda: seen.after)
+        row = await gateway.get_row(seen.last.id)
+    assert (row["status"], row["ended_by"], row["error_code"]) == (499, "client", "client_disconnected")
+    assert row["attempts"] == (1 if hook == "on_chunk" else 0)
+
+
+async def test_P05_a_hook_that_swallows_its_cancellation_keeps_nothing_open() -> None:
+    seen = Seen()
+    entered = asyncio.Event()
+
+    class Swallows:
+        @hookimpl
+        async def pre_request(self) -> None:
+            entered.set()
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                return
+
+    async with serving(
+        config={"server": {"chain_timeout_s": 20}}, plugins={"swallows": Swallows, "watching": watching(seen)}
+    ) as gateway:
+        gateway.upstream.script([pause(30)])
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body())
+            await asyncio.wait_for(entered.wait(), 5)
+        await eventually(lambda: seen.after)
+        row = await gateway.get_row(seen.last.id)
+    assert row["status"] == 499

@@ -1,0 +1,305 @@
+"""FAULTS Y*, A08, G02: the supervisor and its children start, die, drain and reload as an operating system makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import orjson
+import pytest
+from durability_scenarios import reload_under_load
+from process_kit import (
+    Traffic,
+    Upstream,
+    alive,
+    all_in_order,
+    children,
+    connections_of,
+    gateway_process,
+    messages,
+    open_stream,
+    recorder_of,
+    rows,
+    workers_of,
+)
+
+from muxx.testing import GatewayProcess, RawClient, eventually, get, unused_port
+from muxx.testing.settings import clean_environment
+
+OTHER_WORKER_CONNECTIONS = 64
+"""So many connections meet both of two workers, but for one time in 2^63."""
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as provider:
+        yield provider
+
+
+# ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def connections_to_both_workers(gateway: GatewayProcess) -> AsyncIterator[list[RawClient]]:
+    """Kept-alive connections, each of which has carried a request; /proc says that every worker serves some."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await gateway.connect()) for _ in range(OTHER_WORKER_CONNECTIONS)]
+        assert await statuses(clients, gateway.key) == {200}
+        port = int(gateway.base_url.rpartition(":")[2])
+        served = [connections_of(pid, port) for pid in workers_of(gateway)]
+        assert len(served) == 2
+        assert all(served)
+        yield clients
+
+
+async def statuses(clients: list[RawClient], key: str) -> set[int]:
+    """What the next request on each of the connections is answered with."""
+
+    async def models(client: RawClient) -> int:
+        await client.request("GET", "/v1/models", {"Authorization": f"Bearer {key}"})
+        return (await client.read_response()).status
+
+    return set(await asyncio.gather(*map(models, clients)))
+
+
+async def test_A08_both_workers_obey_the_command_line_on_the_very_next_request(tmp_path: Path, upstream: Upstream) -> None:
+    """Created, rotated with and without an overlap, revoked: each time many connections to either worker are asked at once."""
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway, connections_to_both_workers(gateway) as clients:
+        made = orjson.loads(await gateway.run("keys", "create", "--json"))
+        assert await statuses(clients, made["key"]) == {200}, "a new key works at once"
+        heir = orjson.loads(await gateway.run("keys", "rotate", made["id"], "--overlap", "1h", "--json"))
+        assert await statuses(clients, made["key"]) == {200}, "during the overlap both keys work"
+        assert await statuses(clients, heir["key"]) == {200}
+        async with open_stream(gateway, made["key"]) as stream:
+            await gateway.run("keys", "revoke", made["id"])
+            assert await statuses(clients, made["key"]) == {401}, "a revoked key is refused at once, by both"
+            assert await statuses(clients, heir["key"]) == {200}, "other keys are not touched"
+            upstream.release.set()
+            answer = await stream.rest()
+        assert answer.done, "a stream that ran when its key was revoked finishes"
+        assert (await gateway.get_row(answer.request_id))["status"] == 200
+        last = orjson.loads(await gateway.run("keys", "rotate", heir["id"], "--overlap", "0s", "--json"))
+        assert await statuses(clients, heir["key"]) == {401}, "without an overlap the new key alone works"
+        assert await statuses(clients, last["key"]) == {200}
+
+
+# ── children that die ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_killed_worker_or_recorder_is_replaced_and_nothing_is_lost(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway:
+        async with Traffic(gateway, persistent=True) as traffic:
+            for victim_of in (lambda: workers_of(gateway)[0], lambda: recorder_of(gateway)):
+                await traffic.answered(20)
+                await _killed_and_replaced(gateway, victim_of())
+        await traffic_is_served_by_two(gateway)
+        await eventually(lambda: set(traffic.acknowledged) <= set(rows(tmp_path)))
+        stored = rows(tmp_path)
+        assert {stored[request_id][0] for request_id in traffic.acknowledged} == {200}
+        assert {row[:3] for row in stored.values()} <= {(200, None, None), (500, "muxx", "process_died")}
+        assert all_in_order(tmp_path)
+        assert messages(gateway).count("starting it again") == 2
+
+
+async def _killed_and_replaced(gateway: GatewayProcess, victim: int | None) -> None:
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: not alive(victim))
+    await eventually(lambda: len(workers_of(gateway)) == 2 and recorder_of(gateway) is not None, 10.0)
+
+
+async def traffic_is_served_by_two(gateway: GatewayProcess) -> None:
+    async with connections_to_both_workers(gateway):
+        pass
+
+
+async def test_a_worker_that_dies_again_and_again_is_started_later_and_later(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway:
+        spared, gaps = workers_of(gateway)[1], []
+        for _ in range(3):
+            known = set(children(gateway.process.pid))
+            os.kill(next(pid for pid in workers_of(gateway) if pid != spared), signal.SIGKILL)
+            killed = time.monotonic()
+            await eventually(lambda known=known: set(children(gateway.process.pid)) - known, 10.0)
+            gaps.append(time.monotonic() - killed)
+            await eventually(lambda: len(workers_of(gateway)) == 2)
+        assert gaps[0] >= 0.15
+        assert gaps[1] >= 0.35
+        assert gaps[2] >= 0.75
+        assert alive(spared)
+
+
+async def test_children_end_when_their_supervisor_is_killed(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream, {"server": {"shutdown_grace_s": 0.2}}, workers=2) as gateway:
+        async with open_stream(gateway):
+            family = children(gateway.process.pid)
+            assert len(family) == 3
+            gateway.process.kill()
+            await gateway.wait()
+            await eventually(lambda: not any(map(alive, family)))
+        await gateway.start()
+        assert (await gateway.chat()).status == 200
+
+
+# ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def refused(gateway: GatewayProcess) -> bool:
+    """A new connection is turned away: at once, not after waiting in a queue nobody serves."""
+    try:
+        async with await gateway.connect():
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+async def test_Y01_sigterm_lets_streams_finish_and_refuses_new_connections(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(open_stream(gateway)) for _ in range(12)]
+        idle = await stack.enter_async_context(await gateway.connect())
+        await idle.request("GET", "/readyz")
+        assert (await idle.read_response()).status == 200
+        gateway.terminate()
+        await asyncio.sleep(0.3)
+        assert [await refused(gateway) for _ in range(8)] == [True] * 8
+        await idle.request("GET", "/readyz")
+        assert (await idle.read_response()).status == 503
+        upstream.release.set()
+        answers = await asyncio.gather(*(stream.rest() for stream in streams))
+        assert all(answer.done and answer.complete for answer in answers)
+        assert await gateway.wait(10.0) == 0
+        stored = rows(tmp_path)
+        assert [stored[str(answer.request_id)][0] for answer in answers] == [200] * len(answers)
+
+
+async def test_Y01_streams_that_outlast_the_grace_end_with_an_error_event_and_a_row(tmp_path: Path, upstream: Upstream) -> None:
+    config = {"server": {"shutdown_grace_s": 0.3}}
+    async with gateway_process(tmp_path, upstream, config, workers=2) as gateway, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(open_stream(gateway)) for _ in range(6)]
+        gateway.terminate()
+        answers = await asyncio.gather(*(stream.rest() for stream in streams))
+        assert await gateway.wait(10.0) == 0
+        stored = rows(tmp_path)
+        for answer in answers:
+            assert answer.complete
+            assert not answer.done
+            assert answer.events[-1]["error"]["code"] == "shutting_down"
+            assert stored[str(answer.request_id)][:3] == (200, "muxx", "shutting_down")
+
+
+@pytest.mark.parametrize(("workers", "second"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
+async def test_Y02_a_second_signal_ends_the_grace(
+    tmp_path: Path, upstream: Upstream, workers: int, second: signal.Signals
+) -> None:
+    async with gateway_process(tmp_path, upstream, workers=workers) as gateway, open_stream(gateway) as stream:
+        gateway.terminate()
+        await asyncio.sleep(0.2)
+        hurried = time.monotonic()
+        gateway.signal(second)
+        answer = await stream.rest()
+        assert await gateway.wait(20.0) == 0
+        assert time.monotonic() - hurried < 20.0
+        assert answer.events[-1]["error"]["code"] == "shutting_down"
+        assert rows(tmp_path)[str(answer.request_id)][:3] == (200, "muxx", "shutting_down")
+
+
+async def test_Y02_a_signal_during_the_start_ends_it(tmp_path: Path, upstream: Upstream) -> None:
+    gateway = gateway_process(tmp_path, upstream, workers=2)
+    for delay in (0.3, 1.0):
+        start = asyncio.create_task(gateway.start())
+        await asyncio.sleep(delay)
+        gateway.terminate()
+        assert await gateway.wait(20.0) in (0, -signal.SIGTERM)
+        with suppress(AssertionError):  # it did not become ready, or it did just before
+            await start
+    async with gateway:
+        assert (await gateway.chat()).status == 200
+        assert all_in_order(tmp_path)
+
+
+# ── the start ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def serve(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`muxx serve` where it should not come up: its exit code and output."""
+    command = [sys.executable, "-m", "muxx", "serve", "--config", str(directory / "muxx.toml"), *arguments]
+    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
+
+
+async def test_Y04_what_is_taken_is_refused_with_one_line_and_its_owner_is_unharmed(tmp_path: Path, upstream: Upstream) -> None:
+    """The port is taken (4), the database has an owner (3), the database cannot be made (3)."""
+    neighbour = tmp_path / "neighbour"
+    nowhere = tmp_path / "nowhere"
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway:
+        port = gateway.base_url.rpartition(":")[2]
+        for directory, path in ((neighbour, "muxx.db"), (nowhere, "missing/muxx.db")):
+            directory.mkdir()
+            (directory / "muxx.toml").write_text(f'server = {{workers = 2}}\ndatabase = {{path = "{path}"}}\n')
+        attempts = await asyncio.gather(
+            asyncio.to_thread(serve, neighbour, "--port", port),
+            asyncio.to_thread(serve, tmp_path, "--port", str(unused_port())),
+            asyncio.to_thread(serve, nowhere, "--port", str(unused_port())),
+        )
+        assert [attempt.returncode for attempt in attempts] == [4, 3, 3]
+        for attempt, words in zip(attempts, ("cannot listen on", "another instance", "missing/muxx.db"), strict=True):
+            assert attempt.stdout == ""
+            assert attempt.stderr.count("\n") == 1, attempt.stderr
+            assert words in attempt.stderr
+        answers = [await gateway.chat() for _ in range(4)]
+        assert [answer.status for answer in answers] == [200] * 4
+        for answer in answers:
+            await gateway.get_row(answer.request_id)
+        assert all_in_order(tmp_path)
+
+
+async def test_the_first_start_prints_one_key_and_the_line_that_uses_it(tmp_path: Path, upstream: Upstream) -> None:
+    gateway = gateway_process(tmp_path, upstream, workers=2, MUXX_BOOTSTRAP_KEY="")
+    started = time.monotonic()
+    async with gateway:
+        assert time.monotonic() - started < 10.0, "ready within a second, times ten"
+        printed = [word for word in gateway.stdout.replace("'", " ").split() if word.startswith("muxx_sk_")]
+        assert len(set(printed)) == 1
+        assert gateway.stdout.count("shown only this once") == 1
+        curl = gateway.stdout[gateway.stdout.index("curl ") :]
+        said = await asyncio.to_thread(subprocess.check_output, ["sh", "-c", curl], text=True, timeout=30)
+        assert "Hello!" in said
+        shown = gateway.stdout
+        await gateway.restart()
+        assert gateway.stdout == shown
+        for path in ("/healthz", "/readyz"):  # Y05: no key needed, nothing said
+            answer = await get(gateway.base_url, path)
+            assert (answer.status, answer.json()) == (200, {"status": "ok"})
+            assert answer.header("server") is None
+
+
+# ── reload ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_G02_reloads_under_load_are_noticed_by_no_request(tmp_path: Path) -> None:
+    await reload_under_load(tmp_path, reloads=1, workers=2)
+
+
+async def test_G02_a_running_stream_outlives_a_reload(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway, open_stream(gateway) as stream:
+        good = gateway.config_path.read_text()
+        gateway.config_path.write_text(good + '\n[[models]]\nname = "new"\ntargets = ["nobody/gpt-4o"]\n')
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("reload refused") >= 1)
+        await asyncio.sleep(0.5)
+        assert len(children(gateway.process.pid)) == 3, "a file no child could start with reaches none of them"
+        gateway.config_path.write_text(good + '\n[[models]]\nname = "new"\ntargets = ["openai/gpt-4o"]\n')
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 2)
+        assert (await gateway.chat(model="new")).status == 200
+        upstream.release.set()
+        answer = await stream.rest()
+        assert answer.done
+        assert (await gateway.get_row(answer.request_id))["status"] == 200
+        assert messages(gateway).count("reload refused") == 1, "one broken file, one line"

@@ -1,0 +1,518 @@
+"""Plugins are found, checked, built and ordered before the first request; what is wrong is refused in a sentence that helps."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl
+from muxx.config import ConfigError, load_config
+from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
+from muxx.plugins import Found, PluginLoadError, PluginSet, build, config_classes, describe, discover
+from muxx.testing import RunningGateway
+from muxx.testing.installing import installed
+from muxx.testing.settings import toml
+
+STANDARD = {"keys", "logs", "mock", "pricing"}
+
+
+def found(plugins: Mapping[str, type]) -> list[Found]:
+    return [Found(name, cls, "outside", "1") for name, cls in plugins.items()]
+
+
+def plugin_set(config: Mapping[str, Any] | None = None, /, **plugins: type) -> PluginSet:
+    """The plugins built as at start, with `[plugins]` from `config`."""
+    return build(found(plugins), load_from(config or {}, plugins))
+
+
+def load_from(config: Mapping[str, Any], plugins: Mapping[str, type]) -> Any:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "muxx.toml"
+        path.write_text(toml({"plugins": config}))
+        return load_config(path, config_classes(found(plugins)))
+
+
+def refusal(config: Mapping[str, Any] | None = None, /, **plugins: type) -> str:
+    """What the start is refused with. It is a `StartError` that exits 2, and its text is one line."""
+    with pytest.raises(StartError) as caught:
+        plugin_set(config, **plugins)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ── what is refused at load, naming plugin and mend ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("options", [{"wrapper": True}, {"hookwrapper": True}])
+def test_a_wrapper_on_a_request_hook_is_refused(options: dict[str, bool]) -> None:
+    class Wraps:
+        @hookimpl(**options)
+        def pre_request(self, exchange: Exchange) -> Any:
+            yield
+
+    said = refusal(around=Wraps)
+    assert "'around'" in said
+    assert "pre_request is a wrapper" in said
+    assert "write a plain hook" in said
+
+
+@pytest.mark.parametrize("hook", HOOK_NAMES)
+def test_an_unmarked_function_named_like_a_hook_is_refused(hook: str) -> None:
+    said = refusal(forgetful=type("Forgetful", (), {hook: lambda self: None}))
+    assert "'forgetful'" in said
+    assert f"{hook}()" in said
+    assert "put @muxx.hookimpl above it" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("pre_requests", "did you mean 'pre_request'"), ("on_chunks", "did you mean 'on_chunk'"), ("zzz", "needs a newer muxx")],
+)
+def test_an_unknown_hook_is_refused_with_the_nearest_name(name: str, hint: str) -> None:
+    said = refusal(ahead=type("Ahead", (), {name: hookimpl(lambda self: None)}))
+    assert "'ahead'" in said
+    assert f"unknown hook {name!r}" in said
+    assert "needs a newer muxx" in said
+    assert hint in said
+
+
+def test_a_name_brought_by_two_distributions_is_refused(tmp_path: Path) -> None:
+    class Any_:
+        pass
+
+    with ExitStack() as stack:
+        for part in ("one", "two"):
+            (tmp_path / part).mkdir()
+            stack.enter_context(installed({"twice": Any_}, tmp_path / part))
+        with pytest.raises(PluginLoadError, match=r"plugin 'twice': two distributions bring this name \(.+, .+\); uninstall one"):
+            discover()
+
+
+def test_without_an_authenticator_no_gateway_is_made() -> None:
+    with pytest.raises(StartError, match=r"no plugin implements `authenticate`.*enable the standard plugin `keys`"):
+        plugin_set().require_authenticator()
+
+
+async def test_without_an_authenticator_the_server_does_not_start() -> None:
+    with pytest.raises(StartError, match="no plugin implements `authenticate`"):
+        async with RunningGateway({"plugins": {"keys": {"enabled": False}}}):
+            pass
+
+
+@pytest.mark.parametrize("hook", sorted(SYNC_ONLY))
+def test_an_async_function_is_refused_where_only_a_plain_one_can_work(hook: str) -> None:
+    """FAULTS P05: pluggy alone would return a coroutine that nobody awaits."""
+
+    async def implementation(self: Any) -> None: ...
+
+    said = refusal(eager=type("Eager", (), {hook: hookimpl(implementation)}))
+    assert "'eager'" in said
+    assert f"{hook} must be a plain `def`" in said
+
+
+@pytest.mark.parametrize("hook", sorted(SYNC_ONLY))
+def test_an_async_generator_is_refused_where_only_a_plain_function_can_work(hook: str) -> None:
+    async def implementation(self: Any) -> AsyncIterator[None]:
+        yield
+
+    assert "must be a plain `def`" in refusal(eager=type("Eager", (), {hook: hookimpl(implementation)}))
+
+
+@pytest.mark.parametrize("hook", REQUEST_HOOKS)
+def test_an_async_generator_is_no_request_hook(hook: str) -> None:
+    """Nobody would iterate it, so nothing it does would ever happen."""
+
+    async def implementation(self: Any) -> AsyncIterator[None]:
+        yield
+
+    said = refusal(lazy=type("Lazy", (), {hook: hookimpl(implementation)}))
+    assert "'lazy'" in said
+    assert hook in said
+
+
+@pytest.mark.parametrize("hook", sorted(set(REQUEST_HOOKS) - {"on_chunk"}))
+def test_a_generator_is_no_request_hook_but_for_chunks(hook: str) -> None:
+    def implementation(self: Any) -> Iterable[None]:
+        yield
+
+    said = refusal(lazy=type("Lazy", (), {hook: hookimpl(implementation)}))
+    assert "'lazy'" in said
+    assert hook in said
+
+
+def test_on_chunk_may_be_a_generator() -> None:
+    class Doubles:
+        @hookimpl
+        def on_chunk(self, chunk: Chunk) -> Iterable[Chunk]:
+            yield chunk
+            yield chunk
+
+    [step] = plugin_set(doubles=Doubles).chain("on_chunk")
+    assert [c.text for c in step.call(None, None, Chunk("text", "a"))] == ["a", "a"]
+
+
+@pytest.mark.parametrize("make", [lambda self, gateway: None, asyncio.sleep])
+def test_a_lifespan_that_is_no_async_generator_is_refused(make: Any) -> None:
+    said = refusal(living=type("Living", (), {"lifespan": hookimpl(make)}))
+    assert "'living'" in said
+    assert "exactly one `yield`" in said
+
+
+@pytest.mark.parametrize("hook", HOOK_NAMES)
+def test_an_unknown_argument_is_refused_with_those_there_are(hook: str) -> None:
+    async def lives(self: Any, wish: Any) -> AsyncIterator[None]:
+        yield
+
+    async def begins(self: Any, wish: Any) -> None:
+        """What the first key wants: a coroutine."""
+
+    special = {"lifespan": lives, "first_key": begins}
+    implementation: Any = special.get(hook, lambda self, wish: None)
+    said = refusal(wishing=type("Wishing", (), {hook: hookimpl(implementation)}))
+    assert "'wishing'" in said
+    assert f"{hook}() asks for 'wish'" in said
+    assert f"it may take any of: {', '.join(signature_of(hook))}" in said
+
+
+def test_a_config_that_is_no_plugin_config_is_refused() -> None:
+    class Free:
+        class Config:
+            pass
+
+    said = refusal(free=Free)
+    assert "'free'" in said
+    assert "must be a class derived from muxx.PluginConfig" in said
+
+
+class Settled:
+    """A plugin with settings."""
+
+    class Config(PluginConfig):
+        level: int = 3
+
+    def __init__(self, config: Config) -> None:
+        self.level = config.level
+
+
+def test_settings_that_do_not_fit_are_refused_with_file_and_key() -> None:
+    for settings, said in (
+        ({"level": "high"}, "plugins.settled.level"),
+        ({"lewel": 4}, "did you mean 'level'"),
+        ({"timeout_s": -1}, "plugins.settled.timeout_s"),
+        ({"on_error": "panic"}, "plugins.settled.on_error"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            plugin_set({"settled": settings}, settled=Settled)
+        assert len(caught.value.errors) == 1
+        assert said in str(caught.value)
+
+
+def test_settings_are_given_to_the_constructor_and_are_frozen() -> None:
+    [plugin] = plugin_set({"settled": {"level": 7, "on_error": "ignore", "timeout_s": 0.5}}, settled=Settled).plugins
+    assert plugin.instance.level == 7
+    assert (plugin.config.on_error, plugin.config.timeout_s) == ("ignore", 0.5)
+    with pytest.raises(ValueError, match="frozen"):
+        plugin.config.enabled = False
+
+
+def test_without_a_table_settings_have_their_defaults() -> None:
+    [plugin] = plugin_set(settled=Settled).plugins
+    assert plugin.instance.level == 3
+    assert (plugin.config.enabled, plugin.config.on_error, plugin.config.timeout_s) == (True, "refuse", None)
+
+
+def test_a_constructor_that_fails_is_named_without_a_trace() -> None:
+    class Breaks:
+        def __init__(self) -> None:
+            raise OSError("no such device")
+
+    said = refusal(broken=Breaks)
+    assert "plugin 'broken': it could not be built (OSError: no such device)" in said
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_its_distribution(tmp_path: Path) -> None:
+    with installed({"torn": Settled}, tmp_path):
+        [entries] = tmp_path.glob("*/entry_points.txt")
+        entries.write_text("[muxx]\ntorn = no_such_module_anywhere:Torn\n")
+        with pytest.raises(PluginLoadError, match=r"plugin 'torn': .*cannot be imported.*upgrade or uninstall muxx_testing"):
+            discover()
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"), [({"only": ["settld"]}, "only[0]"), ({"order": ["settld"]}, "order[0]"), ({"settld": {}}, "settld")]
+)
+def test_a_plugin_nobody_installed_is_refused_with_the_nearest_name(settings: dict[str, Any], key: str) -> None:
+    with pytest.raises(StartError, match=rf"plugins\.{re.escape(key)}: .*did you mean 'settled'"):
+        plugin_set(settings, settled=Settled)
+
+
+# ── discovery ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_standard_plugins_are_found_through_the_entry_point_group() -> None:
+    names = {item.name: item.origin for item in discover()}
+    assert set(names) >= STANDARD
+    assert {names[name] for name in STANDARD} == {"muxx"}
+
+
+def test_an_installed_plugin_is_found_with_its_origin_and_version(tmp_path: Path) -> None:
+    with installed({"guest": Settled}, tmp_path):
+        [guest] = [item for item in discover() if item.name == "guest"]
+    assert guest.cls is Settled
+    assert guest.origin.startswith("muxx_testing_plugins")
+    assert guest.version == "0"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, {"guest", "other"}), ("", set()), ("guest", {"guest"}), (" guest , other ", {"guest", "other"}), ("nobody", set())],
+)
+def test_muxx_load_plugins_limits_which_outside_plugins_are_found(
+    value: str | None, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is None:
+        monkeypatch.delenv("MUXX_LOAD_PLUGINS", raising=False)
+    else:
+        monkeypatch.setenv("MUXX_LOAD_PLUGINS", value)
+    with installed({"guest": Settled, "other": Settled}, tmp_path):
+        names = {item.name for item in discover()}
+    assert names >= STANDARD
+    assert names & {"guest", "other"} == expected
+
+
+def test_an_installed_plugin_is_on() -> None:
+    assert [p.name for p in plugin_set(settled=Settled).plugins] == ["settled"]
+
+
+class Marks:
+    """Implements hooks without doing anything."""
+
+    @hookimpl
+    def pre_request(self) -> None: ...
+
+    @hookimpl
+    def on_chunk(self) -> None: ...
+
+
+def test_enabled_false_switches_a_plugin_off() -> None:
+    plugins = plugin_set({"one": {"enabled": False}}, one=Marks, two=Marks)
+    assert [p.name for p in plugins.plugins] == ["two"]
+    assert [f.name for f in plugins.disabled] == ["one"]
+    assert [s.plugin for s in plugins.chain("pre_request")] == ["two"]
+
+
+def test_a_plugin_that_is_off_is_neither_built_nor_checked() -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise AssertionError("built")
+
+        def pre_request(self) -> None: ...
+
+    assert plugin_set({"broken": {"enabled": False}}, broken=Broken).plugins == ()
+
+
+def test_only_leaves_out_all_others() -> None:
+    plugins = plugin_set({"only": ["two"]}, one=Marks, two=Marks, three=Marks)
+    assert [p.name for p in plugins.plugins] == ["two"]
+    assert {f.name for f in plugins.disabled} == {"one", "three"}
+
+
+def test_every_chain_is_a_tuple_and_empty_without_implementations() -> None:
+    plugins = plugin_set()
+    assert {plugins.chain(hook) for hook in REQUEST_HOOKS} == {()}
+
+
+def test_the_default_install_compiles_an_empty_on_chunk_chain() -> None:
+    """DESIGN §2: the default install is on the fast path."""
+    standard = [item for item in discover() if item.origin == "muxx"]
+    plugins = build(standard, load_config(None, config_classes(standard)))
+    assert {p.name for p in plugins.plugins} == STANDARD
+    assert plugins.chain("on_chunk") == ()
+    assert plugins.chain("pre_attempt") == ()
+
+
+def test_two_sets_of_plugins_share_no_instance() -> None:
+    first, second = plugin_set(settled=Settled), plugin_set(settled=Settled)
+    assert first.plugins[0].instance is not second.plugins[0].instance
+
+
+def test_each_plugin_is_described_with_its_hooks_in_the_contracts_order() -> None:
+    rows = describe(plugin_set({"off": {"enabled": False}}, on=Marks, off=Marks))
+    assert [(row.name, row.state, row.hooks) for row in rows] == [("on", "on", ["pre_request", "on_chunk"]), ("off", "off", [])]
+
+
+# ── order ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def placed(place: str | None = None) -> type:
+    """A plugin whose `pre_request` and `post_response` stand first, last, or where its name says."""
+    options = {place: True} if place else {}
+
+    class Placed:
+        @hookimpl(**options)
+        def pre_request(self, exchange: Exchange) -> None: ...
+
+        @hookimpl(**options)
+        async def post_response(self) -> None: ...
+
+    return Placed
+
+
+def order_of(plugins: PluginSet, hook: str = "pre_request") -> list[str]:
+    return [step.plugin for step in plugins.chain(hook)]
+
+
+def test_plugins_run_in_the_order_of_their_names() -> None:
+    assert order_of(plugin_set(c=placed(), a=placed(), b=placed())) == ["a", "b", "c"]
+
+
+def test_tryfirst_goes_before_and_trylast_after_all_others() -> None:
+    plugins = plugin_set(a=placed("trylast"), b=placed(), c=placed(), d=placed("tryfirst"))
+    assert order_of(plugins) == order_of(plugins, "post_response") == ["d", "b", "c", "a"]
+
+
+@pytest.mark.parametrize("place", ["tryfirst", "trylast"])
+def test_among_those_first_and_among_those_last_the_name_decides(place: str) -> None:
+    assert order_of(plugin_set(b=placed(place), c=placed(place), a=placed(place))) == ["a", "b", "c"]
+
+
+def test_the_files_order_goes_before_names_but_not_before_tryfirst_and_trylast() -> None:
+    plugins = plugin_set({"order": ["y", "z", "x"]}, x=placed("tryfirst"), y=placed("trylast"), z=placed(), a=placed())
+    assert order_of(plugins) == ["x", "z", "a", "y"]
+    assert order_of(plugin_set({"order": ["c", "a"]}, a=placed(), b=placed(), c=placed(), d=placed())) == ["c", "a", "b", "d"]
+
+
+@pytest.mark.parametrize("place", ["tryfirst", "trylast"])
+def test_the_files_order_decides_among_those_first_and_among_those_last(place: str) -> None:
+    assert order_of(plugin_set({"order": ["c", "b"]}, a=placed(place), b=placed(place), c=placed(place))) == ["c", "b", "a"]
+
+
+def test_def_and_async_def_keep_one_order() -> None:
+    class Async:
+        @hookimpl
+        async def pre_request(self) -> None: ...
+
+    plugins = plugin_set(a=placed(), b=Async, c=placed(), d=Async)
+    assert [(step.plugin, step.is_async) for step in plugins.chain("pre_request")] == [
+        ("a", False), ("b", True), ("c", False), ("d", True),
+    ]  # fmt: skip
+
+
+def test_plugins_are_shown_in_calling_order() -> None:
+    assert [row.name for row in describe(plugin_set({"order": ["c"]}, a=Marks, b=Marks, c=Marks))] == ["c", "a", "b"]
+
+
+# ── arguments ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+ARGUMENTS = {"gateway": 1, "exchange": 2, "chunk": 3}
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["", "gateway", "exchange", "chunk", "exchange, chunk", "chunk, exchange", "chunk, gateway", "gateway, exchange, chunk"],
+)
+def test_a_hook_gets_the_arguments_it_names_and_no_others(names: str) -> None:
+    space: dict[str, Any] = {}
+    exec(f"def on_chunk(self, {names}):\n    return ({names}{',' if names else ''})", space)  # every subset, in any order
+    [step] = plugin_set(picky=type("Picky", (), {"on_chunk": hookimpl(space["on_chunk"])})).chain("on_chunk")
+    assert step.call(*ARGUMENTS.values()) == tuple(ARGUMENTS[name] for name in re.findall(r"\w+", names))
+
+
+async def test_async_hooks_may_take_a_subset_too() -> None:
+    class Picky:
+        @hookimpl
+        async def on_chunk(self, chunk: Chunk) -> Any:
+            return chunk
+
+    [step] = plugin_set(picky=Picky).chain("on_chunk")
+    assert step.is_async
+    assert await step.call(1, 2, 3) == 3
+
+
+def test_a_hook_that_takes_everything_is_called_without_an_adapter() -> None:
+    class Whole:
+        @hookimpl
+        def on_chunk(self, gateway: Gateway, exchange: Exchange, chunk: Chunk) -> None: ...
+
+    plugins = plugin_set(whole=Whole)
+    [step] = plugins.chain("on_chunk")
+    assert step.call == plugins.plugins[0].instance.on_chunk
+
+
+def test_a_hook_may_have_another_name_where_it_says_which_hook_it_is() -> None:
+    class Named:
+        @hookimpl(specname="authenticate")
+        def by_cookie(self, request: Any) -> Identity:
+            return Identity(request)
+
+    plugins = plugin_set(named=Named)
+    assert plugins.plugins[0].hooks == ("authenticate",)
+    assert plugins.chain("authenticate")[0].call(None, "someone") == Identity("someone")
+
+
+def test_hooks_may_be_inherited() -> None:
+    class Child(Marks):
+        pass
+
+    assert plugin_set(child=Child).plugins[0].hooks == ("pre_request", "on_chunk")
+
+
+# ── start-up hooks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_error_in_lifespan_stops_the_start_and_names_the_plugin() -> None:
+    class Dies:
+        @hookimpl
+        async def lifespan(self) -> AsyncIterator[None]:
+            raise OSError("unreachable")
+            yield
+
+    with pytest.raises(StartError, match=r"plugin 'dies' could not start: OSError.*unreachable"):
+        async with RunningGateway(plugins={"dies": Dies}):
+            pass
+
+
+async def test_lives_end_in_the_reverse_of_their_order_also_when_one_of_them_fails(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    def living(name: str, fails: bool = False) -> type:
+        class Living:
+            @hookimpl
+            async def lifespan(self) -> AsyncIterator[None]:
+                told.append(f"{name} begins")
+                yield
+                told.append(f"{name} ends")
+                if fails:
+                    raise OSError
+
+        return Living
+
+    async with RunningGateway(plugins={"a": living("a"), "b": living("b", fails=True), "c": living("c")}):
+        assert told == ["a begins", "b begins", "c begins"]
+    assert told[3:] == ["c ends", "b ends", "a ends"]
+    assert "plugin b failed while stopping: OSError" in caplog.text
+
+
+async def test_a_second_yield_is_not_run_and_the_plugin_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    class Twice:
+        @hookimpl
+        async def lifespan(self) -> AsyncIterator[None]:
+            yield
+            yield
+            told.append("the rest")
+
+    async with RunningGateway(plugins={"twice": Twice}):
+        pass
+    assert "plugin twice: its lifespan has more than one yield" in caplog.text
+    assert told == []

@@ -7,12 +7,12 @@ text was delivered; nothing that was not sent upstream costs anything; an unknow
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from .errors import ClientGone, MuxxError, UpstreamError
-from .exchange import Cost, Exchange, Record, Usage
+from .exchange import Cost, Exchange, Identity, Record, Usage
 from .wire.openai import ChatFacts, estimate_tokens, input_bytes
 
 if TYPE_CHECKING:
@@ -27,19 +27,22 @@ def estimated_input(exchange: Exchange) -> Usage:
 def usage_of(exchange: Exchange, facts: ChatFacts | None, complete: bool) -> Usage:
     """The usage to book, by how it is known.
 
-    Reported by the provider: as reported (`partial` when the answer broke afterwards). Not reported: estimated from what was sent
-    and received, unless the provider failed before the first byte of a stream or anywhere in a plain answer, which bills nothing.
+    Reported by the provider: as reported; `partial` when the answer broke, and then at least what the text is estimated at, where
+    some came later. Not reported: estimated from what was sent and received, unless the provider failed before the first byte of
+    a stream or anywhere in a plain answer, which bills nothing.
     """
     if not any(attempt.sent for attempt in exchange.attempts):
         return Usage(source="none")
     if facts is not None and facts.usage is not None:
-        facts.usage.source = "provider" if complete else "partial"
-        return facts.usage
-    received = facts.output_bytes if facts is not None else 0
+        usage = facts.usage
+        usage.source = "provider" if complete else "partial"
+        if not complete and facts.text_since_usage:
+            usage.output_tokens = max(usage.output_tokens, estimate_tokens(facts.output_bytes))
+        return usage
     if not complete and exchange.timing.first_token is None and isinstance(exchange.error, UpstreamError):
         return Usage(source="none")
     usage = estimated_input(exchange)
-    usage.output_tokens = estimate_tokens(received)
+    usage.output_tokens = estimate_tokens(facts.output_bytes if facts is not None else 0)
     return usage
 
 
@@ -55,49 +58,65 @@ def final_status(exchange: Exchange, error: MuxxError | None) -> int:
 
 def record_of(exchange: Exchange, status: int, sent: Any, delivered: Any) -> Record:
     """The exchange as a row. `sent` and `delivered` are JSON values or fragments, already None where content is not stored."""
-    timing, usage, cost, identity = exchange.timing, exchange.usage, exchange.cost, exchange.identity
-    target = exchange.attempts[-1].target if exchange.attempts else None
+    timing, usage, response = exchange.timing, exchange.usage, exchange.response
     first = timing.first_token
     ended = timing.ended or time.monotonic()
-    return {
-        "request_id": exchange.id,
-        "started_at": timing.started_at,
+    row = {
+        **trace_of(exchange),
         "first_token_ms": None if first is None else round((first - timing.started) * 1e3, 3),
         "duration_ms": round((ended - timing.started) * 1e3, 3),
-        "project": identity.project if identity else None,
-        "key_id": identity.key_id if identity else None,
-        "key_prefix": identity.key_prefix if identity else None,
-        "key_last4": identity.key_last4 if identity else None,
-        "environment": identity.environment if identity else None,
-        "user_id": exchange.request.user_id,
-        "metadata": exchange.request.metadata,
-        "client_ip": exchange.request.client_ip,
-        "endpoint": exchange.operation,
-        "provider": target.provider.name if target else None,
-        "model_requested": exchange.request.model or None,
-        "model": exchange.response.model or (target.model if target else None),
-        "stream": exchange.request.stream,
         "status": status,
         "ended_by": exchange.ended_by,
         "phase": exchange.phase,
-        "attempts": len(exchange.attempts),
-        "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cache_read_tokens": usage.cache_read_tokens,
         "cache_write_tokens": usage.cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
-        "usage_source": usage.source,
-        "input_cost_pico": cost.input_pico if cost else None,
-        "output_cost_pico": cost.output_pico if cost else None,
-        "cost_pico": cost.total_pico if cost else None,
         "saved_pico": exchange.saved_pico,
-        "price_version": cost.price_version if cost else None,
         "cache": exchange.cache,
-        "finish_reasons": exchange.response.finish_reasons,
+        "finish_reasons": response.finish_reasons,
         "error_code": exchange.error.code if exchange.error else None,
         "attributes": exchange.attributes,
         "input": sent,
         "output": delivered,
+    }
+    if response.model:
+        row["model"] = response.model
+    return cast(Record, row)
+
+
+NOBODY = Identity(project="")
+"""Stands in for the caller of a request without a valid key; all of it is null in the row."""
+
+
+def trace_of(exchange: Exchange) -> dict[str, Any]:
+    """The fields of a row that are known before the provider is called: what is left of a request whose process dies."""
+    identity, request, usage, cost = exchange.identity or NOBODY, exchange.request, exchange.usage, exchange.cost
+    target = exchange.attempts[-1].target if exchange.attempts else None
+    return {
+        "request_id": exchange.id,
+        "started_at": exchange.timing.started_at,
+        "project": identity.project or None,
+        "key_id": identity.key_id,
+        "key_prefix": identity.key_prefix,
+        "key_last4": identity.key_last4,
+        "environment": None if identity is NOBODY else identity.environment,
+        "user_id": request.user_id,
+        "metadata": request.metadata,
+        "client_ip": request.client_ip,
+        "endpoint": exchange.operation,
+        "provider": target.provider.name if target else None,
+        "model_requested": request.model or None,
+        "model": target.model if target else None,
+        "stream": request.stream,
+        "phase": exchange.phase,
+        "attempts": len(exchange.attempts),
+        "input_tokens": usage.input_tokens,
+        "usage_source": usage.source,
+        "input_cost_pico": cost.input_pico if cost else None,
+        "output_cost_pico": cost.output_pico if cost else None,
+        "cost_pico": cost.total_pico if cost else None,
+        "price_version": cost.price_version if cost else None,
     }
 
 

@@ -101,8 +101,10 @@ class Answer:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data
 
     def _head_bytes(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
-        lines = [_first_lines(status, int(time.time())), framing]
-        lines += [f"{name}: {value if value.isprintable() else _safe(value)}\r\n" for name, value in headers.items()]
+        named = "".join(map("%s: %s\r\n".__mod__, headers.items()))
+        if named.count("\n") != len(headers) or not named.replace("\r\n", "").isprintable():
+            named = "".join([f"{_safe(name)}: {_safe(value)}\r\n" for name, value in headers.items()])
+        lines = [_first_lines(status, int(time.time())), framing, named]
         if self._connection.draining():
             self.keep_alive = False
         if not self.keep_alive:
@@ -145,4 +147,4 @@ class Answer:
 
 def _safe(value: str) -> str:
     """A header value aiohttp's writer, and every client's parser, will accept."""
-    return "".join(c if c.isprintable() else " " for c in value)
+    return "".join([c if c.isprintable() else " " for c in value])

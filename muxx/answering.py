@@ -104,6 +104,7 @@ def _relay(
         between_events=attempt.target.timeouts.between_events,
         finish_grace=server.finish_grace_s,
         max_event_bytes=server.max_event_bytes,
+        masked=partial(_masked, call, attempt),
         taps=taps,
     )
     return relay, delivered

@@ -39,7 +39,7 @@ Refuse = Callable[[Answer, MuxxError], None]
 class Connection(RequestHandler):
     """One client connection. `draining()` says whether the service wants connections to end."""
 
-    __slots__ = ("_head_seconds", "_head_timer", "_refuse", "_serve", "answer", "draining", "remote")
+    __slots__ = ("_body", "_head_seconds", "_head_timer", "_refuse", "_serve", "answer", "draining", "remote")
 
     def __init__(self, manager: ConnectionServer, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -48,6 +48,7 @@ class Connection(RequestHandler):
         self._head_seconds = manager.head_seconds
         self.draining = manager.draining
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
         self.answer: Answer | None = None
         self.remote: str | None = None
 
@@ -80,7 +81,10 @@ class Connection(RequestHandler):
             self._refuse(Answer(self, None), _parser_error(message.exc))
             return False
         self._request_in_progress = True
+        self._body = payload
         answer = Answer(self, message)
+        if message.chunked:
+            answer.close_after()  # aiohttp's parser counts the last field of a trailer among the next request's headers
         try:
             await self._serve(self, message, payload, answer)
         finally:
@@ -130,10 +134,21 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._messages:
+            self._break_body()
         if self._messages or self._request_in_progress:
             self._stop_waiting()
         elif self._head_timer is None and data:
             self._await_head()
+
+    def _break_body(self) -> None:
+        """What cannot be parsed ends the body before it: no more of that will come, and the parser does not tell its reader."""
+        newest, _ = self._messages[-1]
+        if isinstance(newest, RawRequestMessage):
+            return
+        body = self._messages[-2][1] if len(self._messages) > 1 else self._body
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(newest.exc)
 
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_seconds, self._head_late)
@@ -161,7 +176,7 @@ class Connection(RequestHandler):
 
 
 def _parser_error(exc: BaseException) -> MuxxError:
-    """The parser's refusal in our words. It tells a long target from a long header, and many headers from bad ones, only by its text."""
+    """The parser's refusal in our words. Only its text tells a long target from a long header, and many from a bad one."""
     if isinstance(exc, LineTooLong):
         if _TARGET.match(bytes(exc.args[0])):
             return InvalidRequest("The request target is too long.", status=414, code="uri_too_long")

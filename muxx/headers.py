@@ -58,9 +58,8 @@ def upstream_headers(provider: Provider, client: CIMultiDictProxy[str], credenti
     """The request headers a provider sees: an allow-list, muxx's own key, nothing of the client's credentials."""
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
     for name in SENT_UP:
-        value = client.get(name)
-        if value is not None:
-            headers[name] = value
+        if name in client:
+            headers[name] = client[name]
     for name in provider.request_headers:
         value = client.get(name)
         if value is not None and not _is_ours(name):
@@ -115,13 +114,15 @@ def retry_after(upstream: Mapping[str, str]) -> float | None:
 def answer_headers(exchange: Exchange) -> dict[str, str]:
     """What muxx says of itself on every answer of an LLM endpoint, and what plugins added."""
     now = time.monotonic()
-    whole = (now - exchange.timing.started) * 1e3
-    upstream = sum((attempt.ended or now) - attempt.started for attempt in exchange.attempts) * 1e3
+    upstream = 0.0
+    for attempt in exchange.attempts:
+        upstream += ((attempt.ended or now) - attempt.started) * 1e3
+    own = max(0.0, (now - exchange.timing.started) * 1e3 - upstream)
     return {
         "X-Muxx-Request-Id": exchange.id,
         "x-request-id": exchange.id,
         "X-Muxx-Cache": "HIT" if exchange.cache in ("hit", "joined") else "MISS",
-        "Server-Timing": f"upstream;dur={upstream:.2f}, muxx;dur={max(0.0, whole - upstream):.2f}",
+        "Server-Timing": f"upstream;dur={upstream:.2f}, muxx;dur={own:.2f}",
         **exchange.reply_headers,
     }
 

@@ -1,12 +1,9 @@
-"""Request ids: `req_` and 26 characters that sort by time (Crockford base32 of 48 bits of milliseconds and 80 random bits)."""
+"""Request ids: `req_` and 32 hex digits that sort by time: 48 bits of Unix milliseconds, then 80 random bits."""
 
 from __future__ import annotations
 
-import os
+import random
 import time
-
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 
 class RequestIds:
@@ -14,16 +11,14 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._last_ms = 0
-        self._prefix = ""
         self._random = 0
+        self._source = random.Random()  # noqa: S311  (seeded by the system for each process; an id is unique, not secret)
 
     def next(self) -> str:
         ms = time.time_ns() // 1_000_000
         if ms > self._last_ms:
             self._last_ms = ms
-            self._prefix = "req_" + "".join([_PAIRS[ms >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
-            self._random = int.from_bytes(os.urandom(10)) >> 1  # the free top bit leaves room to count up
+            self._random = self._source.getrandbits(79)  # the free 80th bit leaves room to count up
         else:
             self._random += 1
-        value, pairs = self._random, _PAIRS
-        return self._prefix + "".join([pairs[value >> shift & 1023] for shift in (70, 60, 50, 40, 30, 20, 10, 0)])
+        return f"req_{self._last_ms:012x}{self._random:020x}"

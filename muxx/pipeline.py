@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from . import routing
-from .accounting import estimated_input, final_status, record, record_of, settle
+from .accounting import final_status, record, settle, trace_of
 from .answering import answer_from_plugin, answer_plain, answer_stream
 from .call import Call
 from .chains import describe_crash, first_result, run_all
@@ -36,7 +36,7 @@ from .errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from .exchange import Attempt, EndedBy, Exchange, HttpRequest, Identity, Reply, Target
+from .exchange import Attempt, EndedBy, Exchange, HttpRequest, Identity, Reply, Target, Usage
 from .headers import answer_headers, client_credential, error_headers, read_muxx_headers, upstream_headers
 from .wire import openai
 from .wire.body import parse_json_object
@@ -228,12 +228,15 @@ def _is_event_stream(response: UpstreamResponse) -> bool:
 
 
 def _trace(call: Call) -> None:
-    """Leave a trace of the open request where `kill -9` cannot lose it; a replay or second attempt renews it."""
+    """Leave a trace of the open request where `kill -9` cannot lose it; a replay or second attempt renews it.
+
+    Usage is an estimate by the size of the whole body, which is never less than what the model reads of it.
+    """
     exchange, gateway = call.exchange, call.gateway
-    usage = estimated_input(exchange)
-    cost = gateway.price(exchange.attempts[-1].target, usage)
-    exchange.usage, exchange.cost = usage, cost
-    gateway.journal.trace(record_of(exchange, 0, None, None))
+    exchange.usage = Usage(input_tokens=openai.estimate_tokens(exchange.request.size), source="estimated")
+    exchange.cost = gateway.price(exchange.attempts[-1].target, exchange.usage)
+    exchange.phase = "head"
+    gateway.journal.trace(trace_of(exchange))
 
 
 async def _send(call: Call, attempt: Attempt) -> UpstreamResponse:

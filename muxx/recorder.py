@@ -28,7 +28,7 @@ from typing import Any
 
 import orjson
 
-from .db import Connection, Readers, Row, Writer, connect, is_database_fault, migrate
+from .db import Connection, Migration, Readers, Row, Writer, connect, is_database_fault, migrate
 from .exchange import Record
 from .host import Host
 from .journal import keep_ballast
@@ -49,19 +49,32 @@ WAL_LIMIT = 256 * 1024 * 1024
 UNNAMED_S = 60.0
 """Age at which a segment that never got its name is a dead writer's."""
 
-_SCHEMA = (
-    """
-    CREATE TABLE journal_positions (
-        segment TEXT PRIMARY KEY, offset INTEGER NOT NULL, stored INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE open_requests (request_id TEXT PRIMARY KEY, writer TEXT NOT NULL, record BLOB NOT NULL) STRICT;
-    CREATE INDEX open_requests_by_writer ON open_requests (writer);
-    CREATE TABLE rejected_records (
-        request_id TEXT NOT NULL, record BLOB NOT NULL, error TEXT NOT NULL, rejected_at REAL NOT NULL,
-        UNIQUE (request_id, record)
-    ) STRICT;
-    """,
+MIGRATIONS = (
+    Migration(
+        "logs",
+        """
+        CREATE TABLE journal_positions (
+            segment TEXT PRIMARY KEY, offset INTEGER NOT NULL, stored INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE open_requests (request_id TEXT PRIMARY KEY, writer TEXT NOT NULL, record BLOB NOT NULL) STRICT;
+        CREATE INDEX open_requests_by_writer ON open_requests (writer);
+        CREATE TABLE rejected_records (
+            request_id TEXT NOT NULL, record BLOB NOT NULL, error TEXT NOT NULL, rejected_at REAL NOT NULL,
+            UNIQUE (request_id, record)
+        ) STRICT;
+        """,
+    ),
 )
+"""The recorder's own tables in the log database."""
+NAME = "recorder"
+
+_ABSENT: dict[str, Any] = {
+    **dict.fromkeys(Record.__annotations__),
+    **dict.fromkeys(("duration_ms", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"), 0),
+    "finish_reasons": [],
+    "attributes": {},
+}
+"""What a trace does not hold of a row."""
 _DIED = {"status": 500, "ended_by": "muxx", "error_code": "process_died"}
 
 
@@ -202,7 +215,8 @@ class Recorder:
         self._writer = Writer(self._paths.logs, durability=self._durability, busy_ms=BUSY_MS)
         readers = Readers(self._paths.logs, 1)
         try:
-            await migrate(self._writer, readers, self._paths.logs, "recorder", tuple(enumerate(_SCHEMA)))
+            numbered = [(number, migration.sql) for number, migration in enumerate(MIGRATIONS)]
+            await migrate(self._writer, readers, self._paths.logs, NAME, numbered)
             rows = await readers.rows("SELECT segment, offset, stored FROM journal_positions")
             moved = await readers.rows("SELECT request_id, writer FROM open_requests")
         finally:
@@ -355,7 +369,7 @@ def _parsed(batch: Batch) -> list[Record]:
 def _died(raw: bytes) -> bytes:
     """The row of a request whose process died, from its trace: usage and cost are as estimated before it was sent."""
     try:
-        return orjson.dumps({**orjson.loads(raw), **_DIED})
+        return orjson.dumps({**_ABSENT, **orjson.loads(raw), **_DIED})
     except orjson.JSONDecodeError:
         return raw
 

@@ -18,7 +18,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .chains import describe_crash
-from .errors import MuxxError, PluginError, UpstreamDisconnected, UpstreamError, UpstreamTimeout, UpstreamTruncated
+from .errors import (
+    MuxxError,
+    PluginError,
+    UpstreamDisconnected,
+    UpstreamError,
+    UpstreamEventTooLarge,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
 from .exchange import Chunk
 from .wire.openai import DONE_EVENT, ChatStream, ChunkEncoder, Verdict, decode_event, end_chunk
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
@@ -53,6 +61,7 @@ class Relay:
         between_events: float,
         finish_grace: float,
         max_event_bytes: int,
+        masked: Callable[[bytes], bytes] = bytes,
         taps: Iterable[Callable[[bytes], None]] = (),
     ) -> None:
         self.stream = stream
@@ -70,6 +79,8 @@ class Relay:
         self._limits = limits
         self._between = between_events
         self._grace = finish_grace
+        self._masked = masked
+        """Takes known secrets out of an error event, which some providers quote."""
         self._taps = tuple(taps)
         self._pausing = False
         down.on_resume = self._resume
@@ -116,7 +127,7 @@ class Relay:
                 self.last = event[0]
                 break
             elif verdict is ERROR_EVENT:
-                out.append(event[0])
+                out.append(self._masked(event[0]))
                 self.relayed_error = True
                 break
         self._send(out)
@@ -165,6 +176,9 @@ class Relay:
         try:
             tail = self._splitter.finish()
             verdict = self.stream.observe(tail) if tail is not None else None
+        except UpstreamEventTooLarge as error:
+            self.finish(None if self.stream.finished else error)
+            return
         except UpstreamError:
             return
         if tail is not None and verdict is not None:
@@ -291,7 +305,7 @@ class HookedRelay(Relay):
     async def _through(self, event: Event, verdict: Verdict) -> bool:
         """One event through the hooks; True when a plugin ended the answer."""
         if verdict is ERROR_EVENT:
-            self._send([event[0]])
+            self._send([self._masked(event[0])])
         elif verdict is FORWARD:
             chunks = decode_event(event)
             if chunks:

@@ -94,10 +94,11 @@ def _destination(url: str) -> tuple[Origin, str]:
 
 
 def _request_head(first_lines: str, attempt: Attempt) -> bytes:
-    lines = [f"{name}: {value}\r\n" for name, value in attempt.headers.items()]
-    head = f"{first_lines}{''.join(lines)}Content-Length: {len(attempt.payload)}\r\n\r\n"
+    lines = "".join(map("%s: %s\r\n".__mod__, attempt.headers.items()))
+    head = f"{first_lines}{lines}Content-Length: {len(attempt.payload)}\r\n\r\n"
     # One count finds a line break smuggled in by any header value, whichever plugin wrote it.
-    if head.count("\n") != len(lines) + 4 or head.count("\r") != len(lines) + 4 or "\0" in head:
+    breaks = len(attempt.headers) + 4
+    if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head:
         raise UpstreamError("A header for the provider holds a control character. Mend the plugin or row that sets it.")
     return head.encode("utf-8", "surrogateescape")
 
@@ -400,6 +401,14 @@ class _Connector(aiohttp.TCPConnector):
         return None
 
 
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """aiohttp reads ahead of a paused body by what the kernel holds, too."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return made
+
+
 async def _note_connect(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.reused = False
 
@@ -425,7 +434,7 @@ def client_session(ca_file: str | None = None, *traces: aiohttp.TraceConfig) -> 
     """A session without aiohttp's defaults that do not suit a gateway: total time limit, cookies, 100 connections."""
     tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
     return aiohttp.ClientSession(
-        connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls),
+        connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls, socket_factory=_socket),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
+from . import recorder
 from .config import Config, load_config
 from .errors import ShuttingDown, StartError
 from .gateway import Gateway
@@ -41,6 +42,7 @@ def plugin_set(config: Config) -> PluginSet:
 async def prepare(host: Host, plugins: PluginSet) -> str | None:
     """Bring the database up to date and make sure there is a key. The first key's text, when this call made it; it is shown
     once."""
+    await host.db.migrate(recorder.NAME, recorder.MIGRATIONS)
     for plugin in reversed(plugins.plugins):
         await host.db.migrate(plugin.name, getattr(plugin.instance, "migrations", ()))
     key: str | None = None

@@ -66,7 +66,9 @@ def hang() -> Step:
 
 
 @asynccontextmanager
-async def serving(transport: str = "lean", config: Mapping[str, Any] | None = None, **options: Any) -> AsyncIterator[RunningGateway]:
+async def serving(
+    transport: str = "lean", config: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncIterator[RunningGateway]:
     """A running gateway on one transport, deaf to this machine's environment; whatever the event loop complains of fails the
     test."""
     complaints: list[dict[str, Any]] = []

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
-
+import pytest
 from carrying_kit import error_code
+
+from muxx import Environment
 from muxx.testing import RawClient, RawResponse, RunningGateway, chat_body
+from muxx_std.keys import format
+from muxx_std.keys.store import KeyStore, digest, new_row
 
 PATH = "/v1/chat/completions"
 LINE = f"POST {PATH} HTTP/1.1"
@@ -17,7 +23,10 @@ CANARY = "canary-93ac"
 """In the second request of a connection that must never get to it, and in input that must never be repeated."""
 
 SHORT_LIMITS = {"server": {"head_timeout_s": 0.4, "body_idle_timeout_s": 0.4, "body_timeout_s": 0.8}}
-REQUEST_ID = re.compile(r"req_[0-9A-HJKMNP-TV-Z]{26}")
+one_loop = pytest.mark.asyncio(loop_scope="module")
+"""For tests of the `gateway` a whole module shares."""
+
+REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{20,40}")
 
 
 def chat_bytes(content: str = "Hello", **members: object) -> bytes:
@@ -32,8 +41,8 @@ IN_CHUNKS = SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"
 
 
 def request(*headers: str, line: str = LINE, body: bytes = BODY, host: str | None = "x", newline: str = "\r\n") -> bytes:
-    """A request of exactly these lines; `KEY` in them is replaced by the gateway's key. Nothing is added but Host and the key."""
-    lines = [line, *([f"Host: {host}"] if host is not None else []), "X-Muxx-Api-Key: KEY", *headers, "", ""]
+    """A request of exactly these lines, Host and the key's header; `say` puts the gateway's key in the place of `<KEY>`."""
+    lines = [line, *([f"Host: {host}"] if host is not None else []), "X-Muxx-Api-Key: <KEY>", *headers, "", ""]
     return newline.join(lines).encode("latin-1") + body
 
 
@@ -47,10 +56,9 @@ HIDDEN = plain(f"X-Note: {CANARY}", line=f"POST {PATH}?{CANARY} HTTP/1.1")
 
 @dataclass
 class Conversation:
-    """Everything a gateway said on one connection, until it closed it or fell silent."""
+    """What a gateway answered on one connection, and whether it closed it then."""
 
     responses: list[RawResponse] = field(default_factory=list)
-    raw: bytes = b""
     closed: bool = False
 
 
@@ -61,28 +69,31 @@ async def say(gateway: RunningGateway, *pieces: bytes, within: float = 5.0, most
         client.within = within
         with suppress(ConnectionError):  # closed before everything was sent
             for piece in pieces:
-                await client.send(piece.replace(b"KEY", gateway.key.encode()))
+                await client.send(piece.replace(b"<KEY>", gateway.key.encode()))
         while len(told.responses) < most:
-            if not await _read_one(client, told):
+            response = await next_response(client)
+            if response is None:
                 told.closed = True
                 break
+            told.responses.append(response)
     return told
 
 
-async def _read_one(client: RawClient, told: Conversation) -> bool:
-    """One response into `told`; False at the end of the connection."""
+async def refused(gateway: RunningGateway, *pieces: bytes) -> RawResponse:
+    """The one response to bytes after which the connection is closed, and which reached no upstream."""
+    told = await say(gateway, *pieces)
+    assert len(told.responses) == 1
+    assert told.closed
+    assert gateway.upstream.requests == []
+    return told.responses[0]
+
+
+async def next_response(client: RawClient) -> RawResponse | None:
+    """The next whole response; None at the end of the connection."""
     try:
-        head = await client.readuntil(b"\r\n\r\n")
-    except EOFError as error:
-        assert not getattr(error, "partial", b""), "half a response"
-        return False
-    except ConnectionError:
-        return False
-    client.put_back(head)
-    response = await client.read_response()
-    told.raw += head + response.body
-    told.responses.append(response)
-    return True
+        return await client.read_response()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
 
 
 def check_head(response: RawResponse) -> None:
@@ -97,5 +108,24 @@ def check_refusal(response: RawResponse, status: int, code: str) -> None:
     """The envelope with this code, which repeats nothing of the input."""
     check_head(response)
     assert (response.status, error_code(response)) == (status, code)
-    assert response.error["type"] in ("invalid_request_error", "api_error", "authentication_error")
+    assert response.error["type"] in ("invalid_request_error", "api_error", "authentication_error", "permission_error")
     assert CANARY not in response.text
+
+
+async def add_key(
+    gateway: RunningGateway, environment: Environment = "live", project: str | None = "default", **more: Any
+) -> str:
+    """A key made as a command beside the running gateway makes one."""
+    text = format.generate(environment)
+    host = gateway.gateway.host
+    await KeyStore(host.db).add(new_row(text, host.derive("keys"), project=project, **more))
+    host.shared.bump("keys")
+    return text
+
+
+async def revoke(gateway: RunningGateway, key: str) -> None:
+    host = gateway.gateway.host
+    wanted = digest(host.derive("keys"), key)
+    [row] = [row for row in await KeyStore(host.db).rows() if row.hmac == wanted]
+    assert await KeyStore(host.db).revoke(row.id)
+    host.shared.bump("keys")

@@ -325,7 +325,9 @@ async def test_S10_a_client_that_reads_nothing_for_too_long_is_let_go(transport:
 BIG = {"choices": [{"index": 0, "message": {"content": "x" * 8 * KIB * KIB}, "finish_reason": "stop"}]}
 
 
-@pytest.mark.parametrize(("way", "code"), [("stays", "client_stalled"), ("FIN", "client_disconnected"), ("RST", "client_disconnected")])
+@pytest.mark.parametrize(
+    ("way", "code"), [("stays", "client_stalled"), ("FIN", "client_disconnected"), ("RST", "client_disconnected")]
+)
 async def test_S10_a_plain_answer_nobody_reads_is_amended_in_the_log(way: str, code: str) -> None:
     async with serving(config={"server": {"write_stall_timeout_s": 1.0}}) as gateway:
         gateway.upstream.script(json(BIG))

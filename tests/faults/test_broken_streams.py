@@ -118,7 +118,9 @@ async def test_S05_an_unfinished_event_is_dropped_before_the_error(transport: st
             gateway.upstream.script(chunked(delta("kept") + rest, LAST_CHUNK))
             response = await gateway.chat(**ASKED)
             assert broken_with(response.body, "upstream_truncated") == delta("kept")
-            row = await in_the_log(gateway, response, status=200, error_code="upstream_truncated", ended_by="upstream", phase="stream")
+            row = await in_the_log(
+                gateway, response, status=200, error_code="upstream_truncated", ended_by="upstream", phase="stream"
+            )
             assert tokens("kept") <= row["output_tokens"] <= tokens("keptlost")
 
 
@@ -210,16 +212,31 @@ async def test_S07_an_error_event_is_relayed_once_unchanged_and_ends_the_stream(
 async def test_S07_usage_reported_before_an_error_is_kept() -> None:
     used = event({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 50}})
     async with serving() as gateway:
-        gateway.upstream.script(sse(delta("a") + used + event({"error": {"message": "no", "type": "server_error", "code": None}})))
+        gateway.upstream.script(
+            sse(delta("a") + used + event({"error": {"message": "no", "type": "server_error", "code": None}}))
+        )
         response = await gateway.chat(stream=True)
         await in_the_log(
-            gateway, response, usage_source="partial", input_tokens=100, output_tokens=50, error_code="server_error", cost_usd="0.00075"
+            gateway,
+            response,
+            usage_source="partial",
+            input_tokens=100,
+            output_tokens=50,
+            error_code="server_error",
+            cost_usd="0.00075",
         )
 
 
 async def test_S07_data_that_is_no_json_is_a_protocol_error() -> None:
     async with serving() as gateway:
-        for garbage in (b"data: <html>\n\n", b"data: [1]\n\n", b"data: {\n\n", b'data: "x"\n\n', b"data: NaN\n\n", b"data: \xff\n\n"):
+        for garbage in (
+            b"data: <html>\n\n",
+            b"data: [1]\n\n",
+            b"data: {\n\n",
+            b'data: "x"\n\n',
+            b"data: NaN\n\n",
+            b"data: \xff\n\n",
+        ):
             gateway.upstream.script(sse(delta("a") + garbage + delta("b") + DONE))
             await assert_broken(gateway, await gateway.chat(**ASKED), delta("a"), "upstream_protocol_error")
 
@@ -289,7 +306,9 @@ async def test_S11_silence_before_the_head_is_a_504(transport: str, stream: bool
         response = await gateway.chat(stream=stream)
         assert (response.status, error_code(response)) == (504, "upstream_timeout")
         assert response.header("x-should-retry") == "true"
-        await in_the_log(gateway, response, status=504, ended_by="upstream", phase="head", error_code="upstream_timeout", attempts=1)
+        await in_the_log(
+            gateway, response, status=504, ended_by="upstream", phase="head", error_code="upstream_timeout", attempts=1
+        )
         await gateway.upstream.last.peer_left()
 
 

@@ -58,7 +58,6 @@ MALFORMED = {
     "letters for a status": status_line(b"HTTP/1.1 abc OK"),
     "a status of four digits": status_line(b"HTTP/1.1 2000 OK"),
     "a status of two digits": status_line(b"HTTP/1.1 99 OK"),
-    "a status below 100": status_line(b"HTTP/1.1 099 OK"),
     "an endless status line": status_line(b"HTTP/1.1 200 " + b"a" * 20000),
     "an endless header": fields(b"X: " + b"a" * 20000, LENGTH.strip()),
     "very many headers": fields(*(b"X-%d: a" % number for number in range(200)), LENGTH.strip()),
@@ -139,8 +138,8 @@ async def test_U07_a_connection_that_ends_in_the_head_is_disconnected(transport:
 @both_transports
 async def test_U07_a_status_nobody_knows_is_no_answer(transport: str) -> None:
     async with serving(transport) as gateway:
-        for status in (300, 304, 600, 999):
-            gateway.upstream.script([head(status, {"Content-Length": "0"})])
+        for status in (b"000", b"099", b"300", b"304", b"600", b"999"):
+            gateway.upstream.script([b"HTTP/1.1 %b Odd\r\nContent-Length: 0\r\n\r\n" % status])
             assert (await gateway.chat()).status == 502
 
 
@@ -206,7 +205,7 @@ HOSTILE = [
     ("OpenAI-Processing-Ms", "12\x80\xff"),
     ("Server", "evil/1.0"),
 ]
-OURS = {"date", "content-type", "x-muxx-request-id", "x-request-id", "x-muxx-cache", "server-timing", "openai-processing-ms"}
+OURS = {"date", "content-type", "x-muxx-request-id", "x-request-id", "x-muxx-cache", "server-timing"}
 
 
 @both_transports
@@ -219,7 +218,7 @@ async def test_U10_of_the_providers_headers_only_the_listed_reach_the_client(tra
         ):
             gateway.upstream.script(script)
             response = await gateway.chat(**options)
-            assert {name.lower() for name, _ in response.headers} - {"openai-processing-ms"} == OURS - {"openai-processing-ms"} | more
+            assert {name.lower() for name, _ in response.headers} - {"openai-processing-ms"} == OURS | more
             assert response.request_id is not None
             assert response.request_id != "req_theirs"
             assert all(value.isprintable() for _, value in response.headers)
@@ -310,4 +309,3 @@ async def test_U11_bytes_nobody_asked_for_are_no_answer(transport: str) -> None:
                 gateway.upstream.script(json(ANSWER | {"id": "mine"}))
                 response = await gateway.chat()
                 assert response.status != 200 or response.json()["id"] == "mine"
-

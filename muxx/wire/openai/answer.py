@@ -127,6 +127,12 @@ class Choice:
         arguments = [piece for call in calls for piece in call.arguments]
         return [*self.text, *self.reasoning, *self.refusal, *self.transcript, *names, *arguments]
 
+    def fragments(self) -> int:
+        """How many pieces of text have come."""
+        calls = [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
+        tools = sum(1 + len(call.arguments) for call in calls)
+        return len(self.text) + len(self.reasoning) + len(self.refusal) + len(self.transcript) + tools
+
     def as_choice(self) -> dict[str, Any]:
         """The choice as a plain answer would have it."""
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) if self.text else None}
@@ -149,7 +155,7 @@ class ChatFacts:
     once it reported counts that cannot be true; those are not in `usage`.
     """
 
-    __slots__ = ("_expected", "choices", "created", "id", "model", "service_tier", "usage", "usage_invalid")
+    __slots__ = ("_choices", "_expected", "created", "id", "model", "service_tier", "usage", "usage_invalid")
 
     def __init__(self, choices: int = 1) -> None:
         self._expected = choices
@@ -159,7 +165,12 @@ class ChatFacts:
         self.service_tier: str | None = None
         self.usage: Usage | None = None
         self.usage_invalid = False
-        self.choices: dict[int, Choice] = {}
+        self._choices: dict[int, Choice] = {}
+
+    @property
+    def choices(self) -> dict[int, Choice]:
+        """The choices of the answer by their index."""
+        return self._choices
 
     @property
     def finish_reasons(self) -> dict[int, str]:
@@ -182,10 +193,15 @@ class ChatFacts:
         """UTF-8 bytes of all the model wrote: content, reasoning, refusals, tool calls. Never 0 when text was delivered."""
         return sum(len(text.encode()) for choice in self.choices.values() for text in choice.texts())
 
+    @property
+    def text_since_usage(self) -> bool:
+        """Text has come that the reported usage does not count yet. A plain answer's usage counts all of it."""
+        return False
+
     def choice(self, index: Any) -> Choice:
         """The choice at an index, made at its first mention; what names no index belongs to the first."""
         index = index if type(index) is int else 0
-        return self.choices.get(index) or self.choices.setdefault(index, Choice(index))
+        return self._choices.get(index) or self._choices.setdefault(index, Choice(index))
 
     def learn(self, answer: dict[str, Any], field: str) -> None:
         """Take a whole answer, whose texts are in `message`, or one event of a stream, whose texts are in `delta`."""
@@ -234,13 +250,25 @@ class ChatStream(ChatFacts):
     True once `[DONE]` has come. `error` is what the provider's own error event held.
     """
 
-    __slots__ = ("_client_asked_usage", "done", "error")
+    __slots__ = ("_client_asked_usage", "_counted", "done", "error")
 
     def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
         super().__init__(choices)
         self._client_asked_usage = client_asked_usage
+        self._counted = 0
         self.done = False
         self.error: Any = None
+
+    @property
+    def text_since_usage(self) -> bool:
+        return self._fragments() > self._counted
+
+    def _fragments(self) -> int:
+        return sum(choice.fragments() for choice in self.choices.values())
+
+    def _take_usage(self, chunk: dict[str, Any], value: Any) -> None:
+        super()._take_usage(chunk, value)
+        self._counted = self._fragments()
 
     def observe(self, event: Event) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
@@ -264,7 +292,7 @@ class ChatStream(ChatFacts):
                 and "error" not in chunk
                 and chunk.get("usage") is None
             ):
-                self.choices[choice["index"]].text.append(content)
+                self._choices[choice["index"]].text.append(content)
                 return FORWARD
         except (AttributeError, KeyError, TypeError, ValueError):
             pass  # another shape, or a choice's first event
@@ -310,9 +338,36 @@ def read_completion(body: bytes) -> ChatFacts:
         raise UpstreamProtocolError
     if answer.get("error"):
         raise UpstreamError
-    facts = ChatFacts()
-    facts.learn(answer, "message")
-    return facts
+    return PlainFacts(answer)
+
+
+class PlainFacts(ChatFacts):
+    """The facts of a plain answer. What it says is taken apart only when somebody asks: mostly, nobody does."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__()
+        self._answer: dict[str, Any] | None = answer
+        self._identify(answer)
+        if (usage := answer.get("usage")) is not None:
+            self._take_usage(answer, usage)
+
+    @property
+    def choices(self) -> dict[int, Choice]:
+        if self._answer is not None:
+            choices, self._answer = self._answer.get("choices"), None
+            for choice in choices if type(choices) is list else ():
+                self._take_choice(choice, "message")
+        return self._choices
+
+    @property
+    def finish_reasons(self) -> dict[int, str]:
+        if self._answer is not None and type(choices := self._answer.get("choices")) is list and len(choices) == 1:
+            [choice] = choices
+            if type(choice) is dict and type(choice.get("index")) is int and type(reason := choice.get("finish_reason")) is str:
+                return {choice["index"]: reason}
+        return super().finish_reasons
 
 
 def assembled(facts: ChatFacts) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     """
     if type(value) is not dict:
         return None, True
+    service_tier = service_tier if type(service_tier) is str else None
     prompt: Any = value.get("prompt_tokens")
     completion: Any = value.get("completion_tokens")
     if not (_is_count(prompt) and _is_count(completion)):
@@ -31,6 +32,9 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     if _is_beside(reasoning, value):
         completion += reasoning
     details = _Details()
+    if not _any_but_zero(given) and not _any_but_zero(made) and value.keys() <= _PLAIN_MEMBERS:
+        # What nearly every answer reports: totals, and details that are all 0.
+        return Usage(prompt, completion, service_tier=service_tier, source="provider"), False
     cached = given.get("cached_tokens", value.get("prompt_cache_hit_tokens", value.get("cached_tokens")))
     usage = Usage(
         input_tokens=prompt,
@@ -40,7 +44,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
         reasoning_tokens=details.part(reasoning, completion),
         input_audio_tokens=details.part(given.get("audio_tokens"), prompt),
         output_audio_tokens=details.part(made.get("audio_tokens"), completion),
-        service_tier=service_tier if type(service_tier) is str else None,
+        service_tier=service_tier,
         source="provider",
     )
     return usage, details.invalid
@@ -75,6 +79,15 @@ class _Details:
             return int(value)
         self.invalid = True
         return 0
+
+
+_PLAIN_MEMBERS = {
+    "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
+}  # fmt: skip
+
+
+def _any_but_zero(details: dict[str, Any]) -> bool:
+    return any(details.values())
 
 
 def _is_count(value: Any) -> bool:

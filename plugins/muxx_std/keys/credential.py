@@ -22,12 +22,11 @@ def credential(headers: CIMultiDictProxy[str]) -> str:
     `X-Muxx-Api-Key` decides. Without it, a value that starts with `muxx_sk_` is taken from where SDKs put their keys. A
     credential header that comes twice, or two different muxx keys, do not say clearly who is calling, and are refused.
     """
-    own = _single(headers, OWN_HEADER)
-    chosen = own
+    chosen = _single(headers, OWN_HEADER) if OWN_HEADER in headers else None
     for name in BORROWED_HEADERS:
-        value = _single(headers, name)
-        if value is None:
+        if name not in headers:
             continue
+        value = _single(headers, name)
         if name == "Authorization":
             value = _bearer(value)
         if not value.startswith(MARK):
@@ -41,12 +40,12 @@ def credential(headers: CIMultiDictProxy[str]) -> str:
     return chosen
 
 
-def _single(headers: CIMultiDictProxy[str], name: str) -> str | None:
-    """The header's value, None when it is absent. Two of them are refused, even when they agree."""
-    values = headers.getall(name, ())
-    if len(values) > 1:
+def _single(headers: CIMultiDictProxy[str], name: str) -> str:
+    """The value of a header that is there. Two of them are refused, even when they agree."""
+    [value, *others] = headers.getall(name)
+    if others:
         raise AuthenticationError()
-    return values[0] if values else None
+    return value
 
 
 def _bearer(value: str) -> str:

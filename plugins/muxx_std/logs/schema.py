@@ -75,7 +75,6 @@ MIGRATIONS = (
         )
         """,
     ),
-    Migration("logs", "CREATE INDEX contents_by_time ON contents (started_at)"),
 )
 
 _INT64 = 2**63 - 1

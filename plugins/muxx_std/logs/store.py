@@ -46,7 +46,11 @@ _UPSERT_CONTENT = (
     "INSERT INTO contents (request_id, started_at, input, output) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (request_id) DO UPDATE SET input = excluded.input, output = excluded.output"
 )
-_SWEEP = "DELETE FROM contents WHERE rowid IN (SELECT rowid FROM contents WHERE started_at < ? LIMIT ?)"
+_SWEEP = (
+    "DELETE FROM contents WHERE rowid IN"
+    " (SELECT rowid FROM (SELECT rowid, started_at FROM contents ORDER BY rowid LIMIT ?) WHERE started_at < ?)"
+)
+"""Contents arrive nearly in the order of their time, so the oldest stand first and no index has to be kept for them."""
 _STATS_HEAD = (
     "WITH matching AS (SELECT coalesce(g.model, g.model_requested) AS model, g.status, g.error_code, g.duration_ms,"
     " g.input_tokens, g.output_tokens, g.cost_pico FROM generations AS g WHERE "
@@ -80,7 +84,7 @@ async def store(db: Connection, records: Iterable[Mapping[str, Any]]) -> None:
 
 async def sweep(db: Connection, before: float) -> bool:
     """Delete some content older than `before`; False when none is left."""
-    async with db.execute(_SWEEP, (before, SWEEP_ROWS)) as cursor:
+    async with db.execute(_SWEEP, (SWEEP_ROWS, before)) as cursor:
         return cursor.rowcount >= SWEEP_ROWS
 
 

@@ -1,0 +1,325 @@
+"""FAULTS M02 to M04, M06, M07: what is booked is what the provider reported, or an honest estimate that says so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import count
+from json import dumps
+from typing import Any
+
+import pytest
+from carrying_kit import (
+    ANSWER,
+    ASKED,
+    INPUT,
+    OUTPUT,
+    STREAM,
+    WORDS,
+    broken_with,
+    chunks_of,
+    delta,
+    finish,
+    hang,
+    part_of,
+    prefixes,
+    row_of_user,
+    sample,
+    serving,
+    tokens,
+    usage,
+    usage_event,
+    usd,
+    written,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from muxx.accounting import usage_of
+from muxx.errors import UpstreamDisconnected
+from muxx.exchange import Attempt, Exchange, HttpRequest, Provider, Request, Target
+from muxx.testing import DONE, RawResponse, RunningGateway, Script, chat_body, error, event, fin, head, json, rst, sse
+from muxx.wire.openai import ChatStream
+from muxx.wire.sse import EventSplitter
+
+PROMPT = "Hello"
+users = (f"payer-{number}" for number in count())
+
+
+async def booked(gateway: RunningGateway, response: RawResponse, **expected: Any) -> dict[str, Any]:
+    row = await gateway.get_row(response.request_id)
+    assert part_of(row, expected) == expected
+    return row
+
+
+def at_gpt4o(given: int, made: int, source: str) -> dict[str, Any]:
+    cost = usd(given * INPUT + made * OUTPUT)
+    return {"input_tokens": given, "output_tokens": made, "usage_source": source, "cost_usd": cost}
+
+
+ESTIMATE = at_gpt4o(tokens(PROMPT), tokens("".join(WORDS)), "estimated")
+
+
+# ── M02: the dialects of usage ──────────────────────────────────────────────────────────────────────────────────────────────
+
+TALK = b"".join(map(delta, WORDS))
+STREAMED = {
+    "at the end": (TALK + finish() + usage_event(), at_gpt4o(10, 5, "provider")),
+    "with the finish reason": (TALK + finish(usage=usage()), at_gpt4o(10, 5, "provider")),
+    "with a text": (TALK + delta("", usage=usage()) + finish(), at_gpt4o(10, 5, "provider")),
+    "twice the same": (TALK + finish(usage=usage()) + usage_event(), at_gpt4o(10, 5, "provider")),
+    "cumulative, on every chunk": (
+        b"".join(delta(word, usage=usage(10, number)) for number, word in enumerate(WORDS, 1)) + finish(usage=usage(10, 7)),
+        at_gpt4o(10, 7, "provider"),
+    ),
+    "first": (usage_event() + TALK + finish(), at_gpt4o(10, 5, "provider")),
+    "in the middle": (delta("a") + usage_event(10, 1) + TALK + usage_event(10, 9) + finish(), at_gpt4o(10, 9, "provider")),
+    "null on every other chunk": (TALK + delta("", usage=None) + finish(usage=None) + usage_event(), at_gpt4o(10, 5, "provider")),
+    "never": (TALK + finish(), ESTIMATE),
+    "an empty one": (TALK + finish() + event({"choices": [], "usage": {}}), ESTIMATE),
+    "of nothing": (TALK + finish() + usage_event(0, 0), at_gpt4o(0, 0, "provider")),
+}
+
+
+@pytest.mark.parametrize("done", [DONE, b""])
+@pytest.mark.parametrize("name", STREAMED)
+async def test_M02_streamed_usage_is_booked_once_wherever_it_stands(name: str, done: bytes) -> None:
+    stream, expected = STREAMED[name]
+    async with serving() as gateway:
+        for options in (ASKED, {"stream": True}):
+            gateway.upstream.script(sse(stream + done))
+            await booked(gateway, await gateway.chat(PROMPT, **options), status=200, **expected)
+
+
+DETAILS = {
+    "cached": (usage(1000, 10, prompt_tokens_details={"cached_tokens": 800}), (200 * 2_500_000 + 800 * 1_250_000, 10, 800, 0)),
+    "DeepSeek's cache": (usage(1000, 10, prompt_cache_hit_tokens=800), (200 * 2_500_000 + 800 * 1_250_000, 10, 800, 0)),
+    "reasoning inside": (usage(100, 50, completion_tokens_details={"reasoning_tokens": 40}), (100 * 2_500_000, 50, 0, 40)),
+    "reasoning beside": (
+        usage(100, 50, total_tokens=190, completion_tokens_details={"reasoning_tokens": 40}),
+        (100 * 2_500_000, 90, 0, 40),
+    ),
+    "details of null": (usage(100, 50, prompt_tokens_details=None, completion_tokens_details=None), (100 * 2_500_000, 50, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", DETAILS)
+async def test_M02_details_are_parts_of_their_totals(name: str) -> None:
+    reported, (pico, made, cached, reasoning) = DETAILS[name]
+    expected = {"output_tokens": made, "cache_read_tokens": cached, "reasoning_tokens": reasoning}
+    expected |= {"cost_usd": usd(pico + made * OUTPUT), "usage_source": "provider", "attributes": {}}
+    async with serving() as gateway:
+        gateway.upstream.script(
+            sse(TALK + finish() + event({"choices": [], "usage": reported}) + DONE), json(ANSWER | {"usage": reported})
+        )
+        await booked(gateway, await gateway.chat(stream=True), **expected)
+        plain = await gateway.chat()
+        await booked(gateway, plain, **expected)
+        assert plain.header("x-muxx-cost") == expected["cost_usd"]
+
+
+async def test_M02_the_comment_the_header_and_the_row_say_the_same() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(STREAM))
+        response = await gateway.chat(stream=True)
+        comment = response.text.partition(": muxx ")[2].partition("\n\n")[0]
+        row = await booked(gateway, response, **at_gpt4o(10, 5, "provider"))
+        assert f'"cost":"{row["cost_usd"]}"' in comment
+        assert '"prompt_tokens":10,"completion_tokens":5,"total_tokens":15' in comment
+
+
+async def test_M02_a_plain_answer_without_usage_is_estimated() -> None:
+    answer = {"choices": [{"index": 0, "message": {"content": "".join(WORDS)}, "finish_reason": "stop"}]}
+    async with serving() as gateway:
+        gateway.upstream.script(json(answer))
+        await booked(gateway, await gateway.chat(PROMPT), **ESTIMATE)
+
+
+# ── M03: the client leaves ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def leave_after(gateway: RunningGateway, came: bytes) -> dict[str, Any]:
+    """Take exactly these bytes of an answer, go, and see what was booked."""
+    user = next(users)
+    gateway.upstream.script(sse(came, end=hang()))
+    async with await gateway.connect() as client:
+        await client.post_chat(gateway.key, chat_body(PROMPT, **ASKED), {"X-Muxx-User-Id": user})
+        got = 0
+        async for piece in client.body(await client.read_head()):
+            got += len(piece)
+            if got == len(came):
+                break
+    return await row_of_user(gateway, user)
+
+
+def check_left(row: dict[str, Any], came: bytes) -> None:
+    """Never less than the provider reported, nor than was delivered; never nothing for a text; marked as what it is."""
+    chunks = chunks_of(came)
+    reported = [number for number, chunk in enumerate(chunks) if chunk.get("usage")]
+    last = chunks[reported[-1]]["usage"]["completion_tokens"] if reported else 0
+    later = not reported or written(b"".join(event(chunk) for chunk in chunks[reported[-1] + 1 :]))
+    assert (row["status"], row["ended_by"]) == (499, "client")
+    assert row["usage_source"] == ("partial" if reported else "estimated")
+    assert row["output_tokens"] == (max(tokens(written(came)), last) if later else last)
+    assert float(row["cost_usd"]) > 0
+
+
+async def test_M03_whatever_was_delivered_before_the_client_left_is_booked() -> None:
+    cumulative = b"".join(delta(word, usage=usage(10, number)) for number, word in enumerate(WORDS, 1))
+    early = delta("", usage=usage(10, 0)) + b"".join(map(delta, WORDS))
+    async with serving() as gateway:
+        for stream in (STREAM, cumulative, early, *sample(2, seed=3, most=9000)):
+            for came in prefixes(stream.removesuffix(DONE))[1:]:
+                check_left(await leave_after(gateway, came), came)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_M03_whatever_was_delivered_of_twenty_recordings_is_booked() -> None:
+    async with serving() as gateway:
+        for stream in sample(20, seed=30):
+            for came in prefixes(stream.removesuffix(DONE))[1:]:
+                check_left(await leave_after(gateway, came), came)
+
+
+# ── M04: the provider fails ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOTHING = {"input_tokens": 0, "output_tokens": 0, "usage_source": "none", "cost_usd": "0"}
+BEFORE_A_BYTE: dict[str, Callable[[], Script]] = {
+    "refusal": lambda: error(500),
+    "closed": lambda: [fin()],
+    "reset": lambda: [rst()],
+    "head only": lambda: sse(end=rst()),
+    "an empty stream": lambda: sse(b""),
+    "plain head only": lambda: [head(200, {"Content-Type": "application/json", "Content-Length": "9"}), fin()],
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_A_BYTE)
+async def test_M04_a_provider_that_fails_before_any_byte_costs_nothing(name: str) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(BEFORE_A_BYTE[name]())
+        response = await gateway.chat(stream=True)
+        assert response.status >= 500
+        await booked(gateway, response, ended_by="upstream", **NOTHING)
+
+
+async def test_M04_a_provider_that_fails_midway_without_usage_is_booked_as_an_estimate() -> None:
+    async with serving() as gateway:
+        for came in prefixes(TALK)[1:]:
+            gateway.upstream.script(sse(came, end=rst()))
+            response = await gateway.chat(PROMPT, stream=True)
+            assert broken_with(response.body, "upstream_disconnected") == came
+            await booked(gateway, response, **at_gpt4o(tokens(PROMPT), tokens(written(came)), "estimated"))
+
+
+async def test_M04_a_provider_that_fails_midway_with_usage_is_booked_as_reported() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(TALK + usage_event(100, 3), end=rst()))
+        await booked(gateway, await gateway.chat(stream=True), ended_by="upstream", **at_gpt4o(100, 3, "partial"))
+
+
+async def test_M04_only_the_attempt_that_answered_is_paid() -> None:
+    async with serving(config={"models": [{"name": "gpt-4o", "targets": ["openai/gpt-4o"], "retries": 1}]}) as gateway:
+        gateway.upstream.script(error(500, retry_after="0"), sse(STREAM))
+        await booked(gateway, await gateway.chat(stream=True), attempts=2, **at_gpt4o(10, 5, "provider"))
+
+
+# ── M06: what has no price ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_M06_an_unknown_price_is_null_and_never_zero() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(STREAM), json(ANSWER))
+        streamed = await gateway.chat(model="openai/nobodys-model", stream=True)
+        await booked(gateway, streamed, cost_usd=None, price_version=None, input_tokens=10, usage_source="provider")
+        assert '"cost":null' in streamed.text
+        plain = await gateway.chat(model="openai/nobodys-model")
+        await booked(gateway, plain, cost_usd=None)
+        assert plain.header("x-muxx-cost") is None
+
+
+# ── M07: usage that cannot be true ──────────────────────────────────────────────────────────────────────────────────────────
+
+INVALID = [-5, 10**18, 1.5, "12", True, [], {}, 2**63, 1e300]
+
+
+@pytest.mark.parametrize("wrong", INVALID, ids=repr)
+async def test_M07_totals_that_cannot_be_true_are_flagged_and_estimated(wrong: Any) -> None:
+    async with serving() as gateway:
+        for reported in (usage(wrong, 5), usage(10, wrong), usage(wrong, wrong)):
+            stream = TALK + finish() + event({"choices": [], "usage": reported}) + DONE
+            gateway.upstream.script(sse(stream), json(ANSWER | {"usage": reported}))
+            await booked(
+                gateway, await gateway.chat(PROMPT, stream=True), attributes={"usage_invalid": True}, status=200, **ESTIMATE
+            )
+            await booked(gateway, await gateway.chat(PROMPT), attributes={"usage_invalid": True}, usage_source="estimated")
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in INVALID if wrong], ids=repr)
+async def test_M07_details_that_cannot_be_true_leave_the_totals_alone(wrong: Any) -> None:
+    async with serving() as gateway:
+        reported = usage(10, 5, prompt_tokens_details={"cached_tokens": wrong, "audio_tokens": wrong})
+        gateway.upstream.script(sse(TALK + finish() + event({"choices": [], "usage": reported}) + DONE))
+        await booked(gateway, await gateway.chat(stream=True), attributes={"usage_invalid": True}, **at_gpt4o(10, 5, "provider"))
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "usage", [1], True])
+async def test_M07_usage_that_is_no_object_is_no_usage(wrong: Any) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(TALK + finish(usage=wrong) + DONE))
+        await booked(gateway, await gateway.chat(PROMPT, stream=True), status=200, **ESTIMATE)
+
+
+COUNTS = st.one_of(
+    st.none(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=3),
+    st.booleans(),
+    st.lists(st.none(), max_size=1),
+)
+USAGES = st.one_of(
+    COUNTS,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt_tokens": COUNTS,
+            "completion_tokens": COUNTS,
+            "total_tokens": COUNTS,
+            "prompt_cache_hit_tokens": COUNTS,
+            "prompt_tokens_details": st.one_of(
+                COUNTS, st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens"]), COUNTS)
+            ),
+            "completion_tokens_details": st.one_of(COUNTS, st.dictionaries(st.just("reasoning_tokens"), COUNTS)),
+        },
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(USAGES, st.booleans())
+def test_M07_no_usage_object_whatever_raises_or_makes_a_negative_or_absurd_booking(reported: Any, complete: bool) -> None:
+    stream = ChatStream(client_asked_usage=False)
+    told = event(dumps({"choices": [], "usage": reported}))
+    for one in EventSplitter(2**20).feed(TALK + told + finish()):
+        stream.observe(one)
+    exchange = Exchange("req_1", "chat", Request(HttpRequest("POST", "/", "", CIMultiDictProxy(CIMultiDict()), None)))
+    exchange.request.body = chat_body(PROMPT)
+    exchange.attempts = [Attempt(Target(Provider("p", "http://x"), "m"), 1, "", {}, {}, sent=True)]
+    exchange.error = None if complete else UpstreamDisconnected()
+    exchange.timing.first_token = 1.0
+    made = usage_of(exchange, stream, complete)
+    parts = (made.cache_read_tokens, made.cache_write_tokens, made.input_audio_tokens)
+    assert all(0 <= part <= made.input_tokens <= 10**9 for part in parts)
+    assert 0 <= made.reasoning_tokens <= made.output_tokens <= 2 * 10**9
+    assert made.source in (("provider", "estimated") if complete else ("partial", "estimated"))
+    assert made.source in ("provider", "partial") or made.output_tokens == tokens("".join(WORDS))
+
+
+def test_the_estimate_is_a_token_for_each_four_and_a_bit_bytes() -> None:
+    dice = random.Random(4)
+    for _ in range(200):
+        text = "ä👋a "[: dice.randint(0, 4)] * dice.randint(0, 50)
+        assert tokens(text) * 41 >= len(text.encode()) * 10 > (tokens(text) - 1) * 41 or not text

@@ -1,0 +1,302 @@
+"""The relay's invariants, sentence by sentence, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from carrying_kit import (
+    STREAM,
+    TEXT,
+    WORDS,
+    Bench,
+    chunks_of,
+    cut,
+    delta,
+    events_of,
+    finish,
+    prefixes,
+    usage_event,
+    without_usage,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
+from muxx.exchange import Chunk
+from muxx.relay import QUEUED_BYTES, HookedRelay
+from muxx.testing import DONE, event
+
+BEFORE_DONE = STREAM.removesuffix(DONE)
+
+
+def code(bench: Bench) -> str | None:
+    return bench.error.code if bench.error is not None else None
+
+
+# ── the fast path ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_unfinished_event_is_never_sent() -> None:
+    for position in range(1, len(BEFORE_DONE)):
+        bench = Bench()
+        bench.feed(BEFORE_DONE[:position])
+        assert bench.down.body in prefixes(BEFORE_DONE)
+        assert BEFORE_DONE.startswith(bench.down.body)
+        assert len(BEFORE_DONE[:position]) - len(bench.down.body) < max(len(raw) for raw, _ in events_of(STREAM))
+
+
+async def test_what_one_read_brings_leaves_in_one_write() -> None:
+    bench = Bench()
+    bench.feed(BEFORE_DONE)
+    assert bench.down.pieces == [BEFORE_DONE]
+
+
+async def test_the_last_event_of_a_complete_answer_is_held_for_who_records_the_row() -> None:
+    bench = Bench()
+    bench.feed(STREAM)
+    assert (bench.down.body, bench.relay.last, code(bench)) == (BEFORE_DONE, DONE, None)
+
+
+async def test_nothing_is_sent_after_the_end() -> None:
+    for end in (DONE, b'data: {"error": "no"}\n\n', b"data: garbage\n\n"):
+        bench = Bench()
+        bench.feed(delta("a") + end + delta("b"), delta("c"), DONE)
+        assert bench.over
+        assert bench.down.body in (delta("a"), delta("a") + end)
+        bench.end()
+        assert bench.down.body in (delta("a"), delta("a") + end)
+
+
+async def test_bytes_after_the_end_cost_the_provider_its_connection_and_line_ends_do_not() -> None:
+    for after, distrusted in ((b"\n", False), (b"\r\n\r\n", False), (b": hm\n\n", True), (b"d", True), (DONE, True)):
+        together, apart = Bench(), Bench()
+        together.feed(STREAM + after)
+        apart.feed(STREAM, after)
+        for bench in (together, apart):
+            assert (bench.provider.closed, bench.relay.surplus) == (distrusted, distrusted)
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+async def test_the_end_of_the_body_is_the_end_of_the_answer_only_after_every_finish_reason(choices: int) -> None:
+    for came in prefixes(BEFORE_DONE):
+        bench = Bench(choices=choices)
+        if came:
+            bench.feed(came)
+        bench.end()
+        whole = finish() in came and choices == 1
+        assert code(bench) == (None if whole else "upstream_truncated")
+        assert (bench.down.body, bench.relay.last) == (came, b"")
+
+
+async def test_an_error_after_every_finish_reason_changes_nothing() -> None:
+    bench = Bench()
+    bench.feed(delta("a") + finish())
+    bench.end(UpstreamDisconnected())
+    assert code(bench) is None
+
+
+async def test_a_transport_that_crashes_is_a_provider_that_disconnects() -> None:
+    for error, expected in ((UpstreamDisconnected(), "upstream_disconnected"), (ValueError(), "upstream_disconnected")):
+        bench = Bench()
+        bench.feed(delta("a"))
+        bench.end(error)
+        assert code(bench) == expected
+
+
+async def test_a_tail_without_its_blank_line_is_sent_only_where_it_completes_the_answer() -> None:
+    for stream, sent, last, expected in (
+        (delta("a") + finish() + b"data: [DONE]", delta("a") + finish(), b"data: [DONE]", None),
+        (delta("a") + finish()[:-2], delta("a") + finish()[:-2], b"", None),
+        (delta("a") + delta("b")[:-2], delta("a"), b"", "upstream_truncated"),
+        (delta("a") + delta("b")[:-9], delta("a"), b"", "upstream_truncated"),
+        (delta("a") + b"\n\n\n", delta("a") + b"\n\n\n", b"", "upstream_truncated"),
+    ):
+        bench = Bench()
+        bench.feed(stream)
+        bench.end()
+        assert (bench.down.body.rstrip(b"\n"), bench.relay.last, code(bench)) == (sent.rstrip(b"\n"), last, expected)
+
+
+async def test_time_runs_from_event_to_event_and_shortens_after_the_finish_reason() -> None:
+    bench = Bench(between_events=60.0, finish_grace=5.0)
+    bench.feed(delta("a"))
+    assert 59 < bench.limits.due - time.monotonic() <= 60
+    bench.feed(finish())
+    assert 4 < bench.limits.due - time.monotonic() <= 5
+    bench.feed(DONE)
+    assert bench.limits.due == float("inf")
+
+
+async def test_out_of_time_is_an_error_before_the_finish_reason_and_an_end_after_it() -> None:
+    early, late = Bench(), Bench()
+    early.feed(delta("a"))
+    late.feed(delta("a") + finish())
+    early.relay.timed_out()
+    late.relay.timed_out()
+    assert (code(early), code(late)) == ("upstream_timeout", None)
+
+
+async def test_a_client_that_does_not_read_pauses_the_provider_and_its_clock() -> None:
+    bench = Bench()
+    bench.down.paused = True
+    bench.feed(delta("a"))
+    assert not bench.provider.reading
+    assert bench.limits.due == float("inf")
+    bench.down.read_again()
+    assert bench.provider.reading
+    assert bench.limits.due < float("inf")
+    bench.feed(STREAM)
+    assert bench.down.body == delta("a") + BEFORE_DONE
+
+
+async def test_taps_see_what_the_client_gets() -> None:
+    seen: list[bytes] = []
+    bench = Bench(asked=False, taps=[seen.append])
+    bench.feed(*cut(STREAM, 3))
+    assert b"".join(seen) == bench.down.body == without_usage(BEFORE_DONE)
+
+
+async def test_an_event_over_the_limit_ends_the_answer_after_those_before_it() -> None:
+    for pieces in ([delta("a") + delta("bb"), DONE], [delta("a") + delta("bb")], [delta("a"), delta("bbb")[:-1]]):
+        bench = Bench(most=len(delta("a")))
+        bench.feed(*pieces)
+        bench.end()
+        assert (bench.down.body, code(bench)) == (delta("a"), "upstream_event_too_large")
+
+
+EVENTS = [delta("a"), delta("b"), finish(), usage_event(), DONE, event({"error": {"message": "no"}}), event([]), event({})]
+PIECES = st.sampled_from([*EVENTS, b": hm\n\n", b"id: 1\n\n", b"data: x\n\n", b"data: {", b"\n"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.booleans(), st.integers(0, 2**32), st.booleans())
+def test_any_stream_whatever_ends_one_way_and_is_relayed_alike_however_it_is_cut(
+    pieces: list[bytes], asked: bool, seed: int, clean: bool
+) -> None:
+    stream = b"".join(pieces)
+
+    async def outcome(*cuts: bytes) -> tuple[bytes, bytes, str | None]:
+        bench = Bench(asked=asked)
+        bench.feed(*cuts)
+        bench.end(None if clean else UpstreamDisconnected())
+        assert bench.over
+        return bench.down.body, bench.relay.last, code(bench)
+
+    whole = asyncio.run(outcome(stream))
+    assert asyncio.run(outcome(*cut(stream, seed))) == whole
+    body, last, _ = whole
+    assert b"[DONE]" not in body
+    assert set(body) <= set(stream)
+    assert last in (b"", DONE) or b"[DONE]" in last
+
+
+# ── the path through chunk plugins ──────────────────────────────────────────────────────────────────────────────────────────
+
+Hook = Callable[[Chunk], Any]
+
+
+def hooked(hook: Hook, **options: Any) -> Bench:
+    async def hooks(chunk: Chunk) -> list[Chunk]:
+        result = hook(chunk)
+        if asyncio.iscoroutine(result):
+            result = await result
+        return [chunk] if result is None else list(result)
+
+    return Bench(hooks=hooks, **options)
+
+
+async def run(bench: Bench, *pieces: bytes, end: bool = True) -> MuxxError | None:
+    """Feed everything, then take it through the hooks."""
+    bench.feed(*pieces)
+    if end:
+        bench.end()
+    assert isinstance(bench.relay, HookedRelay)
+    return await bench.relay.run()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_hook_that_changes_nothing_leaves_the_providers_bytes(asked: bool) -> None:
+    for seed in range(8):
+        bench = hooked(lambda chunk: None, asked=asked)
+        assert await run(bench, *cut(STREAM, seed)) is None
+        assert bench.down.body + bench.relay.last == (STREAM if asked else without_usage(STREAM))
+
+
+async def test_hooks_see_every_chunk_in_order_and_the_end_last() -> None:
+    seen: list[Chunk] = []
+    bench = hooked(seen.append)
+    await run(bench, STREAM)
+    assert "".join(chunk.text for chunk in seen if chunk.kind == "text") == TEXT
+    assert [chunk.kind for chunk in seen].count("end") == 1
+    assert seen[-1].kind == "end"
+
+
+async def test_an_end_returned_early_ends_the_answer_and_nothing_follows() -> None:
+    bench = hooked(lambda chunk: [Chunk("end", finish_reason="content_filter")] if chunk.text == WORDS[2] else None)
+    assert await run(bench, STREAM) is None
+    assert bench.down.body.startswith(delta(WORDS[0]) + delta(WORDS[1]))
+    assert WORDS[3].strip().encode() not in bench.down.body
+    assert bench.relay.last == DONE
+    bench.feed(delta("late"))
+    assert b"late" not in bench.down.body
+
+
+async def test_what_a_hook_raises_ends_the_answer() -> None:
+    def crash(chunk: Chunk) -> None:
+        if chunk.text == WORDS[1]:
+            raise PluginError
+
+    bench = hooked(crash)
+    with pytest.raises(PluginError):
+        await run(bench, STREAM)
+    assert bench.down.body == delta(WORDS[0])
+    assert bench.over
+
+
+async def test_events_that_come_while_a_hook_is_at_work_keep_their_order_and_end_with_done() -> None:
+    async def slow(chunk: Chunk) -> list[Chunk]:
+        await asyncio.sleep(0.001)
+        return [replace(chunk, text=chunk.text.upper())] if chunk.kind == "text" else [chunk]
+
+    bench = hooked(slow)
+    assert isinstance(bench.relay, HookedRelay)
+    running = asyncio.ensure_future(bench.relay.run())
+    for raw, _ in events_of(STREAM):
+        bench.feed(raw)
+        await asyncio.sleep(0)
+    bench.feed(delta("after the end"))
+    assert await running is None
+    texts = [choice["delta"].get("content") for choice in choices_of(bench.down.body)]
+    assert "".join(filter(None, texts)) == TEXT.upper()
+    assert bench.provider.closed, "bytes after the end"
+
+
+def choices_of(stream: bytes) -> list[dict[str, Any]]:
+    return [choice for chunk in chunks_of(stream) for choice in chunk["choices"]]
+
+
+async def test_a_queue_that_fills_pauses_the_provider_until_it_is_taken() -> None:
+    bench = hooked(lambda chunk: None)
+    bench.feed(delta("x" * (QUEUED_BYTES + 1)))
+    assert not bench.provider.reading
+    assert isinstance(bench.relay, HookedRelay)
+    running = asyncio.ensure_future(bench.relay.run())
+    await asyncio.sleep(0.01)
+    assert bench.provider.reading
+    bench.feed(finish() + DONE)
+    assert await running is None
+
+
+async def test_out_of_time_is_told_after_what_came_before() -> None:
+    bench = hooked(lambda chunk: None)
+    bench.feed(delta("a"))
+    bench.relay.timed_out()
+    assert isinstance(bench.relay, HookedRelay)
+    error = await bench.relay.run()
+    assert error is not None
+    assert (bench.down.body, error.code) == (delta("a"), "upstream_timeout")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from .errors import InvalidRequest, ModelNotFound, NotFound, StartError
+from .errors import MethodNotAllowed, ModelNotFound, NotFound, StartError
 from .exchange import HttpRequest, Reply, Route
 from .routing import matches
 from .wire.models import model_list, model_object
@@ -47,8 +47,7 @@ class Table:
         if method in allowed:
             return allowed[method]
         if allowed or path in KERNEL_PATHS:
-            methods = ", ".join(sorted(allowed)) or KERNEL_PATHS[path]
-            raise InvalidRequest(f"This path takes {methods}.", status=405, code="method_not_allowed")
+            raise MethodNotAllowed(allowed or [KERNEL_PATHS[path]])
         raise NotFound()
 
 

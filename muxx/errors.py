@@ -7,6 +7,8 @@ trace, an upstream host or raw input bytes, because whoever raises one writes it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class MuxxError(Exception):
     """Base of every error a client can see.
@@ -73,6 +75,17 @@ class NotFound(InvalidRequest):
     @classmethod
     def default_message(cls) -> str:
         return "There is nothing at this path. Check the base URL: OpenAI SDKs want it to end in /v1."
+
+
+class MethodNotAllowed(InvalidRequest):
+    """405, with the methods the path does take."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, methods: Iterable[str]) -> None:
+        self.allow = ", ".join(sorted(methods))
+        super().__init__(f"This path takes {self.allow}.")
 
 
 class ModelNotFound(InvalidRequest):

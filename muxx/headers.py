@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import InvalidRequest, MuxxError
+from .errors import InvalidRequest, MethodNotAllowed, MuxxError
 from .exchange import CREDENTIAL_HEADERS, Exchange, Provider, Request
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def error_headers(error: MuxxError) -> dict[str, str]:
     if wait is not None and wait <= LONGEST_WAIT:
         headers["Retry-After"] = str(max(0, -int(-wait // 1)))
         headers["retry-after-ms"] = str(round(wait * 1000))
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return headers

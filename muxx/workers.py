@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
 from .config import Config, load_config
 from .errors import StartError
 from .gateway import Gateway
@@ -35,6 +37,9 @@ STOP_SECONDS = 10.0
 def serve(config: Config, *, mock: bool = False) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code; what stops the start is raised as `StartError`."""
     log_to_stderr()
+    if HttpRequestParser is HttpRequestParserPy:
+        text = "aiohttp came without its C parser, and its Python one lets in what a gateway must refuse. Install a wheel."
+        raise StartError(text, 1)
     check_models(config, plugin_set(config))
     listeners = _listeners(config)
     key = _run(_prepare(config))

@@ -297,10 +297,19 @@ def open_things() -> tuple[int, int]:
 
 
 async def baseline(gateway: RunningGateway) -> tuple[int, int]:
-    """What is open at a gateway at rest that has been used once: its pool and its database's readers are there."""
+    """What is open at a gateway at rest that has been used once: its row is stored, and its database's connections are there."""
+    await gateway.chat(model="served-by-nobody")
+    await eventually(lambda: any("-logs.db-wal" in _target(fd) for fd in os.listdir("/proc/self/fd")))
     await gateway.get("/v1/logs")
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
     return open_things()
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
 
 
 async def settled(base: tuple[int, int], within: float = 10.0) -> None:

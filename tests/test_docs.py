@@ -214,8 +214,12 @@ async def stopwatch(gateway: RunningGateway) -> None:
     assert (await gateway.chat()).status == 200
 
 
+async def tokens(gateway: RunningGateway) -> None:
+    assert await instance(gateway, "Tokens").first_key(gateway.gateway.host) == "a-token-made-now"
+
+
 CHECKS: dict[str, Callable[[RunningGateway], Awaitable[None]]] = {
-    "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Shout": shout, "FlatPrice": flat_price,
+    "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Shout": shout, "FlatPrice": flat_price,
     "Counter": counter, "Users": users, "Beacon": beacon, "Office": office, "Whoami": whoami, "Stopwatch": stopwatch,
 }  # fmt: skip
 

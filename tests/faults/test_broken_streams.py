@@ -32,7 +32,7 @@ from carrying_kit import (
     written,
 )
 
-from muxx.testing import DONE, RawResponse, RunningGateway, Script, Step, event, fin, head, json, pause, rst, sse
+from muxx.testing import DONE, PROVIDER_KEY, RawResponse, RunningGateway, Script, Step, event, fin, head, json, pause, rst, sse
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -207,6 +207,16 @@ async def test_S07_an_error_event_is_relayed_once_unchanged_and_ends_the_stream(
             )
             assert row["output_tokens"] == tokens(written(came))
             assert row["usage_source"] == "estimated"
+
+
+async def test_S07_a_secret_muxx_knows_is_masked_in_an_error_event() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(
+            sse(delta("a") + event({"error": {"message": f"wrong key {PROVIDER_KEY}", "code": "invalid_api_key"}}))
+        )
+        response = await gateway.chat(stream=True)
+        assert response.body == delta("a") + event({"error": {"message": "wrong key ***", "code": "invalid_api_key"}})
+        assert PROVIDER_KEY not in str(await gateway.get_row(response.request_id))
 
 
 async def test_S07_usage_reported_before_an_error_is_kept() -> None:

@@ -47,7 +47,9 @@ async def pass_through(gateway: RunningGateway, stream: bytes, seed: int, client
         assert response.complete
         assert without_comment(response) == (stream if options is ASKED else without_usage(stream))
         expected = booking(stream) | {"status": 200, "ended_by": None, "phase": None, "error_code": None, "attempts": 1}
-        assert part_of(await gateway.get_row(response.request_id), expected) == expected
+        row = await gateway.get_row(response.request_id)
+        assert part_of(row, expected) == expected
+        assert 0 < row["first_token_ms"] <= row["duration_ms"]
 
 
 @both_transports

@@ -148,13 +148,15 @@ class Supervisor:
         child.starts += 1
 
     def _become(self, child: Child) -> NoReturn:
-        """In the child: run its body and nothing of the supervisor's."""
+        """In the child: run its body and nothing of the supervisor's.
+
+        Signals stay blocked until the body calls `hear_signals`: one that comes while it starts waits, and is obeyed then.
+        """
         code = CRASHED
         try:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             os.close(self._held_open)
             child.body(self._alive)
             code = 0
@@ -177,7 +179,7 @@ class Supervisor:
                 self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, code: int) -> None:
-        in_order = code in (0, -signal.SIGTERM)  # told to end, perhaps before it could see to that by itself
+        in_order = code == 0
         child.ended(time.monotonic(), in_order)
         if self._stopping or in_order:
             return
@@ -204,6 +206,11 @@ class Supervisor:
             self._on_stop()
         for server in self.servers:
             server.signal(number)
+
+
+def hear_signals() -> None:
+    """For a child's body, once its handlers are in place."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _taken(wakeup: socket.socket) -> bytes:

@@ -25,7 +25,7 @@ from .journal import Journal
 from .plugins import config_classes, discover
 from .routing import check_models
 from .stderr import log_to_stderr
-from .supervisor import Child, Supervisor
+from .supervisor import Child, Supervisor, hear_signals
 from .worker import BACKLOG, Worker, freeze, listen, plugin_set, prepare, recorder_of
 
 log = logging.getLogger("muxx")
@@ -184,6 +184,7 @@ async def _told_to_stop(worker: Worker, parent: int) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop, True)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    hear_signals()
     loop.add_reader(parent, _orphaned, loop, parent, stop)
     await stopping.wait()
     await worker.stop()
@@ -205,6 +206,7 @@ async def _record(config: Config, mock: bool, parent: int) -> None:
         loop.add_signal_handler(signal.SIGTERM, recorder.stop)
         for ignored in (signal.SIGINT, signal.SIGHUP):  # the supervisor decides when the rows are all there
             loop.add_signal_handler(ignored, lambda: None)
+        hear_signals()
         loop.add_reader(parent, _orphaned, loop, parent, recorder.stop)
         try:
             await recorder.run()

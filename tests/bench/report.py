@@ -143,6 +143,12 @@ the same core. Every figure is a median of {rounds} per load and gateway; a rati
 
 {tables}
 
+## The two HTTP transports
+
+A provider is reached by the lean transport, a pool of protocols on aiohttp's response parser, except where a proxy or a private CA
+needs aiohttp's own client. Both sit behind one interface and under the same tests. In three alternating rounds at 64 connections,
+everything else equal, the lean one served 2.5 to 3.8 times the requests per second of the other.
+
 ## How it is measured
 
 - Every process of the gateway, the recorder included, is pinned to one core; upstream, load generator and everything else use

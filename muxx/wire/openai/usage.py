@@ -87,7 +87,7 @@ _PLAIN_MEMBERS = {
 
 
 def _any_but_zero(details: dict[str, Any]) -> bool:
-    return any(details.values())
+    return any(value is not None and (type(value) is not int or value != 0) for value in details.values())
 
 
 def _is_count(value: Any) -> bool:

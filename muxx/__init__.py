@@ -77,7 +77,8 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .host import Host
     from .journal import find_record
-    from .upstream import Sink, Transport, UpstreamResponse
+    from .textwindow import TextWindow
+    from .transport import Sink, Transport, UpstreamResponse
 
 _HOME = {
     "config": "Config ConfigError PluginConfig load_config",
@@ -94,7 +95,8 @@ _HOME = {
     "hookspecs": "hookimpl",
     "host": "Host",
     "journal": "find_record",
-    "upstream": "Sink Transport UpstreamResponse",
+    "textwindow": "TextWindow",
+    "transport": "Sink Transport UpstreamResponse",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -147,6 +149,7 @@ __all__ = [
     "StartError",
     "StateKey",
     "Target",
+    "TextWindow",
     "Timeouts",
     "Timing",
     "ToolCall",

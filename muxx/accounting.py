@@ -7,43 +7,44 @@ text was delivered; nothing that was not sent upstream costs anything; an unknow
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
-
-import orjson
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .errors import ClientGone, MuxxError, UpstreamError
-from .exchange import Cost, Exchange, Identity, Record, Usage
-from .wire.openai import ChatFacts, estimate_tokens, input_bytes
+from .exchange import Cost, Exchange, Identity, Usage
+from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .call import Call
+    from .wire.wires import Facts
 
 
-def estimated_input(exchange: Exchange) -> Usage:
-    """The input side only, by size: what a provider may have billed once the request was sent."""
-    return Usage(input_tokens=estimate_tokens(input_bytes(exchange.request.body)), source="estimated")
-
-
-def usage_of(exchange: Exchange, facts: ChatFacts | None, complete: bool) -> Usage:
+def usage_of(call: Call, facts: Facts | None, complete: bool) -> Usage:
     """The usage to book, by how it is known.
 
     Reported by the provider: as reported; `partial` when the answer broke, and then at least what the text is estimated at, where
     some came later. Not reported: estimated from what was sent and received, unless the provider failed before the first byte of
     a stream or anywhere in a plain answer, which bills nothing.
     """
-    if not any(attempt.sent for attempt in exchange.attempts):
+    exchange = call.exchange
+    if not _was_sent(exchange):
         return Usage(source="none")
-    if facts is not None and facts.usage is not None:
-        usage = facts.usage
-        usage.source = "provider" if complete else "partial"
-        if not complete and facts.text_since_usage:
-            usage.output_tokens = max(usage.output_tokens, estimate_tokens(facts.output_bytes))
-        return usage
+    usage = facts.usage if facts is not None else None
+    if usage is not None and facts is not None:
+        if complete:
+            return usage
+        least = estimate_tokens(facts.output_bytes) if facts.text_since_usage else 0
+        return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
     if not complete and exchange.timing.first_token is None and isinstance(exchange.error, UpstreamError):
         return Usage(source="none")
-    usage = estimated_input(exchange)
-    usage.output_tokens = estimate_tokens(facts.output_bytes if facts is not None else 0)
-    return usage
+    read = estimate_tokens(call.wire.input_bytes(exchange.request.body))
+    made = estimate_tokens(facts.output_bytes if facts is not None else 0)
+    return Usage(input_tokens=read, output_tokens=made, source="estimated")
+
+
+def _was_sent(exchange: Exchange) -> bool:
+    attempts = exchange.attempts
+    return bool(attempts) and (attempts[-1].sent or any(attempt.sent for attempt in attempts))
 
 
 def final_status(exchange: Exchange, error: MuxxError | None) -> int:
@@ -56,46 +57,20 @@ def final_status(exchange: Exchange, error: MuxxError | None) -> int:
     return error.status if error is not None else 200
 
 
-def record_of(exchange: Exchange, status: int, sent: Any, delivered: Any) -> Record:
-    """The exchange as a row. `sent` and `delivered` are JSON values or fragments, already None where content is not stored."""
-    timing, usage, response = exchange.timing, exchange.usage, exchange.response
-    first = timing.first_token
+def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
+    """The exchange as a row, without its content."""
+    timing, response = exchange.timing, exchange.response
+    tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, source = exchange.usage
+    cost_in, cost_out, price_version = exchange.cost or (None, None, None)
+    identity, request, attempts = exchange.identity or NOBODY, exchange.request, exchange.attempts
+    target = attempts[-1].target if attempts else None
+    started, first = timing.started, timing.first_token
     ended = timing.ended or time.monotonic()
-    row = {
-        **trace_of(exchange),
-        "first_token_ms": None if first is None else round((first - timing.started) * 1e3, 3),
-        "duration_ms": round((ended - timing.started) * 1e3, 3),
-        "status": status,
-        "ended_by": exchange.ended_by,
-        "phase": exchange.phase,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "saved_pico": exchange.saved_pico,
-        "cache": exchange.cache,
-        "finish_reasons": response.finish_reasons,
-        "error_code": exchange.error.code if exchange.error else None,
-        "attributes": exchange.attributes,
-        "input": sent,
-        "output": delivered,
-    }
-    if response.model:
-        row["model"] = response.model
-    return cast(Record, row)
-
-
-NOBODY = Identity(project="")
-"""Stands in for the caller of a request without a valid key; all of it is null in the row."""
-
-
-def trace_of(exchange: Exchange) -> dict[str, Any]:
-    """The fields of a row that are known before the provider is called: what is left of a request whose process dies."""
-    identity, request, usage, cost = exchange.identity or NOBODY, exchange.request, exchange.usage, exchange.cost
-    target = exchange.attempts[-1].target if exchange.attempts else None
     return {
         "request_id": exchange.id,
-        "started_at": exchange.timing.started_at,
+        "started_at": timing.started_at,
+        "first_token_ms": None if first is None else int((first - started) * 1e6) / 1e3,
+        "duration_ms": int((ended - started) * 1e6) / 1e3,
         "project": identity.project or None,
         "key_id": identity.key_id,
         "key_prefix": identity.key_prefix,
@@ -107,16 +82,61 @@ def trace_of(exchange: Exchange) -> dict[str, Any]:
         "endpoint": exchange.operation,
         "provider": target.provider.name if target else None,
         "model_requested": request.model or None,
-        "model": target.model if target else None,
+        "model": response.model or (target.model if target else None),
         "stream": request.stream,
+        "status": status,
+        "ended_by": exchange.ended_by,
         "phase": exchange.phase,
+        "attempts": len(attempts),
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "cache_read_tokens": cache_read,
+        "cache_write_tokens": cache_write,
+        "reasoning_tokens": reasoning,
+        "usage_source": source,
+        "input_cost_pico": cost_in,
+        "output_cost_pico": cost_out,
+        "cost_pico": None if cost_in is None or cost_out is None else cost_in + cost_out,
+        "saved_pico": exchange.saved_pico,
+        "price_version": price_version,
+        "cache": exchange.cache,
+        "finish_reasons": response.finish_reasons,
+        "error_code": exchange.error.code if exchange.error else None,
+        "attributes": exchange.attributes,
+    }
+
+
+NOBODY = Identity(project="")
+"""Stands in for the caller of a request without a valid key; all of it is null in the row."""
+
+
+def trace_of(exchange: Exchange) -> dict[str, Any]:
+    """What is left of a request whose process dies: who asked whom for what, and how much the provider may have read.
+
+    Input tokens are estimated by the size of the whole body, which is never less than what the model reads of it. Who finds the
+    trace prices them.
+    """
+    identity, request, target = exchange.identity or NOBODY, exchange.request, exchange.attempts[-1].target
+    return {
+        "request_id": exchange.id,
+        "started_at": exchange.timing.started_at,
+        "project": identity.project or None,
+        "key_id": identity.key_id,
+        "key_prefix": identity.key_prefix,
+        "key_last4": identity.key_last4,
+        "environment": identity.environment,
+        "user_id": request.user_id,
+        "metadata": request.metadata,
+        "client_ip": request.client_ip,
+        "endpoint": exchange.operation,
+        "provider": target.provider.name,
+        "model_requested": request.model,
+        "model": target.model,
+        "stream": request.stream,
+        "phase": "head",
         "attempts": len(exchange.attempts),
-        "input_tokens": usage.input_tokens,
-        "usage_source": usage.source,
-        "input_cost_pico": cost.input_pico if cost else None,
-        "output_cost_pico": cost.output_pico if cost else None,
-        "cost_pico": cost.total_pico if cost else None,
-        "price_version": cost.price_version if cost else None,
+        "input_tokens": estimate_tokens(request.size),
+        "usage_source": "estimated",
     }
 
 
@@ -131,9 +151,8 @@ def settle(call: Call, complete: bool) -> None:
     if exchange.served_by != "upstream":
         exchange.cost = exchange.cost or NO_COST  # usage and cost are the serving plugin's to say
         return
-    exchange.usage = usage_of(exchange, call.facts, complete)
-    sent = any(attempt.sent for attempt in exchange.attempts)
-    if not sent or exchange.usage.source == "none":
+    exchange.usage = usage_of(call, call.facts, complete)
+    if exchange.usage.source == "none":
         exchange.cost = NO_COST
     else:
         exchange.cost = gateway.price(exchange.attempts[-1].target, exchange.usage)
@@ -141,13 +160,29 @@ def settle(call: Call, complete: bool) -> None:
         exchange.phase = exchange.ended_by = None
 
 
+def stores_content(exchange: Exchange) -> bool:
+    return exchange.project is not None and exchange.project.settings.store_content
+
+
 async def record(call: Call, status: int) -> None:
-    """The final row. Requests without a valid key are sampled: nobody unknown may own our disk."""
+    """The final row, and with `durability = "power"` the wait for the disk."""
+    note(call, status)
+    if call.gateway.syncs:
+        await call.gateway.journal.sync()
+    call.recorded = True
+
+
+def note(call: Call, status: int) -> None:
+    """Put the row into the journal. Requests without a valid key are sampled: nobody unknown may own our disk."""
     exchange, gateway = call.exchange, call.gateway
     if exchange.identity is not None or gateway.sampler.allow():
-        stored = exchange.project is not None and exchange.project.settings.store_content
-        sent = orjson.Fragment(call.body_sent) if stored and call.body_sent is not None else None
-        call.row = record_of(exchange, status, sent, call.delivered if stored else None)
-        gateway.journal.final(call.row)
-        await gateway.journal.sync()
-    call.recorded = True
+        if not stores_content(exchange):
+            call.body_sent = call.delivered = None
+        call.row = row = record_of(exchange, status)
+        gateway.journal.final(row, call.body_sent, call.delivered)
+
+
+def amend(call: Call, changes: Mapping[str, Any]) -> None:
+    """The row again, changed: what it said of the end turned out to be wrong."""
+    if call.row is not None:
+        call.gateway.journal.amend(call.row, changes, call.body_sent, call.delivered)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,13 @@ from aiohttp.http_parser import RawRequestMessage
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .errors import MuxxError
 
+LARGE = 64 * 1024
+"""Bytes from which on a client may not take an answer at a stroke."""
+
+_KEEP = "\r\n"
+_CLOSE = "Connection: close\r\n\r\n"
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request", 529: "Overloaded"}
 
 
@@ -41,14 +47,18 @@ class Answer:
     def __init__(self, connection: Connection, message: RawRequestMessage | None) -> None:
         """`message` is the request's head; None when it could not be parsed, and then the connection ends with this answer."""
         self._connection = connection
-        self._http11 = message is None or message.version >= HttpVersion11
-        self._bodiless = message is not None and message.method == "HEAD"
         self._head: bytes | None = None
-        self.keep_alive = message is not None and not message.should_close
         self.head_sent = False
         self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
         connection.answer = self
+        if message is None:
+            self._http11, self._bodiless, self.keep_alive = True, False, False
+            return
+        self._http11 = message.version == HttpVersion11
+        self._bodiless = message.method == "HEAD"
+        # aiohttp's parser counts the last field of a trailer among the next request's headers: no next one after chunks.
+        self.keep_alive = not (message.should_close or message.chunked or message.upgrade)
 
     @property
     def gone(self) -> bool:
@@ -61,27 +71,28 @@ class Answer:
         """The client does not read as fast as we write: write no more than what has already come."""
         return self.stalled_since is not None
 
-    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a complete answer in one write."""
-        head = self._head_bytes(status, headers, f"Content-Length: {len(body)}\r\n")
+    def whole(self, status: int, head: str, body: bytes) -> None:
+        """Send a complete answer in one write. `head` is lines, as `headers.lines` makes them."""
+        data = self._head_bytes(status, head, f"Content-Length: {len(body)}\r\n")
         self.head_sent = True
-        self._transmit(head if self._bodiless else head + body)
+        self._leave(data if self._bodiless else data + body, self._not_recorded)
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    def begin(self, status: int, head: str) -> None:
         """Prepare a stream. Nothing leaves yet: its head goes out with the first bytes."""
         if not self._http11:
             self.keep_alive = False
         framing = "Transfer-Encoding: chunked\r\n" if self._http11 else ""
-        self._head = self._head_bytes(status, headers, framing)
+        self._head = self._head_bytes(status, head, framing)
 
     def send(self, data: bytes) -> None:
         """Send a piece of a stream, framed as one chunk."""
         self._transmit(self._take_head() + self._chunk(data))
 
-    def end(self, data: bytes = b"") -> None:
-        """Send the stream's last bytes and its end, in one write."""
+    def end(self, data: bytes = b"", otherwise: Callable[[MuxxError], bytes] | None = None) -> None:
+        """Send the stream's last bytes and its end, in one write; `otherwise` makes the error event where they cannot be."""
         piece = self._chunk(data) if data else b""
-        self._transmit(self._take_head() + piece + (b"0\r\n\r\n" if self._http11 else b""))
+        last = self._take_head() + piece + (b"0\r\n\r\n" if self._http11 else b"")
+        self._leave(last, partial(self._cut, otherwise))
 
     def break_off(self, data: bytes) -> None:
         """End a failed stream: `data` (the error event), the last chunk, then the connection's close."""
@@ -100,19 +111,37 @@ class Answer:
     def _chunk(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data
 
-    def _head_bytes(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
-        named = "".join(map("%s: %s\r\n".__mod__, headers.items()))
-        if named.count("\n") != len(headers) or not named.replace("\r\n", "").isprintable():
-            named = "".join([f"{_safe(name)}: {_safe(value)}\r\n" for name, value in headers.items()])
-        lines = [_first_lines(status, int(time.time())), framing, named]
+    def _head_bytes(self, status: int, head: str, framing: str) -> bytes:
         if self._connection.draining():
             self.keep_alive = False
-        if not self.keep_alive:
-            lines.append("Connection: close\r\n")
-        elif not self._http11:
-            lines.append("Connection: keep-alive\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("latin-1", "replace")
+        end = _KEEP if self.keep_alive and self._http11 else "Connection: keep-alive\r\n\r\n" if self.keep_alive else _CLOSE
+        return f"{_first_lines(status, int(time.time()))}{framing}{head}{end}".encode("latin-1", "replace")
+
+    def _leave(self, data: bytes, failed: Callable[[MuxxError], None]) -> None:
+        """Send the end of an answer, behind its row. One that may not go out at a stroke goes at once: it has to be known whether
+        the client takes it."""
+        transport, outbox = self._connection.transport, self._connection.outbox
+        if transport is None or (len(data) <= LARGE and not transport.get_write_buffer_size()):
+            outbox.put(self._transmit, data, failed)
+            return
+        try:
+            outbox.write_now()
+        except MuxxError as error:
+            failed(error)
+        else:
+            self._transmit(data)
+
+    def _not_recorded(self, error: MuxxError) -> None:
+        self.head_sent = False
+        self._connection.refuse(self, error)
+
+    def _cut(self, otherwise: Callable[[MuxxError], bytes] | None, error: MuxxError) -> None:
+        """A stream that is not recorded must not look whole."""
+        self.keep_alive = False
+        data = self._take_head() + self._chunk(otherwise(error)) if otherwise is not None else b""
+        self._transmit(data + (b"0\r\n\r\n" if self._http11 else b""))
+        if self._connection.transport is not None:
+            self._connection.transport.close()
 
     def _transmit(self, data: bytes) -> None:
         transport = self._connection.transport
@@ -143,8 +172,3 @@ class Answer:
         transport = self._connection.transport
         if transport is not None:
             transport.abort()
-
-
-def _safe(value: str) -> str:
-    """A header value aiohttp's writer, and every client's parser, will accept."""
-    return "".join([c if c.isprintable() else " " for c in value])

@@ -1,6 +1,6 @@
-"""Bring an answer to the client: a provider's stream, a provider's plain answer, or a plugin's reply.
+"""Bring a provider's answer to the client: a stream, or a plain one.
 
-Each of the three ends the same way: the answer is complete, its usage and cost are settled, its row is recorded, and only then
+Each ends the same way: the answer is complete, its usage and cost are settled, its row is recorded, and only then
 its last byte leaves. What goes wrong is raised; the pipeline settles it.
 """
 
@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import record, settle
-from .chains import describe_crash, isolated, run_chunk
-from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
-from .exchange import Attempt, Chunk, Reply, usd
-from .headers import answer_headers, client_credential, downstream_headers, retry_after
+from .accounting import record, settle, stores_content
+from .call import NEVER
+from .chains import isolated, run_chunk
+from .errors import ClientGone, MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
+from .exchange import Attempt, Chunk, usd
+from .headers import answer_lines, client_credential, content_type_line, downstream_lines, retry_after
 from .relay import Delivered, HookedRelay, Relay
 from .routing import RETRY_STATUSES
-from .wire import openai
-from .wire.sse import EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
     from .plugins import Chain
-    from .upstream import UpstreamResponse
+    from .transport import UpstreamResponse
+    from .wire.wires import Facts, StreamFacts
 
-T = TypeVar("T")
-
-STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
 
 TRAILER_SECONDS = 0.25
 """After `[DONE]`: how long the provider may take to end its response before its connection is given up."""
@@ -40,7 +37,7 @@ TRAILER_SECONDS = 0.25
 
 def chunk_chain(call: Call) -> Chain:
     """The `on_chunk` steps of this exchange: those plugins took off it are left out."""
-    chain = call.gateway.plugins.chain("on_chunk")
+    chain = call.gateway.chains.on_chunk
     skipped = call.exchange.skipped
     return tuple(step for step in chain if step.plugin not in skipped) if skipped else chain
 
@@ -49,14 +46,12 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     """Relay a stream, event by event."""
     exchange, down, timeouts = call.exchange, call.down, attempt.target.timeouts
     exchange.phase = "stream"
-    stream = openai.ChatStream(client_asked_usage=not withhold_usage, choices=_choices(attempt.body))
-    call.facts = stream
-    exchange.response.read_text = lambda: stream.text
+    call.facts = call.stream = stream = call.wire.stream(attempt.body, not withhold_usage)
+    exchange.response.facts = stream
     _refuse_encoded(response)
-    headers = answer_headers(exchange) | STREAM_HEADERS | downstream_headers(attempt.target.provider, response.headers)
-    down.begin(200, headers)
-    exchange.reply_headers.sent = True
-    relay, delivered = _relay(call, attempt, response, stream, include_usage=not withhold_usage)
+    down.begin(200, answer_lines(exchange) + STREAM_LINES + downstream_lines(attempt.target.provider, response.headers))
+    exchange.note_head(sent=True)
+    relay, readback = _relay(call, attempt, response, stream, include_usage=not withhold_usage)
     call.due, call.on_due = time.monotonic() + timeouts.first_token, relay.timed_out
     pump = asyncio.ensure_future(response.pump(relay))
     pump.add_done_callback(relay.pumped)
@@ -65,10 +60,13 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
         call.error_relayed = relay.relayed_error
         exchange.timing.first_token = relay.first_event
         if error is not None:
-            raise _told_by_provider(stream, error)
+            raise _told_by_provider(stream.error, error)
         if relay.surplus:
             exchange.attributes["surplus_after_done"] = True
-        await _complete_stream(call, stream, delivered, relay.last, comment=relay.comments_allowed)
+        if readback is not None:
+            readback.take_last(relay.last)
+        delivered = stream if readback is None else readback.facts
+        await complete_stream(call, stream, delivered, relay.last, comment=relay.comments_allowed)
         if not pump.done():
             await asyncio.wait((pump,), timeout=TRAILER_SECONDS)
     except asyncio.CancelledError:
@@ -76,7 +74,7 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
             exchange.phase = "finish"  # only the end was still to come
         raise
     finally:
-        call.due, call.on_due, down.on_resume = float("inf"), None, None
+        call.due, call.on_due, down.on_resume = NEVER, None, None
         call.committed = relay.first_event is not None
         exchange.timing.first_token = relay.first_event
         if not pump.done():
@@ -84,18 +82,18 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
 
 
 def _relay(
-    call: Call, attempt: Attempt, response: UpstreamResponse, stream: openai.ChatStream, *, include_usage: bool
-) -> tuple[Relay, openai.ChatFacts]:
-    """The relay for this exchange, and the facts of what the client gets from it."""
+    call: Call, attempt: Attempt, response: UpstreamResponse, stream: StreamFacts, *, include_usage: bool
+) -> tuple[Relay, Delivered | None]:
+    """The relay for this exchange, and where hooks may change the answer, what reads back what the client gets from it."""
     server, taps = call.gateway.config.server, [isolated(tap) for tap in call.exchange.taps]
     kind: Any = Relay
-    delivered: openai.ChatFacts = stream
+    readback: Delivered | None = None
     chain = chunk_chain(call)
     if chain:
-        readback = Delivered(2 * server.max_event_bytes)
-        delivered = readback.facts
+        readback = Delivered(call.wire.stream(attempt.body, True), 2 * server.max_event_bytes)
+        call.exchange.response.facts = readback.facts
         taps.append(readback.take)
-        kind = partial(HookedRelay, hooks=_hooks(call, chain), include_usage=include_usage)
+        kind = partial(HookedRelay, hooks=chunk_hooks(call, chain), codec=call.wire.codec(stream, include_usage))
     relay: Relay = kind(
         stream,
         response,
@@ -107,60 +105,62 @@ def _relay(
         masked=partial(_masked, call, attempt),
         taps=taps,
     )
-    return relay, delivered
+    return relay, readback
 
 
-def _hooks(call: Call, chain: Chain) -> Any:
+def chunk_hooks(call: Call, chain: Chain) -> Any:
     async def hooks(chunk: Chunk) -> list[Chunk]:
         return await run_chunk(chain, (call.gateway, call.exchange), chunk, call.gateway.config.server.max_event_bytes)
 
     return hooks
 
 
-def _told_by_provider(stream: openai.ChatStream, error: MuxxError) -> MuxxError:
-    """An error event of the provider keeps the provider's code in the row."""
-    if isinstance(stream.error, dict) and isinstance(code := stream.error.get("code") or stream.error.get("type"), str):
+def _told_by_provider(said: Any, error: MuxxError) -> MuxxError:
+    """An error the provider tells of inside its answer keeps the provider's code in the row."""
+    if isinstance(said, dict) and isinstance(code := said.get("code") or said.get("type"), str):
         return UpstreamError(code=code[:64])
     return error
 
 
-async def _complete_stream(
-    call: Call, facts: openai.ChatFacts, delivered: openai.ChatFacts, last: bytes, *, comment: bool
-) -> None:
+async def complete_stream(call: Call, facts: Facts, delivered: Facts, last: bytes, *, comment: bool) -> None:
     """Everything but the held-back end is out: settle and record, then let the end go, with the cost before it."""
-    exchange, down = call.exchange, call.down
+    exchange, down, wire = call.exchange, call.down, call.wire
     exchange.phase = "finish"
     if down.gone:
         raise ClientGone()
-    _learn(call, facts, 200)
-    call.delivered = openai.assembled(delivered)
-    settle(call, complete=True)
+    learn(call, facts, delivered, 200)
+    if stores_content(exchange):
+        call.delivered = orjson.dumps(wire.assembled(delivered))
+    failure = call.stream.error if call.stream is not None else None
+    if failure:  # the provider says in the answer's last event that it failed
+        exchange.error, exchange.ended_by = _told_by_provider(failure, UpstreamError()), "upstream"
+    settle(call, complete=not failure)
+    for tap in exchange.taps:
+        isolated(tap)(last)
     await record(call, 200)
     if last and comment and call.gateway.config.server.stream_cost_comment:
-        last = openai.comment_event(exchange.cost, exchange.id, exchange.usage) + last
-    down.end(last)
+        last = wire.comment_event(exchange.cost, exchange.id, exchange.usage) + last
+    down.end(last, lambda error: wire.error_event(error, call.stream))
 
 
-def _learn(call: Call, facts: openai.ChatFacts, status: int) -> None:
-    """What plugins and the row are told of the answer."""
+def learn(call: Call, facts: Facts, delivered: Facts, status: int) -> None:
+    """What plugins and the row are told of the answer: usage as the provider has it, the text as the client gets it."""
     response = call.exchange.response
     response.status = status
     response.id, response.model = facts.id, facts.model
     response.finish_reasons = list(facts.finish_reasons.values())
-    response.read_text = lambda: facts.text
+    response.facts = delivered
     call.facts = facts
     if facts.usage_invalid:
         call.exchange.attributes["usage_invalid"] = True
 
 
-def _choices(body: Mapping[str, Any]) -> int:
-    n = body.get("n")
-    return n if isinstance(n, int) and n > 1 else 1
-
-
 def _refuse_encoded(response: UpstreamResponse) -> None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise UpstreamProtocolError("The model provider sent a compressed answer though none was asked for.")
+
+
+TOO_LARGE = "The model provider's answer is larger than the gateway's limit."
 
 
 class Collector:
@@ -195,24 +195,30 @@ class Collector:
 
 async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse) -> None:
     """Pass on a plain answer, byte for byte, or raise what the provider's refusal means."""
+    status, headers = response.status, response.headers
     _refuse_encoded(response)
-    body = await _collect(call, attempt, response)
-    if not 200 <= response.status < 300:
+    call.exchange.phase = "stream"
+    body = response.body_now()
+    if body is None:
+        body = await _collect(call, attempt, response)
+    elif len(body) > call.gateway.config.server.max_response_bytes:
+        raise UpstreamProtocolError(TOO_LARGE)
+    if not 200 <= status < 300:
         raise _refusal(call, attempt, response, body)
-    if "text/event-stream" in response.headers.get("content-type", "").lower():
+    call.committed = True
+    content_type = headers.get("content-type", "application/json")
+    if "text/event-stream" in content_type.lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
-    facts = openai.read_completion(body)
-    _learn(call, facts, response.status)
-    chain = chunk_chain(call)
-    if chain:
-        body = await _hooked_plain(call, chain, body)
+    facts = delivered = call.wire.read_plain(body)
+    if call.gateway.chains.on_chunk:
+        body = await hooked_plain(call, body)
+        delivered = call.wire.read_plain(body)
+    learn(call, facts, delivered, status)
     attempt.ended = time.monotonic()
-    content_type = response.headers.get("content-type", "application/json")
-    await _send_whole(call, response.status, body, content_type, downstream_headers(attempt.target.provider, response.headers))
+    await send_whole(call, status, body, content_type, downstream_lines(attempt.target.provider, headers))
 
 
 async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
-    call.exchange.phase = "stream"
     timeouts, server = attempt.target.timeouts, call.gateway.config.server
     commits = 200 <= response.status < 300
     collector = Collector(call, response, timeouts.between_events, server.max_response_bytes, commits=commits)
@@ -223,13 +229,13 @@ async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> 
         if not collector.overfull:
             raise
     finally:
-        call.due = float("inf")
+        call.due = NEVER
     if collector.overfull:
-        raise UpstreamProtocolError("The model provider's answer is larger than the gateway's limit.")
+        raise UpstreamProtocolError(TOO_LARGE)
     return collector.body
 
 
-async def _send_whole(call: Call, status: int, body: bytes, content_type: str, extra: Mapping[str, str]) -> None:
+async def send_whole(call: Call, status: int, body: bytes, content_type: str, extra: str = "") -> None:
     """Settle and record, then send a whole answer in one write."""
     exchange, down = call.exchange, call.down
     exchange.phase = "finish"
@@ -238,32 +244,33 @@ async def _send_whole(call: Call, status: int, body: bytes, content_type: str, e
     exchange.response.status = status
     for tap in exchange.taps:
         isolated(tap)(body)
-    call.delivered = orjson.Fragment(body) if call.facts is not None else _as_json(body)
+    call.delivered = body if call.facts is not None else _as_json(body)
     settle(call, complete=True)
     await record(call, status)
-    headers = {**answer_headers(exchange), "Content-Type": content_type, **extra}
+    head = answer_lines(exchange) + content_type_line(content_type) + extra
     if exchange.cost is not None:
-        headers["X-Muxx-Cost"] = usd(exchange.cost.total_pico) or "0"
-    exchange.reply_headers.sent = True
-    down.whole(status, headers, body)
+        head += f"X-Muxx-Cost: {usd(exchange.cost.total_pico)}\r\n"
+    exchange.note_head(sent=True)
+    down.whole(status, head, body)
 
 
-def _as_json(body: bytes) -> Any:
+def _as_json(body: bytes) -> bytes:
     """A body nobody has read yet, as the row keeps it: as it is when it is JSON, else as a string."""
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body.decode("utf-8", "replace")
-    return orjson.Fragment(body)
+        return orjson.dumps(body.decode("utf-8", "replace"))
+    return body
 
 
-async def _hooked_plain(call: Call, chain: Chain, body: bytes) -> bytes:
+async def hooked_plain(call: Call, body: bytes) -> bytes:
     """A plain answer is a short stream of the same Chunks."""
-    return openai.encode_plain(body, await _through(call, chain, openai.decode_completion(body)))
+    return call.wire.encode_plain(body, await through(call, chunk_chain(call), call.wire.decode_plain(body)))
 
 
-async def _through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chunk]:
-    hooks = _hooks(call, chain)
+async def through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chunk]:
+    """What the hooks let through of these chunks, up to the first `end`."""
+    hooks = chunk_hooks(call, chain)
     out: list[Chunk] = []
     for chunk in chunks:
         for result in await hooks(chunk):
@@ -292,7 +299,7 @@ def _refusal(call: Call, attempt: Attempt, response: UpstreamResponse, body: byt
         retry=status in RETRY_STATUSES,
         retry_after=wait,
     )
-    refusal.body = _masked(call, attempt, body) if error else openai.error_body(refusal)
+    refusal.body = _masked(call, attempt, body) if error else call.wire.error_body(refusal)
     return refusal
 
 
@@ -314,143 +321,3 @@ def _masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
         if secret:
             body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
     return body
-
-
-async def answer_from_plugin(call: Call, reply: Reply) -> None:
-    """Send a plugin's reply in the form the client asked for; bytes, Chunks, or an async iterator of either.
-
-    Whatever is wrong with it, and its running longer than a whole request may, is a crash of the plugin.
-    """
-    exchange = call.exchange
-    exchange.served_by = reply.served_by
-    exchange.reply_headers.update(reply.headers)
-    exchange.phase = "stream"
-    try:
-        async with asyncio.timeout(call.gateway.config.server.request_timeout_s), _closing(reply.body):
-            await _reply(call, reply)
-    except MuxxError:
-        raise
-    except Exception as error:
-        call.gateway.log.error("request %s: a plugin's reply failed: %s", exchange.id, describe_crash(error))
-        raise PluginError() from error
-
-
-@asynccontextmanager
-async def _closing(body: Any) -> AsyncIterator[None]:
-    """Close an async generator at the end, whoever ended it."""
-    try:
-        yield
-    finally:
-        if isinstance(body, AsyncGenerator):
-            await body.aclose()
-
-
-async def _reply(call: Call, reply: Reply) -> None:
-    if isinstance(reply.body, bytes):
-        await _reply_bytes(call, reply, reply.body)
-    elif isinstance(reply.body, AsyncIterator):
-        await _reply_iterator(call, reply, reply.body)
-    else:
-        await _reply_chunks(call, list(reply.body))
-
-
-async def _reply_bytes(call: Call, reply: Reply, body: bytes) -> None:
-    if reply.status != 200 or reply.content_type != "application/json":
-        await _send_whole(call, reply.status, body, reply.content_type, {})
-        return
-    facts = _understood(openai.read_completion, body)
-    if call.exchange.request.stream:
-        await _reply_chunks(call, openai.decode_completion(body))
-        return
-    chain = chunk_chain(call)
-    if chain:
-        body = await _hooked_plain(call, chain, body)
-        facts = openai.read_completion(body)
-    _learn(call, facts, 200)
-    await _send_whole(call, 200, body, reply.content_type, {})
-
-
-def _understood(read: Callable[[bytes], T], body: bytes) -> T:
-    """What a plugin's bytes say; a plugin is to blame, not a provider, when they are no answer."""
-    try:
-        return read(body)
-    except UpstreamError as error:
-        raise ValueError("the reply's bytes are no chat completion") from error
-
-
-async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
-    if not any(chunk.kind == "end" for chunk in chunks):
-        chunks.append(Chunk("end"))
-    chunks = await _through(call, chunk_chain(call), chunks)
-    if not call.exchange.request.stream:
-        body = openai.encode_completion(chunks, _head(call))
-        _learn(call, openai.read_completion(body), 200)
-        await _send_whole(call, 200, body, "application/json", {})
-        return
-    await _stream_reply(call, _one(openai.encode_stream(chunks, _head(call)).removesuffix(openai.DONE_EVENT)), openai.DONE_EVENT)
-
-
-async def _reply_iterator(call: Call, reply: Reply, items: AsyncIterator[Any]) -> None:
-    if not call.exchange.request.stream:
-        collected = [item async for item in items]
-        if all(isinstance(item, bytes) for item in collected):
-            await _reply_bytes(call, reply, b"".join(collected))
-        else:
-            await _reply_chunks(call, collected)
-        return
-    await _stream_reply(call, _encoded(call, items), openai.DONE_EVENT)
-
-
-async def _encoded(call: Call, items: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-    """Items as event bytes, through the hooks where there are any; the `[DONE]` is left out, for the kernel adds it."""
-    encoder, chain = openai.ChunkEncoder(_head(call)), chunk_chain(call)
-    splitter = EventSplitter(call.gateway.config.server.max_event_bytes)
-    as_they_are = False
-    async for item in items:
-        if isinstance(item, Chunk):
-            groups = [[item]]
-        elif chain:
-            groups = [openai.decode_event(event) for event in splitter.feed(item)]
-        else:
-            as_they_are = True
-            yield b"".join(raw for raw, data in splitter.feed(item) if data and data.strip() != b"[DONE]")
-            continue
-        for group in groups:
-            chunks = await _through(call, chain, group)
-            yield encoder.encode(chunks)
-            if _is_ended(chunks):
-                return
-    if not as_they_are:
-        yield encoder.encode(await _through(call, chain, [Chunk("end")]))
-
-
-def _is_ended(chunks: list[Chunk]) -> bool:
-    return bool(chunks) and chunks[-1].kind == "end"
-
-
-async def _one(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-async def _stream_reply(call: Call, pieces: AsyncIterator[bytes], last: bytes) -> None:
-    """Stream a plugin's pieces at the client's pace."""
-    exchange, down, server = call.exchange, call.down, call.gateway.config.server
-    delivered = Delivered(2 * server.max_event_bytes)
-    down.begin(200, answer_headers(exchange) | STREAM_HEADERS)
-    exchange.reply_headers.sent = True
-    taps = [isolated(tap) for tap in exchange.taps]
-    async for piece in pieces:
-        if piece:
-            exchange.timing.first_token = exchange.timing.first_token or time.monotonic()
-            down.send(piece)
-            delivered.take(piece)
-            for tap in taps:
-                tap(piece)
-        if down.paused and not await down.drained(server.write_stall_timeout_s):
-            raise ClientGone()
-    await _complete_stream(call, delivered.facts, delivered.facts, last, comment=True)
-
-
-def _head(call: Call) -> openai.AnswerHead:
-    exchange = call.exchange
-    return openai.AnswerHead(f"chatcmpl-{exchange.id[4:]}", exchange.request.model, int(exchange.timing.started_at))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
 
 if TYPE_CHECKING:
-    from .exchange import Exchange, HttpRequest, Record
+    from .exchange import Exchange, HttpRequest
     from .gateway import Gateway
-    from .wire.openai import ChatFacts
+    from .wire.wires import Facts, StreamFacts, Wire
+
+
+NEVER = float("inf")
 
 
 class ClientSide(Protocol):
@@ -29,13 +32,13 @@ class ClientSide(Protocol):
     @property
     def paused(self) -> bool: ...
 
-    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
+    def whole(self, status: int, head: str, body: bytes) -> None: ...
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None: ...
+    def begin(self, status: int, head: str) -> None: ...
 
     def send(self, data: bytes) -> None: ...
 
-    def end(self, data: bytes = b"") -> None: ...
+    def end(self, data: bytes = b"", otherwise: Callable[[MuxxError], bytes] | None = None) -> None: ...
 
     def break_off(self, data: bytes) -> None: ...
 
@@ -49,35 +52,33 @@ class ClientSide(Protocol):
 class Call:
     """One running exchange. `abort()` ends it from outside its task; `check()` keeps its limits."""
 
-    __slots__ = (
-        "body_sent", "committed", "delivered", "down", "due", "error_relayed", "exchange", "facts", "gateway",
-        "head", "on_due", "read_body", "reason",
-        "recorded", "row", "task", "whole_due",
-    )  # fmt: skip
+    facts: Facts | None = None
+    stream: StreamFacts | None = None
+    """What is known of the stream that answers, for the error that may end it."""
+    body_sent: bytes | None = None
+    """The last request as sent up."""
+    delivered: bytes | None = None
+    """The answer as delivered, as JSON text."""
+    committed = False
+    """A 2xx answer has begun: nobody else may be asked any more."""
+    recorded = False
+    row: dict[str, Any] | None = None
+    error_relayed = False
+    """The provider's own error event was passed on: nothing is added to it."""
+    reason: MuxxError | None = None
+    due = whole_due = NEVER
+    on_due: Callable[[], None] | None = None
+    """What a passed `due` does; None: the provider is late. (A bound method of this call would make every call a cycle for
+    the garbage collector.)"""
 
-    def __init__(
-        self, gateway: Gateway, exchange: Exchange, head: HttpRequest, read_body: Callable[[], Awaitable[bytes]], down: ClientSide
-    ) -> None:
+    def __init__(self, gateway: Gateway, exchange: Exchange, wire: Wire, head: HttpRequest, down: ClientSide) -> None:
         self.gateway = gateway
         self.exchange = exchange
+        self.wire = wire
+        """The format the client called in."""
         self.head = head
-        self.read_body = read_body
         self.down = down
-        self.facts: ChatFacts | None = None
-        self.body_sent: bytes | None = None
-        self.delivered: Any = None
-        self.committed = False
-        """A 2xx answer has begun: nobody else may be asked any more."""
-        self.recorded = False
-        self.row: Record | None = None
-        self.error_relayed = False
-        """The provider's own error event was passed on: nothing is added to it."""
-        self.reason: MuxxError | None = None
         self.task = asyncio.current_task()
-        self.due = self.whole_due = float("inf")
-        self.on_due: Callable[[], None] | None = None
-        """What a passed `due` does; None: the provider is late. (A bound method of this call would make every call a cycle for
-        the garbage collector.)"""
 
     def check(self, now: float) -> None:
         """Keep the call's limits; called a few times a second."""
@@ -88,7 +89,7 @@ class Call:
         elif now >= self.whole_due:
             self.abort(UpstreamTimeout())
         elif now >= self.due:
-            self.due = float("inf")
+            self.due = NEVER
             if self.on_due is not None:
                 self.on_due()
             else:

@@ -77,30 +77,58 @@ class Budget:
         return self._deadline
 
 
-async def run_step(step: Step, args: tuple[Any, ...], budget: Budget | None) -> Any:
-    """One step's result. Crashes become `PluginError`; with `on_error = "ignore"` they are logged and the result is None."""
+def start_step(step: Step, args: tuple[Any, ...]) -> Any:
+    """Run a step as far as it goes without waiting: its result, or a `_Resumed` to be given to `finish_step`.
+
+    Crashes become `PluginError`; with `on_error = "ignore"` they are logged and the result is None.
+    """
+    started = time.monotonic()
     try:
-        if not step.is_async:
-            return _measured(step, step.call, *args)
-        coroutine = step.call(*args)
-        try:
-            pending = _measured(step, coroutine.send, None)
-        except StopIteration as done:
-            return done.value
+        result = step.call(*args)
+        if step.is_async:
+            try:
+                return _Resumed(result, result.send(None))
+            except StopIteration as done:
+                return done.value
+        return result
+    except MuxxError:
+        raise
+    except BaseException as error:
+        return _failed(step, error)
+    finally:
+        seconds = time.monotonic() - started
+        if seconds > SLOW_SECONDS:
+            advice = "make its hook `async def` or cheaper"
+            log.warning("plugin %s held the event loop for %.0f ms; %s", step.plugin, seconds * 1e3, advice)
+
+
+async def finish_step(step: Step, resumed: _Resumed, budget: Budget | None) -> Any:
+    """The result of a step that had to wait, within the chain's time."""
+    try:
         if budget is None:
-            result = await _Resumed(coroutine, pending)
+            result = await resumed
         else:
             async with asyncio.timeout_at(_loop_deadline(step, budget)):
-                result = await _Resumed(coroutine, pending)
+                result = await resumed
         if _is_unwanted():
             raise asyncio.CancelledError  # a plugin that swallows its cancellation keeps no exchange alive
         return result
     except MuxxError:
         raise
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and _is_unwanted():
-            raise
-        _crashed(step, describe_crash(error), error)
+        return _failed(step, error)
+
+
+async def run_step(step: Step, args: tuple[Any, ...], budget: Budget | None) -> Any:
+    """One step's result, whether or not it has to wait."""
+    result = start_step(step, args)
+    return await finish_step(step, result, budget) if type(result) is _Resumed else result
+
+
+def _failed(step: Step, error: BaseException) -> None:
+    if isinstance(error, asyncio.CancelledError) and _is_unwanted():
+        raise error
+    _crashed(step, describe_crash(error), error)
 
 
 def _is_unwanted() -> bool:
@@ -125,22 +153,14 @@ def _loop_deadline(step: Step, budget: Budget) -> float:
     return deadline if step.timeout_s is None else min(deadline, now + step.timeout_s)
 
 
-def _measured(step: Step, call: Callable[..., Any], *args: Any) -> Any:
-    started = time.monotonic()
-    try:
-        return call(*args)
-    finally:
-        seconds = time.monotonic() - started
-        if seconds > SLOW_SECONDS:
-            advice = "make its hook `async def` or cheaper"
-            log.warning("plugin %s held the event loop for %.0f ms; %s", step.plugin, seconds * 1e3, advice)
-
-
 async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind: type[T]) -> T | None:
     """The first result that is not None; later steps do not run. None when there is none. One of another kind is a crash."""
-    budget = Budget(seconds)
+    budget: Budget | None = None
     for step in chain:
-        result = await run_step(step, args, budget)
+        result = start_step(step, args)
+        if type(result) is _Resumed:
+            budget = budget or Budget(seconds)
+            result = await finish_step(step, result, budget)
         if isinstance(result, kind):
             return result
         if result is not None:

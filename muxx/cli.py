@@ -7,6 +7,7 @@ A command that needs no server imports none.
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -110,16 +111,22 @@ def cli() -> None:
 
 
 @cli.command()
-@config_option
+@config_path_option()
 @click.option("--mock", is_flag=True, help="Answer every model from the mock provider: no account, no network.")
 @click.option("--host", help="Listen on this address instead of [server] host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead of [server] port.")
 @click.pass_context
-def serve(ctx: click.Context, config: Config, mock: bool, host: str | None, port: int | None) -> None:
+def serve(ctx: click.Context, path: Path | None, mock: bool, host: str | None, port: int | None) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    from . import workers
+    gc.disable()  # what a start makes is to stay: looking for garbage in it again and again takes a tenth of the time
+    try:
+        loaded = load(ctx, path)
+        from . import workers
 
-    ctx.exit(workers.serve(_listening(config, host, port), mock=mock))
+        code = workers.serve(_listening(loaded.config, host, port), loaded.found, mock=mock)
+    finally:
+        gc.enable()
+    ctx.exit(code)
 
 
 def _listening(config: Config, host: str | None, port: int | None) -> Config:

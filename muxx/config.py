@@ -129,11 +129,12 @@ ProxyUrl = Annotated[str, AfterValidator(_proxy)]
 
 
 class Section(BaseModel):
-    """A table of the file: frozen, no key beyond the declared ones, and errors that do not quote the input."""
+    """A table of the file: frozen, no key beyond the declared ones, and errors that do not quote the input.
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    The text under an option is its description in the JSON Schema; `muxx.explain` reads it, for only the schema shows it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class PluginConfig(Section):
@@ -284,7 +285,7 @@ class ProjectConfig(Section):
 class PluginsConfig(BaseModel):
     """`only`, `order`, and one table per plugin, kept as plain data until the plugin's own `Config` reads it."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
     __pydantic_extra__: dict[str, dict[str, Any]]
 
     only: tuple[str, ...] | None = None

@@ -10,19 +10,21 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from .answer import Answer
 from .errors import InvalidRequest, MuxxError
+from .incoming import KnownHead
 
 if TYPE_CHECKING:
     from .config import ServerConfig
+    from .outbox import Outbox
 
 LINGER_SECONDS = 2.0
 """How long an unread request body is drained before its connection closes."""
@@ -30,72 +32,93 @@ LINGER_SECONDS = 2.0
 SEND_BUFFER = 128 * 1024
 """Bytes of kernel buffer per client, so that one who does not read holds little."""
 
+LOST = -1
+
 _TARGET = re.compile(rb"(?:[A-Z]+ )?(?:/|https?://)", re.IGNORECASE)
 
-Serve = Callable[["Connection", RawRequestMessage, StreamReader, Answer], Awaitable[None]]
+Serve = Callable[["Connection", RawRequestMessage | KnownHead, StreamReader | bytes, Answer], Awaitable[None]]
 Refuse = Callable[[Answer, MuxxError], None]
 
 
 class Connection(RequestHandler):
     """One client connection. `draining()` says whether the service wants connections to end."""
 
-    __slots__ = ("_body", "_head_seconds", "_head_timer", "_refuse", "_serve", "answer", "draining", "remote")
+    __slots__ = (
+        "_body", "_head_seconds", "_head_timer", "_left", "_serve",
+        "answer", "draining", "head", "known", "outbox", "refuse", "remote",
+    )  # fmt: skip
 
     def __init__(self, manager: ConnectionServer, **options: Any) -> None:
         super().__init__(manager, **options)
         self._serve = manager.serve
-        self._refuse = manager.refuse
+        self.refuse = manager.refuse
+        self.outbox = manager.outbox
         self._head_seconds = manager.head_seconds
         self.draining = manager.draining
         self._head_timer: asyncio.TimerHandle | None = None
-        self._body: StreamReader | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD
+        self._left = 0
+        """Bytes until the parser is between two requests; `LOST` when that is not known."""
+        self.head = b""
+        """The bytes of the last head the parser has read, where they came in one piece."""
         self.answer: Answer | None = None
         self.remote: str | None = None
+        self.known: KnownHead | None = None
+        """The last head and what was learnt of it."""
 
     # The loop.
 
     async def start(self) -> None:
         """Serve requests until either side has had enough."""
         try:
-            while not self._force_close and await self._serve_next():
-                self._rest()
+            while not self._force_close:
+                if not self._messages:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                message: Any
+                payload: Any
+                message, payload = self._messages.popleft()
+                if type(message) is KnownHead:
+                    answer = Answer(self, message.message)
+                    self._body = EMPTY_PAYLOAD
+                elif type(message) is RawRequestMessage:
+                    answer = Answer(self, message)
+                    self._body = payload
+                    self._consumed()
+                else:
+                    self.refuse(Answer(self, None), _parser_error(message))
+                    return
+                self._request_in_progress = True
+                try:
+                    await self._serve(self, message, payload, answer)
+                finally:
+                    self._request_in_progress = False
+                    self.answer = None
+                    if self._handler_waiter is not None and not self._handler_waiter.done():
+                        self._handler_waiter.set_result(None)
+                if not self._body.is_eof():
+                    await self._linger(payload)
+                    return
+                if not answer.keep_alive or self._close:
+                    return
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                if self._keepalive_handle is None:
+                    self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
         finally:
             self._task_handler = None
             if self.transport is not None:
+                self.outbox.flush()
                 self.transport.close()
 
-    async def _serve_next(self) -> bool:
-        """Wait for one request and answer it; whether the connection may carry another."""
-        if not self._messages:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        message, payload = self._messages.popleft()
+    def _consumed(self) -> None:
+        """Room for another request in the parser's queue."""
         if self._parser is not None:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
-        if not isinstance(message, RawRequestMessage):
-            self._refuse(Answer(self, None), _parser_error(message.exc))
-            return False
-        self._request_in_progress = True
-        self._body = payload
-        answer = Answer(self, message)
-        if message.chunked:
-            answer.close_after()  # aiohttp's parser counts the last field of a trailer among the next request's headers
-        try:
-            await self._serve(self, message, payload, answer)
-        finally:
-            self._request_in_progress = False
-            self.answer = None
-            if self._handler_waiter is not None and not self._handler_waiter.done():
-                self._handler_waiter.set_result(None)
-        if not payload.is_eof():
-            await self._linger(payload)
-            return False
-        return answer.keep_alive and not message.upgrade and not self._close
 
     async def _linger(self, payload: StreamReader) -> None:
         """Take what is still sent of a request body nobody wants, so that the client gets to read its answer."""
@@ -105,12 +128,6 @@ class Connection(RequestHandler):
                     await payload.readany()
         except Exception:
             return
-
-    def _rest(self) -> None:
-        """Between two requests: the connection may idle for so long."""
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     # Events.
 
@@ -133,22 +150,63 @@ class Connection(RequestHandler):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages:
-            self._break_body()
-        if self._messages or self._request_in_progress:
-            self._stop_waiting()
-        elif self._head_timer is None and data:
+        """As aiohttp's, without its ways for other protocols: what follows an Upgrade is dropped, for none is served here."""
+        if self._force_close or self._close or self._upgraded or self._parser is None:
+            return
+        if self._left == 0 and self.known is not None and self._waiter is not None and not self._messages:
+            body = self.known.body_of(data)
+            if body is not None and not self._waiter.done():
+                self._messages.append(cast(Any, (self.known, body)))
+                self._waiter.set_result(None)
+                return
+        messages: Any
+        try:
+            messages, self._upgraded, _ = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            self._break_body(error)
+            messages = ((error, EMPTY_PAYLOAD),)
+        self._follow(data, messages)
+        if messages:
+            self._messages.extend(messages)
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+            if len(self._messages) >= self._max_msg_queue_size and not self._buffer_paused:
+                self._pause_reading_for_buffer()
+        if self._head_timer is not None:
+            if messages or self._request_in_progress:
+                self._stop_waiting()
+        elif data and not messages and not self._request_in_progress and not self._messages:
             self._await_head()
 
-    def _break_body(self) -> None:
+    def _follow(self, data: bytes, messages: Any) -> None:
+        """Keep count of where the parser stands. In any doubt it is lost for good, and all of the connection goes through it.
+
+        A head is counted only if it and the parser's reading of it have the same number of lines, so that it can neither begin
+        before the parser's nor end behind it.
+        """
+        if self._left > 0 and not messages:
+            self._left -= len(data)
+        elif self._left == 0 and len(messages) == 1 and type(messages[0][0]) is RawRequestMessage and not messages[0][0].chunked:
+            message, payload = messages[0]
+            end = data.find(b"\r\n\r\n") + 4
+            head, lines = data[:end], len(message.raw_headers) + 2
+            length = int(message.headers.get("Content-Length", 0))
+            exact = end > 3 and head.count(b"\r\n") == head.count(b"\n") == lines and not message.upgrade
+            self._left = end + length - len(data) if exact and payload.is_eof() == (end + length == len(data)) else LOST
+            self.head = head if self._left != LOST else b""
+        elif data:
+            self._left = LOST
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """A body that has been read asks for more whether or not it had asked for less; aiohttp would parse nothing for it."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _break_body(self, error: HttpProcessingError) -> None:
         """What cannot be parsed ends the body before it: no more of that will come, and the parser does not tell its reader."""
-        newest, _ = self._messages[-1]
-        if isinstance(newest, RawRequestMessage):
-            return
-        body = self._messages[-2][1] if len(self._messages) > 1 else self._body
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(newest.exc)
+        body = self._messages[-1][1] if self._messages else self._body
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(error)
 
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_seconds, self._head_late)
@@ -189,7 +247,9 @@ def _parser_error(exc: BaseException) -> MuxxError:
 class ConnectionServer(web.Server):
     """aiohttp's server, making our connections and handing their requests to `serve`."""
 
-    def __init__(self, server: ServerConfig, serve: Serve, refuse: Refuse, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, server: ServerConfig, serve: Serve, refuse: Refuse, draining: Callable[[], bool], outbox: Outbox
+    ) -> None:
         super().__init__(
             _unused,
             handler_cancellation=True,
@@ -203,6 +263,7 @@ class ConnectionServer(web.Server):
         self.serve = serve
         self.refuse = refuse
         self.draining = draining
+        self.outbox = outbox
         self.head_seconds = server.head_timeout_s
 
     def __call__(self) -> RequestHandler:

@@ -41,8 +41,16 @@ APPLICATION_ID = 0x6D757878
 BUSY_MS = 5000
 WAL_LIMIT = 64 * 1024 * 1024
 """Size to which SQLite cuts its write-ahead log back once it has been checkpointed."""
+PAGE_BYTES: dict[File, int] = {"main": 4096, "logs": 8192}
+"""Of a new file. A row of the log with its request and its answer fills much of a small page, and what is left is wasted."""
 
 _log = logging.getLogger("muxx.db")
+
+# Python looks for an adapter of each None and bool it binds, and finding none takes it many times as long as calling one that
+# changes nothing. A row of the log holds half a dozen.
+_no_change: Callable[[Any], None] = dict[Any, None]().get
+aiosqlite.register_adapter(type(None), _no_change)
+aiosqlite.register_adapter(bool, int)
 
 _MIGRATIONS_TABLE = """CREATE TABLE schema_migrations (
     plugin TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (plugin, number)
@@ -196,10 +204,10 @@ class Database:
     async def open(self) -> None:
         if not self.path.exists():
             _refuse_leftovers(self.path, self.logs, self.path.with_name(self.path.name + "-wal"))
-            await _create(self.path)
+            await _create(self.path, PAGE_BYTES["main"])
         if not self.logs.exists():
             _refuse_leftovers(self.logs, self.logs.with_name(self.logs.name + "-wal"))
-            await _create(self.logs)
+            await _create(self.logs, PAGE_BYTES["logs"])
         await _verify(self.path, thorough=True)
         await _verify(self.logs, thorough=False)
 
@@ -278,15 +286,15 @@ def _refuse_leftovers(missing: Path, *leftovers: Path) -> None:
             )
 
 
-async def _create(path: Path) -> None:
+async def _create(path: Path, page_bytes: int) -> None:
     """A new file appears under its name only when it is whole, and never replaces one that another process just made."""
     unnamed = path.with_name(f".{path.name}.{os.getpid()}.{id(path):x}.new")
     try:
         os.close(os.open(unnamed, os.O_CREAT | os.O_EXCL, 0o600))
         try:
             async with aiosqlite.connect(unnamed, isolation_level=None) as connection:
+                await connection.execute(f"PRAGMA page_size = {page_bytes:d}")  # first: what writes a page settles its size
                 await connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
-                await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 await connection.execute("PRAGMA journal_mode = WAL")
                 await connection.execute(_MIGRATIONS_TABLE)
             os.link(unnamed, path)

@@ -10,13 +10,14 @@ from .errors import MethodNotAllowed, ModelNotFound, NotFound, StartError
 from .exchange import HttpRequest, Reply, Route
 from .routing import matches
 from .wire.models import model_list, model_object
+from .wire.wires import WIRES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .gateway import Gateway
 
-KERNEL_PATHS = {"/v1/chat/completions": "POST"}
+KERNEL_PATHS = dict.fromkeys(WIRES, "POST")
 """Paths served outside the table, for the answer to a wrong method."""
 
 HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")

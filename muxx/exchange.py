@@ -8,9 +8,9 @@ OpenTelemetry's GenAI conventions.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
@@ -43,27 +43,41 @@ class HttpRequest:
 
     `path` is the raw path as it stood in the request target, without the query. `headers` still hold the credentials.
     For a plugin route `params` holds the decoded path parameters and `identity` the caller, and `body()` reads the body.
+
+    `memory` is for what costs something to learn from a head. Clients send the same head again and again, so the requests of
+    one connection share one `memory` for as long as their heads are equal, byte for byte, but for the length of the body. A
+    plugin keeps its entry under itself; it must still be true of a later request.
     """
 
-    __slots__ = ("_read", "headers", "identity", "method", "params", "path", "query_string", "remote")
+    __slots__ = ("_headers", "identity", "memory", "method", "params", "path", "query_string", "remote")
 
     def __init__(
         self,
         method: str,
         path: str,
         query_string: str,
-        headers: CIMultiDictProxy[str],
+        headers: CIMultiDictProxy[str] | None,
         remote: str | None,
-        read: Callable[[], Any] | None = None,
+        memory: dict[Any, Any] | None = None,
     ) -> None:
         self.method = method
         self.path = path
         self.query_string = query_string
-        self.headers = headers
+        self._headers = headers
         self.remote = remote
+        self.memory: dict[Any, Any] = {} if memory is None else memory
         self.params: Mapping[str, str] = {}
         self.identity: Identity | None = None
-        self._read = read
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers, credentials among them."""
+        if self._headers is None:
+            self._headers = self._read_headers()
+        return self._headers
+
+    def _read_headers(self) -> CIMultiDictProxy[str]:
+        raise NotImplementedError
 
     @property
     def query(self) -> dict[str, str]:
@@ -71,12 +85,13 @@ class HttpRequest:
         pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
         return {name: values[-1] for name, values in pairs.items()}
 
+    def body_now(self) -> bytes | None:
+        """The whole request body when nobody has to wait for it; None when `body()` has to be asked."""
+        return None
+
     async def body(self) -> bytes:
         """The whole request body, within the limits of `[server]`."""
-        if self._read is None:
-            return b""
-        data: bytes = await self._read()
-        return data
+        return b""
 
     async def json(self) -> Any:
         """The body as JSON; `InvalidRequest` (invalid_json) when it is none."""
@@ -100,8 +115,7 @@ class Identity:
     """Patterns (`*` stands for anything) of the models this caller may use; empty means all."""
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer. `input_tokens` is all of the input, cached and cache-written included; `output_tokens` is all of the
     output, reasoning included (OpenAI's dialect; the wire modules bring the others to it)."""
 
@@ -117,8 +131,7 @@ class Usage:
     source: UsageSource = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What an answer costs, in integer pico-dollars (10⁻¹² USD), and the price table that said so."""
 
     input_pico: int
@@ -180,26 +193,36 @@ class Target:
         return f"{self.provider.name}/{self.model}"
 
 
-@dataclass(slots=True)
 class Attempt:
     """One upstream call. `pre_attempt` may edit `url`, `headers` and `body` (the JSON object that will be sent)."""
 
-    target: Target
-    number: int
-    url: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    payload: bytes = b""
-    """`body` as sent; written by the kernel after `pre_attempt`."""
-    sent: bool = False
+    sent = False
     """True once any byte of the request may have reached the provider: from then on it may have been billed."""
-    reused: bool = False
+    reused = False
     """Written by the transport: the connection had served another request before."""
-    replays: int = 0
     status: int | None = None
     error: MuxxError | None = None
-    started: float = field(default_factory=time.monotonic)
     ended: float | None = None
+
+    def __init__(
+        self,
+        target: Target,
+        number: int,
+        url: str,
+        headers: dict[str, str],
+        body: dict[str, Any],
+        payload: bytes = b"",
+        replays: int = 0,
+    ) -> None:
+        self.target = target
+        self.number = number
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.payload = payload
+        """`body` as sent; written by the kernel after `pre_attempt`."""
+        self.replays = replays
+        self.started = time.monotonic()
 
 
 ChunkKind = Literal["text", "reasoning", "tool_call", "other", "end"]
@@ -279,10 +302,11 @@ class Request:
 
     __slots__ = ("_head", "_headers", "_parts", "body", "client_ip", "metadata", "model", "size", "stream", "user_id")
 
-    def __init__(self, head: HttpRequest) -> None:
-        self._head: HttpRequest | None = head
+    def __init__(self, head: HttpRequest, parts: Callable[[dict[str, Any]], Iterator[Part]] | None = None) -> None:
+        """`parts` is how this request's format is taken apart."""
+        self._head = head
         self._headers: dict[str, str] | None = None
-        self._parts: Callable[[dict[str, Any]], Iterator[Part]] | None = None
+        self._parts = parts
         self.body: dict[str, Any] = {}
         self.model = ""
         self.stream = False
@@ -296,44 +320,49 @@ class Request:
     def headers(self) -> Mapping[str, str]:
         """Request headers, lower-case names, without any credential."""
         if self._headers is None:
-            items = self._head.headers.items() if self._head is not None else ()
+            items = self._head.headers.items()
             self._headers = {k.lower(): v for k, v in items if k.lower() not in CREDENTIAL_HEADERS}
         return self._headers
-
-    def use_parts(self, parts: Callable[[dict[str, Any]], Iterator[Part]]) -> None:
-        """Set by the kernel: how this request's format is taken apart."""
-        self._parts = parts
 
     def parts(self) -> Iterator[Part]:
         """Every piece of text in the request, whatever its format: messages, tool arguments, tool results."""
         return self._parts(self.body) if self._parts is not None else iter(())
 
 
-@dataclass(slots=True)
+class _Facts(Protocol):
+    @property
+    def text(self) -> str: ...
+
+
 class Response:
     """What is known of the answer so far."""
 
-    status: int | None = None
-    id: str | None = None
-    model: str | None = None
-    finish_reasons: list[str] = field(default_factory=list)
-    read_text: Callable[[], str] = field(default=str, repr=False)
-    """Set by the kernel once an answer has begun."""
+    __slots__ = ("facts", "finish_reasons", "id", "model", "status")
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.id: str | None = None
+        self.model: str | None = None
+        self.finish_reasons: Sequence[str] = ()
+        self.facts: _Facts | None = None
+        """What the kernel has read of the answer; it knows the text."""
 
     @property
     def text(self) -> str:
         """The text delivered so far, of all choices."""
-        return self.read_text()
+        return "" if self.facts is None else self.facts.text
 
 
-@dataclass(slots=True)
 class Timing:
     """Monotonic seconds; `started_at` is the wall clock (Unix seconds) for the row."""
 
-    started_at: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.monotonic)
-    first_token: float | None = None
-    ended: float | None = None
+    __slots__ = ("ended", "first_token", "started", "started_at")
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self.started = time.monotonic()
+        self.first_token: float | None = None
+        self.ended: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,8 +395,16 @@ class State:
         return value
 
 
+KERNEL_HEADERS = frozenset(
+    {"x-muxx-request-id", "x-request-id", "x-muxx-cache", "x-muxx-cost", "server-timing", "date", "connection"}
+    | {"content-type", "content-length", "transfer-encoding", "cache-control", "x-accel-buffering"}
+)
+"""Response headers that are not a plugin's to set: the kernel writes each of them once."""
+
+
 class ReplyHeaders(MutableMapping[str, str]):
-    """Extra response headers. Settable until the head has left; after that changing them raises `RuntimeError`."""
+    """Extra response headers. Settable until the head has left; after that changing them raises `RuntimeError`. `ValueError`
+    for those the kernel writes."""
 
     __slots__ = ("_values", "sent")
 
@@ -380,6 +417,8 @@ class ReplyHeaders(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         self._check()
+        if name.lower() in KERNEL_HEADERS:
+            raise ValueError(f"{name} is written by the kernel; set a header of another name")
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
@@ -403,66 +442,59 @@ class ReplyHeaders(MutableMapping[str, str]):
 class Exchange:
     """One call of an LLM endpoint. See the module's docstring; every field is public and typed."""
 
-    __slots__ = (
-        "_state",
-        "attempts",
-        "attributes",
-        "cache",
-        "cost",
-        "depth",
-        "ended_by",
-        "error",
-        "format",
-        "id",
-        "identity",
-        "operation",
-        "parent",
-        "phase",
-        "project",
-        "replan",
-        "reply_headers",
-        "request",
-        "response",
-        "saved_pico",
-        "served_by",
-        "skipped",
-        "taps",
-        "targets",
-        "timing",
-        "usage",
-    )  # fmt: skip
+    # What most exchanges never change stands on the class: making an exchange is on the path of every request.
+    format = "openai"
+    """The caller's wire format."""
+    parent: Exchange | None = None
+    """The exchange a plugin made this call for (`gateway.call`); None for a client's own request."""
+    depth = 0
+    identity: Identity | None = None
+    project: Project | None = None
+    targets: tuple[Target, ...] = ()
+    usage: Usage = Usage()
+    cost: Cost | None = None
+    saved_pico: int | None = None
+    cache: CacheStatus = "miss"
+    served_by: ServedBy = "upstream"
+    error: MuxxError | None = None
+    ended_by: EndedBy | None = None
+    phase: Phase | None = "auth"
+    skipped: frozenset[str] = frozenset()
+    taps: tuple[Callable[[bytes], None], ...] = ()
+    replan: Callable[[str], tuple[Target, ...]] | None = None
+    _state: State | None = None
+    _reply_headers: ReplyHeaders | None = None
+    _head_sent = False
 
     def __init__(self, id: str, operation: str, request: Request) -> None:
         self.id = id
         self.operation = operation
-        """The GenAI operation name: `chat`, `text_completion`, `embeddings` …"""
-        self.format = "openai"
-        """The caller's wire format."""
+        """Which endpoint was called: `chat`, `text_completion`, `embeddings` or `responses`."""
         self.request = request
-        self.parent: Exchange | None = None
-        """The exchange a plugin made this call for (`gateway.call`); None for a client's own request."""
-        self.depth = 0
-        self.identity: Identity | None = None
-        self.project: Project | None = None
-        self.targets: tuple[Target, ...] = ()
         self.attempts: list[Attempt] = []
         self.response = Response()
-        self.reply_headers = ReplyHeaders()
-        self.usage = Usage()
-        self.cost: Cost | None = None
-        self.saved_pico: int | None = None
-        self.cache: CacheStatus = "miss"
-        self.served_by: ServedBy = "upstream"
         self.timing = Timing()
-        self.error: MuxxError | None = None
-        self.ended_by: EndedBy | None = None
-        self.phase: Phase | None = "auth"
         self.attributes: dict[str, Any] = {}
         """JSON that goes into the row, e.g. a guard's verdict."""
-        self.skipped: frozenset[str] = frozenset()
-        self.taps: tuple[Callable[[bytes], None], ...] = ()
-        self._state: State | None = None
-        self.replan: Callable[[str], tuple[Target, ...]] | None = None
+
+    @property
+    def reply_headers(self) -> ReplyHeaders:
+        """Response headers plugins add."""
+        if self._reply_headers is None:
+            self._reply_headers = ReplyHeaders()
+            self._reply_headers.sent = self._head_sent
+        return self._reply_headers
+
+    @property
+    def added_headers(self) -> Mapping[str, str] | None:
+        """`reply_headers` if anybody has asked for them."""
+        return self._reply_headers
+
+    def note_head(self, *, sent: bool) -> None:
+        """Set by the kernel: from now on `reply_headers` cannot be changed, or can be again."""
+        self._head_sent = sent
+        if self._reply_headers is not None:
+            self._reply_headers.sent = sent
 
     @property
     def state(self) -> State:
@@ -505,7 +537,8 @@ class Project:
 class Record(TypedDict):
     """One row of the log as the journal carries it: a generation, money in integer pico-dollars.
 
-    `input` and `output` are JSON values, or None when the project does not store content.
+    `input` and `output` are JSON texts, not parsed: the request as sent up and the answer as delivered, as far as the project
+    stores content.
     """
 
     request_id: str
@@ -544,8 +577,8 @@ class Record(TypedDict):
     finish_reasons: list[str]
     error_code: str | None
     attributes: dict[str, Any]
-    input: Any
-    output: Any
+    input: bytes | None
+    output: bytes | None
 
 
 def usd(pico: int | None) -> str | None:

@@ -6,8 +6,12 @@ text, is ever shown.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.json_schema import models_json_schema
@@ -84,10 +88,42 @@ def _masked(value: Any) -> Any:
 def json_schema(plugin_configs: Mapping[str, type[PluginConfig]] | None = None) -> dict[str, Any]:
     """The JSON Schema of a configuration file, for editors; knows the settings of the plugins given."""
     classes = dict(plugin_configs or {})
-    models: dict[type[BaseModel], None] = {Config: None, **dict.fromkeys(classes.values())}
+    models: dict[type[BaseModel], None] = {}
+    for cls in (Config, *classes.values()):
+        _collect(cls, models)
     references, schema = models_json_schema([(cls, "validation") for cls in models])
+    names = {cls: references[cls, "validation"]["$ref"].rpartition("/")[2] for cls in models}
     definitions = schema["$defs"]
-    named = {name: references[cls, "validation"] for name, cls in classes.items()}
-    definitions["PluginsConfig"]["properties"] |= named
-    root = definitions.pop(references[Config, "validation"]["$ref"].rpartition("/")[2])
+    for cls, name in names.items():
+        _describe(definitions[name].get("properties", {}), cls)
+    definitions["PluginsConfig"]["properties"] |= {name: references[cls, "validation"] for name, cls in classes.items()}
+    root = definitions.pop(names[Config])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "muxx.toml", "$defs": definitions}
+
+
+def _collect(annotation: Any, models: dict[type[BaseModel], None]) -> None:
+    """Add the model an annotation is or holds, and those that its options hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in models:
+        models[annotation] = None
+        for field in annotation.model_fields.values():
+            _collect(field.annotation, models)
+    for argument in get_args(annotation):
+        _collect(argument, models)
+
+
+def _describe(properties: dict[str, dict[str, Any]], model: type[BaseModel]) -> None:
+    """Give each option the text that stands under it in the source. Read only here: pydantic would at each import, for nobody."""
+    for cls in model.__mro__[: model.__mro__.index(BaseModel)]:
+        for option, text in pairwise(_body(cls)):
+            match option, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))) if name in properties:
+                    properties[name].setdefault("description", inspect.cleandoc(words))
+
+
+def _body(cls: type) -> list[ast.stmt]:
+    """The statements of a class; none when its source is not there."""
+    try:
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError, SyntaxError):
+        return []
+    return definition.body if isinstance(definition, ast.ClassDef) else []

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .chains import describe_crash, first_price, run_isolated
+from .complete import client_session
 from .errors import StartError
 from .exchange import Cost, Exchange, Provider, Route, Target, Usage
 from .ids import RequestIds
@@ -21,7 +22,8 @@ from .projects import Projects
 from .providers import provider_rows
 from .routing import RoutingTable
 from .running import RunningCalls
-from .upstream import HttpTransports, Transport, client_session
+from .transport import Transport
+from .upstream import HttpTransports
 
 if TYPE_CHECKING:
     import aiohttp
@@ -57,6 +59,20 @@ class Sampler:
         return self._taken <= self._per_second
 
 
+class Chains:
+    """The request hooks, compiled: one tuple of steps each, empty where no plugin has the hook."""
+
+    __slots__ = ("authenticate", "on_chunk", "post_response", "pre_attempt", "pre_request", "price")
+
+    def __init__(self, plugins: PluginSet) -> None:
+        self.authenticate = plugins.chain("authenticate")
+        self.pre_request = plugins.chain("pre_request")
+        self.pre_attempt = plugins.chain("pre_attempt")
+        self.on_chunk = plugins.chain("on_chunk")
+        self.price = plugins.chain("price")
+        self.post_response = plugins.chain("post_response")
+
+
 class Gateway:
     """What plugins get as `gateway`. Public attributes: `config`, `host`, `db`, `shared`, `journal`, `projects`, `providers`,
     `plugins`, `routes`, `log`; `plan()`, `price()`, `spawn()`, `every()`, `http`."""
@@ -75,8 +91,10 @@ class Gateway:
         self.calls = RunningCalls()
         self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
+        self.syncs = config.database.durability == "power"
+        """Whether a row is to be on the disk before its answer ends."""
         self.projects = Projects(config)
-        self._http_transports = HttpTransports(config.server.transport)
+        self._http_transports = HttpTransports(config.server.transport, journal.outbox)
         self._transports: dict[str, Transport] = {}
         """Those plugins brought, by name."""
         self._picked: dict[str, Transport] = {}
@@ -84,8 +102,7 @@ class Gateway:
         self.providers: Mapping[str, Provider] = provider_rows(config, self._registered_providers())
         self.routing = RoutingTable(config, self.providers, mock_everything=mock)
         self.routes: tuple[Route, ...] = self._registered_routes()
-        self._price_chain = plugins.chain("price")
-        self._after_chain = plugins.chain("post_response")
+        self.chains = Chains(plugins)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None
         self._life = AsyncExitStack()
@@ -113,10 +130,11 @@ class Gateway:
 
     def price(self, target: Target, usage: Usage) -> Cost | None:
         """What `usage` costs at `target`, by the first plugin that knows; None when none does."""
-        return first_price(self._price_chain, (target, usage))
+        return first_price(self.chains.price, (target, usage))
 
     async def call(self, operation: str, body: Mapping[str, Any], *, parent: Exchange) -> dict[str, Any]:
-        """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", `body` the request in OpenAI's format, the
+        """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", "text_completion", "embeddings" or
+        "responses", `body` the request in OpenAI's format, the
         result the parsed answer. It is made for `parent`'s caller, runs through every hook, is priced, and has its own row whose
         attributes name the parent. Raises the `MuxxError` it ended with. Hooks tell it by `exchange.parent`.
         """
@@ -160,10 +178,8 @@ class Gateway:
                 self.log.error("%s failed: %s; it will run again in %g s", name, describe_crash(error), seconds)
 
     def after(self, exchange: Exchange) -> None:
-        """`post_response`, once per exchange, delaying nobody."""
-        if self._after_chain:
-            chain, seconds = self._after_chain, self.chain_seconds
-            self.spawn(run_isolated(chain, (self, exchange), seconds), name="post_response")
+        """`post_response`, once per exchange, delaying nobody. Not called where nobody hooks it."""
+        self.spawn(run_isolated(self.chains.post_response, (self, exchange), self.chain_seconds), name="post_response")
 
     # Its life.
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from .errors import InvalidRequest, MethodNotAllowed, MuxxError
-from .exchange import CREDENTIAL_HEADERS, Exchange, Provider, Request
+from .exchange import CREDENTIAL_HEADERS, Exchange, HttpRequest, Provider, Request
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 SENT_UP = ("accept", "user-agent", "openai-beta", "anthropic-version", "anthropic-beta", "idempotency-key", "traceparent")
 SENT_DOWN = ("openai-processing-ms",)
+
+MUXX_HEADERS = "x-muxx"
+"""The kernel's entry in a head's memory."""
 
 METADATA_BYTES = 4096
 METADATA_MEMBERS = 64
@@ -25,18 +29,23 @@ LONGEST_WAIT = 60.0
 """Seconds of Retry-After passed on; a longer wait is the application's decision, so the SDK is told not to retry."""
 
 
-def read_muxx_headers(headers: CIMultiDictProxy[str], request: Request) -> None:
+def read_muxx_headers(head: HttpRequest, request: Request) -> None:
     """Take X-Muxx-Metadata and X-Muxx-User-Id into the request; `InvalidRequest` for what does not fit."""
-    metadata = headers.get("X-Muxx-Metadata")
+    known = head.memory.get(MUXX_HEADERS)
+    if known is None:
+        known = head.memory[MUXX_HEADERS] = _user_id(head.headers), head.headers.get("X-Muxx-Metadata")
+    request.user_id, metadata = known
     if metadata is not None:
         request.metadata = _metadata(metadata)
+
+
+def _user_id(headers: CIMultiDictProxy[str]) -> str | None:
     user = headers.get("X-Muxx-User-Id")
-    if user is not None:
-        if not user.isprintable() or len(user.encode("utf-8", "replace")) > USER_ID_BYTES:
-            raise InvalidRequest(
-                f"X-Muxx-User-Id must be printable text of at most {USER_ID_BYTES} bytes.", param="X-Muxx-User-Id"
-            )
-        request.user_id = user
+    if user is not None and (not user.isprintable() or len(user.encode("utf-8", "replace")) > USER_ID_BYTES):
+        raise InvalidRequest(
+            f"X-Muxx-User-Id must be printable text of at most {USER_ID_BYTES} bytes.", param="X-Muxx-User-Id"
+        )
+    return user
 
 
 def _metadata(text: str) -> dict[str, Any]:
@@ -54,8 +63,18 @@ def _metadata(text: str) -> dict[str, Any]:
     return value
 
 
-def upstream_headers(provider: Provider, client: CIMultiDictProxy[str], credential: str | None) -> dict[str, str]:
+def upstream_headers(provider: Provider, head: HttpRequest, credential: str | None) -> dict[str, str]:
     """The request headers a provider sees: an allow-list, muxx's own key, nothing of the client's credentials."""
+    known = head.memory.get(provider.name)
+    if known is None or known[0] is not provider:
+        known = head.memory[provider.name] = provider, _sent_up(provider, head.headers)
+    headers: dict[str, str] = known[1].copy()
+    if credential is not None:
+        headers[provider.auth_header] = provider.auth_scheme + credential
+    return headers
+
+
+def _sent_up(provider: Provider, client: CIMultiDictProxy[str]) -> dict[str, str]:
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
     for name in SENT_UP:
         if name in client:
@@ -64,8 +83,6 @@ def upstream_headers(provider: Provider, client: CIMultiDictProxy[str], credenti
         value = client.get(name)
         if value is not None and not _is_ours(name):
             headers[name.lower()] = value
-    if credential is not None:
-        headers[provider.auth_header] = provider.auth_scheme + credential
     return headers
 
 
@@ -83,14 +100,14 @@ def client_credential(client: CIMultiDictProxy[str]) -> str | None:
     return value if value and not value.startswith("muxx_sk_") else None
 
 
-def downstream_headers(provider: Provider, upstream: Mapping[str, str]) -> dict[str, str]:
+def downstream_lines(provider: Provider, upstream: Mapping[str, str]) -> str:
     """The provider's response headers a client may see."""
     headers = {}
     for name in (*SENT_DOWN, *provider.response_headers):
         value = upstream.get(name.lower())
         if value is not None and not _is_ours(name):
             headers[name.lower()] = value
-    return headers
+    return lines(headers) if headers else ""
 
 
 def retry_after(upstream: Mapping[str, str]) -> float | None:
@@ -111,20 +128,41 @@ def retry_after(upstream: Mapping[str, str]) -> float | None:
         return None
 
 
-def answer_headers(exchange: Exchange) -> dict[str, str]:
-    """What muxx says of itself on every answer of an LLM endpoint, and what plugins added."""
+def answer_lines(exchange: Exchange) -> str:
+    """What muxx says of itself on every answer of an LLM endpoint, and what plugins added, as header lines."""
     now = time.monotonic()
     upstream = 0.0
     for attempt in exchange.attempts:
-        upstream += ((attempt.ended or now) - attempt.started) * 1e3
-    own = max(0.0, (now - exchange.timing.started) * 1e3 - upstream)
-    return {
-        "X-Muxx-Request-Id": exchange.id,
-        "x-request-id": exchange.id,
-        "X-Muxx-Cache": "HIT" if exchange.cache in ("hit", "joined") else "MISS",
-        "Server-Timing": f"upstream;dur={upstream:.2f}, muxx;dur={own:.2f}",
-        **exchange.reply_headers,
-    }
+        upstream += (attempt.ended or now) - attempt.started
+    own = max(0.0, now - exchange.timing.started - upstream)
+    text = (
+        f"X-Muxx-Request-Id: {exchange.id}\r\nx-request-id: {exchange.id}\r\n"
+        f"X-Muxx-Cache: {'HIT' if exchange.cache in _HITS else 'MISS'}\r\n"
+        f"Server-Timing: upstream;dur={int(upstream * 1e6) / 1e3}, muxx;dur={int(own * 1e6) / 1e3}\r\n"
+    )
+    added = exchange.added_headers
+    return text + lines(added) if added else text
+
+
+_HITS = ("hit", "joined")
+
+
+def lines(headers: Mapping[str, str]) -> str:
+    """Headers as lines. No value, whoever it comes from, begins another line or holds what a client's parser would refuse."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or not text.replace("\r\n", "").isprintable():
+        text = "".join([f"{_safe(name)}: {_safe(value)}\r\n" for name, value in headers.items()])
+    return text
+
+
+@lru_cache(maxsize=256)
+def content_type_line(value: str) -> str:
+    """The one header every answer has and few providers vary."""
+    return lines({"Content-Type": value})
+
+
+def _safe(value: str) -> str:
+    return "".join([c if c.isprintable() else " " for c in value])
 
 
 def error_headers(error: MuxxError) -> dict[str, str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .exchange import Provider
     from .gateway import Gateway
     from .host import Host
-    from .upstream import Transport
+    from .transport import Transport
 
 hookspec = pluggy.HookspecMarker("muxx")
 hookimpl = pluggy.HookimplMarker("muxx")

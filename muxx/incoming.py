@@ -9,19 +9,157 @@ import asyncio
 import re
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from multidict import CIMultiDictProxy
 
-from .errors import InvalidRequest, NotFound, RequestTimeout, RequestTooLarge
+from .errors import InvalidRequest, MuxxError, NotFound, RequestTimeout, RequestTooLarge
+from .exchange import HttpRequest
 
 if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
+    from .answer import Answer
     from .config import ServerConfig
+    from .connection import Connection
+
+LONGEST_LENGTH = 12
+"""Digits, and one more, of a Content-Length that is looked at."""
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+
+
+class KnownHead:
+    """A head that was checked, and what was learnt of it: good for the connection's next one when that is the same.
+
+    Only the length of the body may differ. A head with anything rare in it (chunks, Expect, no length) is the same as none.
+
+    `body_of` knows the head by its bytes, and so spares a request that is there as a whole the parser: bytes equal to those that
+    the parser has read as a head, coming where it would begin a head, are that head.
+    """
+
+    __slots__ = ("_after", "_before", "_same", "at", "memory", "message", "path", "plain", "query")
+
+    def __init__(self, message: RawRequestMessage, payload: StreamReader) -> None:
+        """Check the framing and the target; `InvalidRequest` or `NotFound` for what no honest client sends."""
+        check_framing(message, payload)
+        self.message = message
+        self.path, _, self.query = raw_target(message).partition("?")
+        self.memory: dict[Any, Any] = {}
+        self.plain = "Content-Encoding" not in message.headers and "Expect" not in message.headers
+        self._before = self._after = b""
+        raw = message.raw_headers
+        lengths = [at for at, (name, _) in enumerate(raw) if name.lower() == b"content-length"]
+        self.at = at = lengths[0] if self.plain and len(lengths) == 1 else -1
+        self._same = (message.method, message.path, message.version, len(raw), raw[:at], raw[at + 1 :], raw[at : at + 1])
+        """What another message has to have in common with this one; but for the last, which holds the length."""
+
+    def is_same(self, message: RawRequestMessage) -> bool:
+        raw, at = message.raw_headers, self.at
+        if at < 0 or len(raw) != self._same[3] or raw[at][0] != self._same[6][0][0]:
+            return False
+        return (message.method, message.path, message.version, len(raw), raw[:at], raw[at + 1 :]) == self._same[:6]
+
+    def remember(self, head: bytes) -> None:
+        """Take the bytes this head was read from, where they are known."""
+        if self.at < 0 or not head:
+            return
+        lines = head.split(b"\r\n")
+        length, line = self.message.raw_headers[self.at][1], lines[self.at + 1]
+        if length.isdigit() and line.endswith(length):
+            self._before = b"\r\n".join([*lines[: self.at + 1], line[: -len(length)]])
+            self._after = b"\r\n" + b"\r\n".join(lines[self.at + 2 :])
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body, when `data` is this head and the whole of a body, and nothing else."""
+        before = self._before
+        if not before or not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r", start, start + LONGEST_LENGTH)
+        length = data[start:end]
+        if end < 0 or not length.isdigit() or not data.startswith(self._after, end):
+            return None
+        body = data[end + len(self._after) :]
+        return body if len(body) == int(length) else None
+
+
+class Incoming(HttpRequest):
+    """A request of a connection; its body is read within the limits of `[server]`."""
+
+    __slots__ = ("_answer", "_body", "_connection", "_known", "_message", "_payload", "_server")
+
+    def __init__(
+        self,
+        connection: Connection,
+        known: KnownHead,
+        message: RawRequestMessage | None,
+        payload: StreamReader,
+        body: bytes | None,
+        answer: Answer,
+        server: ServerConfig,
+    ) -> None:
+        """`message` is None for a request known by its bytes, all of whose body has come."""
+        headers = None if message is None else message.headers
+        super().__init__(known.message.method, known.path, known.query, headers, connection.remote, known.memory)
+        self._connection = connection
+        self._known = known
+        self._message = message or known.message
+        self._payload = payload
+        self._body = body
+        self._answer = answer
+        self._server = server
+
+    def _read_headers(self) -> CIMultiDictProxy[str]:
+        headers = self._known.message.headers.copy()
+        headers["Content-Length"] = str(len(self._body or b""))
+        return CIMultiDictProxy(headers)
+
+    def body_now(self) -> bytes | None:
+        body, payload = self._body, self._payload
+        if body is None:
+            if not self._known.plain or not payload.is_eof() or payload.total_bytes > self._server.max_body_bytes:
+                return None
+            body = payload.read_nowait(-1)
+        elif len(body) > self._server.max_body_bytes:
+            self._answer.close_after()
+            raise _too_large(self._server.max_body_bytes)
+        return body
+
+    async def body(self) -> bytes:
+        if self._body is not None:
+            return self._body
+        try:
+            return await read_body(self._message, self._payload, self._connection.transport, self._server)
+        except MuxxError:
+            self._answer.close_after()  # the rest is not read
+            raise
+
+
+def receive(
+    connection: Connection,
+    message: RawRequestMessage | KnownHead,
+    payload: StreamReader | bytes,
+    answer: Answer,
+    server: ServerConfig,
+) -> Incoming:
+    """The request behind a head. One like the connection's last is not checked again."""
+    if isinstance(message, KnownHead):
+        return Incoming(connection, message, None, EMPTY_PAYLOAD, cast(bytes, payload), answer, server)
+    reader = cast("StreamReader", payload)
+    known = connection.known
+    if known is None or not known.is_same(message):
+        connection.known = None
+        try:
+            known = connection.known = KnownHead(message, reader)
+        except MuxxError:
+            answer.close_after()  # where the next request would begin is not to be guessed
+            raise
+        known.remember(connection.head)
+    return Incoming(connection, known, message, reader, None, answer, server)
 
 
 def check_framing(message: RawRequestMessage, payload: StreamReader) -> None:

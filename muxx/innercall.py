@@ -12,10 +12,12 @@ from .call import Call
 from .errors import InvalidRequest, MuxxError, PluginError
 from .exchange import Exchange, HttpRequest, Request
 from .pipeline import carry
-from .wire.openai import request_parts
+from .wire.wires import WIRES
 
 if TYPE_CHECKING:
     from .gateway import Gateway
+
+_BY_NAME = {wire.name: wire for wire in WIRES.values()}
 
 DEEPEST = 3
 """Calls within calls: a guard that guards its own question would ask for ever."""
@@ -33,18 +35,18 @@ class Collected:
         self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
 
-    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def whole(self, status: int, head: str, body: bytes) -> None:
         self.head_sent = True
         self.status, self.body = status, body
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    def begin(self, status: int, head: str) -> None:
         self.status = status
 
     def send(self, data: bytes) -> None:
         self.head_sent = True
         self.body += data
 
-    def end(self, data: bytes = b"") -> None:
+    def end(self, data: bytes = b"", otherwise: Callable[[MuxxError], bytes] | None = None) -> None:
         self.send(data)
 
     def break_off(self, data: bytes) -> None:
@@ -60,25 +62,37 @@ class Collected:
         return True
 
 
+class Written(HttpRequest):
+    """A request that never was on a wire."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, path: str, body: bytes, remote: str | None) -> None:
+        super().__init__("POST", path, "", CIMultiDictProxy(CIMultiDict()), remote)
+        self._body = body
+
+    def body_now(self) -> bytes:
+        return self._body
+
+    async def body(self) -> bytes:
+        return self._body
+
+
 async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent: Exchange) -> dict[str, Any]:
     """See `Gateway.call`."""
-    if operation != "chat":
-        raise InvalidRequest(f"gateway.call() knows the operation 'chat', not {operation!r}.")
+    wire = _BY_NAME.get(operation)
+    if wire is None:
+        raise InvalidRequest(f"gateway.call() knows the operations {', '.join(_BY_NAME)}, not {operation!r}.")
     if parent.depth + 1 > DEEPEST:
         raise PluginError()
-    payload = orjson.dumps({**body, "stream": False})
-
-    async def read() -> bytes:
-        return payload
-
-    head = HttpRequest("POST", "/v1/chat/completions", "", CIMultiDictProxy(CIMultiDict()), parent.request.client_ip, read)
-    exchange = Exchange(gateway.ids.next(), operation, Request(head))
-    exchange.request.use_parts(request_parts)
+    plain = {**body, "stream": False} if wire.streams else body
+    head = Written(wire.path, orjson.dumps(plain), parent.request.client_ip)
+    exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
     exchange.parent, exchange.depth = parent, parent.depth + 1
     exchange.identity = parent.identity
     exchange.attributes["parent"] = parent.id
     down = Collected()
-    await carry(Call(gateway, exchange, head, read, down))
+    await carry(Call(gateway, exchange, wire, head, down))
     if exchange.error is not None:
         raise exchange.error
     answer: dict[str, Any] = orjson.loads(down.body)

@@ -2,10 +2,14 @@
 
 Invariants, beside those of a line and a segment in `muxx.segments`:
 
-- A line that `trace`, `final` or `amend` returned from is in the kernel's hands: `kill -9` cannot lose it. After `sync` a power
-  cut cannot either, when durability is "power".
-- Each line is one write. A writer that got a short one goes on in a new segment, so a torn line is the last of its segment.
+- A line that `trace`, `final` or `amend` returned from is in the kernel's hands: `kill -9` cannot lose it; where lines are
+  gathered, once `flush` has returned, and nothing that waits for the line leaves before. After `sync` a power cut cannot lose it
+  either, when durability is "power".
+- Each line is one write, or part of the one write of its turn (see `gather`). A writer that got a short one goes on in a new
+  segment, so a torn line is the last of its segment.
 - All lines of a request come from one writer, in order.
+
+`trace` and `final` stand in the way of every answer: what they do when all goes well is written out in each, once too often.
 """
 
 from __future__ import annotations
@@ -20,18 +24,22 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
+
+from orjson import dumps
 
 from .errors import LogUnavailable, StartError
-from .exchange import Record
-from .segments import Kind, encode, segment_name
+from .outbox import Outbox
+from .segments import AMEND, FINAL, PROBE, TRACE, line_of, pack_bare_header, pack_header, plain, segment_name
 from .segments import find_record as find_record
 
 Durability = Literal["crash", "power"]
 
 BALLAST = "ballast"
 BALLAST_BYTES = 16 * 1024 * 1024
-PROBE_BYTES = 4096
+_PROBE_TEXT = b" " * 4096
 """A file system's usual block: a probe must not fit into what is left of one on a full disk."""
+_PROBE_LINE = line_of(PROBE, _PROBE_TEXT)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -71,10 +79,14 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._fd = -1
+        """Where the next line goes; -1 when it needs a new segment, because the present one ends in a torn line."""
+        self._locked_fd = -1
+        """The present segment."""
         self._seq = 0
-        self._size = 0
+        self._whole_room = -1 if self._power else segment_bytes
+        self._room = self._whole_room
+        """Bytes until the segment is full; below zero when a line needs more than its write, as each does in "power"."""
         self._opened = 0.0
-        self._torn = False
         self._left: list[int] = []
         """Segments left but not yet synced (durability "power" only)."""
         self._unsynced: dict[str, bytes] = {}
@@ -83,67 +95,170 @@ class Journal:
         self._written = 0
         self._synced = 0
         self._group: asyncio.Future[bool] | None = None
+        self.gathers = False
+        self._held: list[tuple[bytes, Mapping[str, Any]]] = []
+        self.outbox = Outbox(self)
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             self._open_segment()
         except OSError as error:
             raise StartError(f"{self._directory}: cannot write the journal there: {error.strerror}", 3) from error
 
-    def trace(self, record: Record | dict[str, Any]) -> None:
-        """Note a request that is about to be sent to a provider. Raises `LogUnavailable` when that cannot be noted."""
-        self._put("trace", record)
+    def gather(self) -> None:
+        """From now on keep the lines of a turn of the event loop together until `flush`, which `outbox` calls.
 
-    def final(self, record: Record | dict[str, Any]) -> None:
-        """Note a request's row. When this returned, its answer may be acknowledged (durability "power": after `sync`)."""
-        self._put("final", record)
-
-    def amend(self, record: Record | dict[str, Any], changes: Mapping[str, Any]) -> None:
-        """Note the row of an earlier `final` again, with `changes`.
-
-        The line holds the whole row, so whoever reads it needs no other.
+        Whoever notes a line then hands to the outbox what is to leave behind it. With durability "power" nothing is gathered:
+        there each answer waits for the disk anyway.
         """
-        self._put("amend", {**record, **changes})
+        self.gathers = not self._power
 
-    def _put(self, kind: Kind, record: Mapping[str, Any]) -> None:
-        line = encode(kind, record)
-        if self._size >= self._segment_bytes:
+    def flush(self) -> None:
+        """Write the lines that were gathered. Raises `LogUnavailable` when any of them cannot be written, after trying all."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        data = b"".join([line for line, _ in held])
+        failure: OSError | None = None
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            written, failure = 0, error
+        self._room -= written
+        if written != len(data):
+            self._flush_rest(held, written, failure)
+        elif self._room < 0:
             self._rotate()
-        self._append(line)
-        if self._power:
+
+    def _flush_rest(self, held: list[tuple[bytes, Mapping[str, Any]]], written: int, failure: OSError | None) -> None:
+        """The lines a short or failed write left out, the torn one first."""
+        unavailable: LogUnavailable | None = None
+        for line, record in held:
+            begun = min(written, len(line))
+            written -= begun
+            try:
+                if begun == 0:
+                    self._put(line, record, failure)
+                elif begun < len(line):
+                    self._after(line, begun, record)
+            except LogUnavailable as error:
+                unavailable = error
+            if begun < len(line):
+                failure = None
+        if unavailable is not None:
+            raise unavailable
+
+    def _hold(self, line: bytes, record: Mapping[str, Any]) -> None:
+        self._held.append((line, record))
+        self.outbox.schedule()
+
+    def trace(self, trace: Mapping[str, Any]) -> None:
+        """Note a request that is about to be sent to a provider. Raises `LogUnavailable` when that cannot be noted."""
+        try:
+            record = dumps(trace)
+            line = pack_bare_header(TRACE, len(record), crc32(record)) + record
+            if self.gathers:
+                self._hold(line, trace)
+                return
+            written = os.write(self._fd, line)
+            self._room = room = self._room - written
+            if written != len(line) or room < 0:
+                self._after(line, written, trace)
+        except TypeError:
+            self._put_odd(line_of(TRACE, dumps(plain(trace))), trace)
+        except OSError as error:
+            self._put(line, trace, error)
+
+    def final(
+        self, row: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None, *, mark: bytes = FINAL
+    ) -> None:
+        """Note a request's row, and the JSON of what was sent and delivered, which goes into the line as it is.
+
+        When this returned, its answer may be acknowledged (durability "power": after `sync`). `mark` is for `amend`.
+        """
+        if sent is None:
+            sent = b""
+        if delivered is None:
+            delivered = b""
+        try:
+            record = dumps(row)
+            texts = record + sent + delivered
+            line = pack_header(mark, len(record), len(sent), len(delivered), crc32(texts)) + texts
+            if self.gathers:
+                self._hold(line, row)
+                return
+            written = os.write(self._fd, line)
+            self._room = room = self._room - written
+            if written != len(line) or room < 0:
+                self._after(line, written, row)
+        except TypeError:
+            self._put_odd(line_of(mark, dumps(plain(row)), sent, delivered), row)
+        except OSError as error:
+            self._put(line, row, error)
+
+    def amend(
+        self, row: Mapping[str, Any], changes: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None
+    ) -> None:
+        """Note the row of an earlier `final` again, with `changes` and its texts: who reads this line needs no other."""
+        self.final({**row, **changes}, sent, delivered, mark=AMEND)
+
+    def _put_odd(self, line: bytes, record: Mapping[str, Any]) -> None:
+        """A line whose record JSON could not hold as it was. It must not overtake the gathered ones of its request."""
+        if self.gathers:
+            self._hold(line, record)
+        else:
+            self._put(line, record)
+
+    def _put(self, line: bytes, record: Mapping[str, Any] | None = None, failure: OSError | None = None) -> None:
+        """Write a line the long way: after a first write that failed, or one that is no request's news, without a `record`."""
+        written = self._write(line) if failure is None else self._write_elsewhere(line, failure)
+        self._room -= written
+        self._after(line, written, record)
+
+    def _after(self, line: bytes, written: int, record: Mapping[str, Any] | None) -> None:
+        """What a line may need beyond its write.
+
+        A second one when that was short, a new segment behind it when this one is full, and a copy of a request's line until the
+        sync.
+        """
+        if written != len(line):
+            self._room -= self._write_elsewhere(line, None)
+        if self._size > self._segment_bytes:
+            self._rotate()
+        if self._power and record is not None:
             self._written += 1
             self._unsynced[record["request_id"]] = line
 
-    def _append(self, line: bytes) -> None:
-        """Write `line` whole, once, or raise `LogUnavailable`."""
-        if self._torn:
-            self._append_again(line, 0)
-        elif failure := self._write(line):
-            self._append_again(line, failure)
+    @property
+    def _size(self) -> int:
+        """Bytes in the present segment."""
+        return self._whole_room - self._room
 
     def _write(self, line: bytes) -> int:
-        """One write. 0, or the errno of its failure; a short write tears the segment and counts as a full disk."""
         try:
-            written = os.write(self._fd, line)
+            return os.write(self._fd, line)
         except OSError as error:
-            return error.errno or errno.EIO
-        self._size += written
-        if written == len(line):
-            return 0
-        self._torn = written > 0
-        return errno.ENOSPC
+            return self._write_elsewhere(line, error)
 
-    def _append_again(self, line: bytes, failure: int) -> None:
-        """The second and last try: without the ballast, and in a new segment when the old one is torn or refuses writes."""
+    def _write_elsewhere(self, line: bytes, failure: OSError | None) -> int:
+        """The second and last try: without the ballast, and in a new segment when the old one is torn or refuses writes.
+
+        `failure` is None after a short write, which tears the segment and counts as a full disk.
+        """
         self.healthy = False
         drop_ballast(self._directory)
+        if failure is None:
+            self._fd = -1
         try:
-            if self._torn or failure not in _FULL:
+            if failure is None or failure.errno not in _FULL:
                 self._open_segment()
+            written = os.write(self._fd, line)
         except OSError as error:
             raise LogUnavailable from error
-        if self._write(line):
+        if written != len(line):
+            self._fd = -1
             raise LogUnavailable
         self.healthy = True
+        return written
 
     def _open_segment(self) -> None:
         """Make the next segment and leave the present one.
@@ -161,17 +276,18 @@ class Journal:
             unnamed.unlink(missing_ok=True)
             raise
         self._leave_segment()
-        self._fd, self._seq, self._size, self._torn = fd, self._seq + 1, 0, False
+        self._fd = self._locked_fd = fd
+        self._seq, self._room = self._seq + 1, self._whole_room
         self._opened = time.monotonic()
 
     def _leave_segment(self) -> None:
-        if self._fd < 0:
+        if self._locked_fd < 0:
             return
         if self._power:
-            self._left.append(self._fd)
+            self._left.append(self._locked_fd)
         else:
-            os.close(self._fd)
-        self._fd = -1
+            os.close(self._locked_fd)
+        self._fd = self._locked_fd = -1
 
     def _rotate(self) -> None:
         """Go on in a new segment; where none can be made, in the old one."""
@@ -187,7 +303,7 @@ class Journal:
         """
         if not self.healthy:
             try:
-                self._append(encode("probe", {"pad": " " * PROBE_BYTES}))
+                self._put(_PROBE_LINE)
                 self.healthy = True
             except LogUnavailable:
                 return
@@ -215,7 +331,7 @@ class Journal:
         try:
             names = os.open(self._directory, os.O_RDONLY)
             try:
-                fds = [*self._left, os.dup(self._fd), names]
+                fds = [*self._left, os.dup(self._locked_fd), names]
             except OSError:
                 os.close(names)
                 raise
@@ -243,11 +359,15 @@ class Journal:
         except OSError as error:
             raise LogUnavailable from error
         for line in self._unsynced.values():
-            self._append(line)
+            self._put(line)
         self._rewrite, self.healthy = False, True
 
     def close(self) -> None:
-        """Leave the last segment. From here on this writer counts as gone. Idempotent."""
+        """Write what was gathered and leave the last segment. From here on this writer counts as gone. Idempotent."""
+        try:
+            self.flush()
+        except LogUnavailable:
+            pass  # nothing that waited for these lines has left
         self._leave_segment()
         for fd in self._left:
             os.close(fd)

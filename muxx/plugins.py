@@ -84,9 +84,10 @@ def discover() -> list[Found]:
     found: dict[str, Found] = {}
     only = os.environ.get("MUXX_LOAD_PLUGINS")
     wanted = None if only is None else {name.strip() for name in only.split(",") if name.strip()}
-    for entry in metadata.entry_points(group=GROUP):
-        distribution = entry.dist.name if entry.dist is not None else "?"
-        version = entry.dist.version if entry.dist is not None else "?"
+    entries = metadata.entry_points(group=GROUP)
+    origins = {dist: _name_and_version(dist) for dist in {entry.dist for entry in entries}}
+    for entry in entries:
+        distribution, version = origins[entry.dist]
         if wanted is not None and distribution != STANDARD_DISTRIBUTION and entry.name not in wanted:
             continue
         if entry.name in found:
@@ -104,6 +105,11 @@ def discover() -> list[Found]:
             ) from error
         found[entry.name] = Found(entry.name, cls, distribution, version)
     return [found[name] for name in sorted(found)]
+
+
+def _name_and_version(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Asked once for all of a distribution's plugins: each answer parses its whole metadata."""
+    return (distribution.name, distribution.version) if distribution is not None else ("?", "?")
 
 
 def config_classes(found: Iterable[Found]) -> dict[str, type[PluginConfig]]:
@@ -139,10 +145,7 @@ def build(found: Sequence[Found], config: Config) -> PluginSet:
     """Instantiate the plugins that `config` leaves on, check their hooks, order them and compile their chains."""
     manager = pluggy.PluginManager("muxx")
     manager.add_hookspecs(hookspecs)
-    names = {f.name for f in found} | {entry.name for entry in metadata.entry_points(group=GROUP)}
-    for name in (*config.plugins.tables, *(config.plugins.only or ()), *config.plugins.order):
-        if name not in names:
-            raise StartError(_unknown_plugin(name, names))
+    _refuse_unknown({f.name for f in found}, config)
     plugins: list[Plugin] = []
     disabled: list[Found] = []
     for item in _registration_order(found, config):
@@ -157,10 +160,17 @@ def build(found: Sequence[Found], config: Config) -> PluginSet:
     return PluginSet(plugins, disabled, manager)
 
 
-def _unknown_plugin(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "is its package installed?"
-    return f"[plugins] names {name!r}, but no such plugin is installed; {hint}"
+def _refuse_unknown(found: set[str], config: Config) -> None:
+    """A name in `[plugins]` has to be an installed plugin's, though `MUXX_LOAD_PLUGINS` may have left that one out."""
+    named = (*config.plugins.tables, *(config.plugins.only or ()), *config.plugins.order)
+    if found.issuperset(named):
+        return  # the usual case, and looking through every installed package takes its time
+    names = found | {entry.name for entry in metadata.entry_points(group=GROUP)}
+    for name in named:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "is its package installed?"
+            raise StartError(f"[plugins] names {name!r}, but no such plugin is installed; {hint}")
 
 
 def _registration_order(found: Sequence[Found], config: Config) -> list[Found]:

@@ -29,17 +29,17 @@ from typing import Any
 import orjson
 
 from .db import Connection, Migration, Readers, Row, Writer, connect, is_database_fault, migrate
-from .exchange import Record
+from .exchange import Record, Target, Usage
 from .host import Host
 from .journal import keep_ballast
-from .segments import Segment, segments
+from .segments import Line, Segment, record_of, segments
 from .tail import Batch, Tail
 
 RecordHook = Callable[[Any, Connection, list[Record]], Awaitable[None] | None]
 
 HOOK_RECORDS = 500
-POLL_S = 0.05
-"""Lists follow an answer within 100 ms: one pause and one transaction."""
+POLL_S = 0.07
+"""Lists follow an answer within 100 ms: one pause and one transaction. What a transaction costs by itself, its rows share."""
 BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 BALLAST_EVERY_S = 5.0
@@ -63,6 +63,10 @@ MIGRATIONS = (
             UNIQUE (request_id, record)
         ) STRICT;
         """,
+    ),
+    Migration(
+        "logs",
+        "ALTER TABLE rejected_records ADD COLUMN sent BLOB; ALTER TABLE rejected_records ADD COLUMN delivered BLOB;",
     ),
 )
 """The recorder's own tables in the log database."""
@@ -260,42 +264,41 @@ class Recorder:
                 self._failed(error)
             else:
                 return
-        batch.rejected += await self._store_apart(list(batch.rows.items()))
+        batch.rejected += await self._store_apart(list(batch.rows.values()))
         batch.rows = {}
         await self._commit(batch)
 
-    async def _store_apart(self, rows: list[tuple[str, bytes]]) -> list[tuple[str, bytes, str]]:
+    async def _store_apart(self, lines: list[Line]) -> list[tuple[Line, str]]:
         """Store rows without moving on in the journal, in halves down to those that cannot be stored, and return these."""
         failure = None
-        for _ in range(3 if len(rows) == 1 else 1):
+        for _ in range(3 if len(lines) == 1 else 1):
             try:
-                await self._commit(Batch(dict(rows)))
+                await self._commit(Batch({line.request_id: line for line in lines}))
             except HookFailed as error:
                 failure = error
             else:
                 return []
-        if len(rows) > 1:
-            middle = len(rows) // 2
-            return await self._store_apart(rows[:middle]) + await self._store_apart(rows[middle:])
-        [(request_id, raw)] = rows
-        self._log.error("%s is put aside in rejected_records: %s", request_id, failure)
+        if len(lines) > 1:
+            middle = len(lines) // 2
+            return await self._store_apart(lines[:middle]) + await self._store_apart(lines[middle:])
+        self._log.error("%s is put aside in rejected_records: %s", lines[0].request_id, failure)
         cause = failure.__cause__ if failure else None
-        return [(request_id, raw, f"{failure}: {cause}".encode("utf-8", "replace").decode())]
+        return [(lines[0], f"{failure}: {cause}".encode("utf-8", "replace").decode())]
 
     async def _commit(self, batch: Batch) -> None:
-        """One transaction with all of the batch.
-
-        The records are parsed for each try: a hook may have changed those of the last one.
-        """
+        """One transaction with all of the batch."""
         assert self._writer is not None
         await self._check_wal()
-        await self._writer.run(partial(self._write, batch, _parsed(batch)))
+        await self._writer.run(partial(self._write, batch))
         self._gone = []
 
-    async def _write(self, batch: Batch, records: list[Record], db: Connection) -> None:
-        for start in range(0, len(records), HOOK_RECORDS):
+    async def _write(self, batch: Batch, db: Connection) -> None:
+        """The records are parsed for each try: a hook may have changed those of the last one."""
+        lines = list(batch.rows.values())
+        for start in range(0, len(lines), HOOK_RECORDS):
+            records = _parsed(lines[start : start + HOOK_RECORDS])
             for hook in self._chain:
-                await self._call(hook, db, records[start : start + HOOK_RECORDS])
+                await self._call(hook, db, records)
         stored = {segment.name for segment in batch.stored}
         positions = dict.fromkeys(stored, 0) | batch.positions
         # a request may be opened and closed by the same batch, so rows of open_requests come before they go
@@ -304,7 +307,7 @@ class Recorder:
             ("DELETE FROM journal_positions WHERE segment = ?", [(name,) for name in self._gone]),
             ("REPLACE INTO open_requests VALUES (?, ?, ?)", batch.opened),
             ("DELETE FROM open_requests WHERE request_id = ?", [(request_id,) for request_id in batch.closed]),
-            ("REPLACE INTO rejected_records VALUES (?, ?, ?, ?)", [(*row, time.time()) for row in batch.rejected]),
+            ("REPLACE INTO rejected_records VALUES (?, ?, ?, ?, ?, ?)", [_rejected(*rejected) for rejected in batch.rejected]),
         )
         for sql, rows in statements:
             if rows:
@@ -324,15 +327,15 @@ class Recorder:
 
     async def _check_wal(self) -> None:
         """While a long read keeps the write-ahead log from being taken back, we wait and the journal grows."""
-        wal = self._paths.logs.with_name(self._paths.logs.name + "-wal")
-        if not wal.exists() or wal.stat().st_size <= WAL_LIMIT:
+        wal = f"{self._paths.logs}-wal"
+        if not os.path.exists(wal) or os.path.getsize(wal) <= WAL_LIMIT:
             return
         connection = await connect(self._paths.logs, busy_ms=BUSY_MS)
         try:
             await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             await connection.close()
-        if wal.stat().st_size > WAL_LIMIT:
+        if os.path.getsize(wal) > WAL_LIMIT:
             raise sqlite3.OperationalError("a long read keeps the write-ahead log at its limit")
 
     def _remove(self, tail: Tail, stored: list[Segment]) -> None:
@@ -350,8 +353,32 @@ class Recorder:
         """The writer is dead: the requests it left open ended with it. Their rows and their deletion are one transaction."""
         assert self._writer is not None
         while rows := await self._writer.run(partial(_open_requests, writer)):
-            ended = {row["request_id"]: _died(row["record"]) for row in rows}
+            ended = {row["request_id"]: _row(row["request_id"], self._died(row["record"])) for row in rows}
             await self._store(Batch(ended, closed=list(ended)))
+
+    def _died(self, raw: bytes) -> bytes:
+        """The row of a request whose process died, from its trace: its usage is as estimated before it was sent."""
+        try:
+            trace = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return raw
+        return orjson.dumps({**_ABSENT, **trace, **self._priced(trace), **_DIED})
+
+    def _priced(self, trace: dict[str, Any]) -> dict[str, Any]:
+        """What a trace's estimated input costs at its target; nothing where the provider is gone or no price is known."""
+        provider = self._gateway.providers.get(trace.get("provider")) if self._gateway is not None else None
+        if provider is None or trace.get("model") is None:
+            return {}
+        usage = Usage(input_tokens=trace["input_tokens"], source="estimated")
+        cost = self._gateway.price(Target(provider, trace["model"]), usage)
+        if cost is None:
+            return {}
+        return {
+            "input_cost_pico": cost.input_pico,
+            "output_cost_pico": cost.output_pico,
+            "cost_pico": cost.total_pico,
+            "price_version": cost.price_version,
+        }
 
 
 async def _open_requests(writer: str, db: Connection) -> list[Row]:
@@ -359,19 +386,20 @@ async def _open_requests(writer: str, db: Connection) -> list[Row]:
     return list(await db.execute_fetchall(query, (writer, HOOK_RECORDS)))
 
 
-def _parsed(batch: Batch) -> list[Record]:
+def _parsed(lines: list[Line]) -> list[Record]:
     try:
-        return [orjson.loads(raw) for raw in batch.rows.values()]
-    except orjson.JSONDecodeError as error:
-        raise HookFailed("a record is not valid JSON") from error
+        return [record_of(line) for line in lines]
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise HookFailed("a record is not a JSON object") from error
 
 
-def _died(raw: bytes) -> bytes:
-    """The row of a request whose process died, from its trace: usage and cost are as estimated before it was sent."""
-    try:
-        return orjson.dumps({**_ABSENT, **orjson.loads(raw), **_DIED})
-    except orjson.JSONDecodeError:
-        return raw
+def _row(request_id: str, raw: bytes) -> Line:
+    """A row of the recorder's own making, as it would stand in the journal."""
+    return Line("final", request_id, raw, None, None, 0)
+
+
+def _rejected(line: Line, error: str) -> tuple[Any, ...]:
+    return line.request_id, line.raw, error, time.time(), line.sent, line.delivered
 
 
 def _words(error: Exception) -> str:

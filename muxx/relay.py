@@ -28,13 +28,14 @@ from .errors import (
     UpstreamTruncated,
 )
 from .exchange import Chunk
-from .wire.openai import DONE_EVENT, ChatStream, ChunkEncoder, Verdict, decode_event, end_chunk
+from .wire.openai import Verdict
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
+from .wire.wires import Codec, StreamFacts
 
 if TYPE_CHECKING:
     from .call import ClientSide
-    from .upstream import UpstreamResponse
+    from .transport import UpstreamResponse
 
 log = logging.getLogger("muxx.plugins")
 
@@ -53,7 +54,7 @@ class Relay:
 
     def __init__(
         self,
-        stream: ChatStream,
+        stream: StreamFacts,
         response: UpstreamResponse,
         down: ClientSide,
         limits: Limits,
@@ -67,7 +68,7 @@ class Relay:
         self.stream = stream
         self.over: asyncio.Future[MuxxError | None] = asyncio.get_running_loop().create_future()
         self.last = b""
-        """The held-back end of a complete answer (`data: [DONE]`), to be sent by whoever records the row."""
+        """The held-back last event of a complete answer, to be sent by whoever records the row."""
         self.first_event: float | None = None
         self.relayed_error = False
         """The provider sent its own error event and it was passed on."""
@@ -212,24 +213,30 @@ ChunkHooks = Callable[[Chunk], Awaitable[list[Chunk]]]
 
 
 class Delivered:
-    """What the client was sent, read back from the bytes: for the row, where plugins changed the answer."""
+    """What the client was sent, read back from the bytes by `facts`: for the row, where plugins changed the answer."""
 
-    def __init__(self, max_event_bytes: int) -> None:
-        self.facts = ChatStream(client_asked_usage=True)
+    def __init__(self, facts: StreamFacts, max_event_bytes: int) -> None:
+        self.facts = facts
         self._splitter = EventSplitter(max_event_bytes)
 
     def take(self, data: bytes) -> None:
         for event in self._splitter.feed(data):
             self.facts.observe(event)
 
+    def take_last(self, data: bytes) -> None:
+        """The last event, which need not have its blank line."""
+        self.take(data)
+        if (tail := self._splitter.finish()) is not None:
+            self.facts.observe(tail)
+
 
 class HookedRelay(Relay):
     """The path with `on_chunk` plugins: `feed` queues events, `run` takes them through the hooks in the exchange's own task."""
 
-    def __init__(self, *args: Any, hooks: ChunkHooks, include_usage: bool, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, hooks: ChunkHooks, codec: Codec, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hooks = hooks
-        self._encoder = ChunkEncoder(self.stream, include_usage=include_usage)
+        self._codec = codec
         self._queue: deque[tuple[Event, Verdict]] = deque()
         self._queued = 0
         self._wake = asyncio.Event()
@@ -263,11 +270,10 @@ class HookedRelay(Relay):
         self._wake.set()
 
     def _take_tail(self, tail: Event, verdict: Verdict) -> None:
-        if verdict is DONE:
-            self.last = tail[0]
-            self.finish(None)
-        elif verdict is FORWARD and self.stream.finished:
+        if verdict is DONE or (verdict is FORWARD and self.stream.finished):
             self._queue.append((tail, verdict))
+        if verdict is DONE:
+            self.finish(None)
 
     def finish(self, error: MuxxError | None) -> None:
         """What came before still goes through the hooks; `over` is resolved when it has."""
@@ -289,13 +295,13 @@ class HookedRelay(Relay):
             while self._queue:
                 event, verdict = self._queue.popleft()
                 self._queued -= len(event[0])
-                if await self._through(event, verdict):
-                    self.last = DONE_EVENT
+                if await self._through(event, verdict) or verdict is DONE:
+                    self.last = self._codec.last()
                     return None
             if self._outcome is not None:
                 error = self._outcome[0]
                 if error is None:
-                    await self._pass(end_chunk(self.stream))
+                    await self._pass(self._codec.end())
                 return error
             self._wake.clear()
             if not self._down.paused:
@@ -303,11 +309,11 @@ class HookedRelay(Relay):
             await self._wake.wait()
 
     async def _through(self, event: Event, verdict: Verdict) -> bool:
-        """One event through the hooks; True when a plugin ended the answer."""
+        """One event through the hooks; True when it, or a plugin, ended the answer."""
         if verdict is ERROR_EVENT:
             self._send([self._masked(event[0])])
-        elif verdict is FORWARD:
-            chunks = decode_event(event)
+        elif verdict is FORWARD or verdict is DONE:
+            chunks = self._codec.decode(event)
             if chunks:
                 return await self._pass(*chunks)
             self._send([event[0]])
@@ -324,7 +330,7 @@ class HookedRelay(Relay):
             if out and out[-1].kind == "end":
                 break
         try:
-            data = self._encoder.encode(out)
+            data = self._codec.encode(out)
         except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
             log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
             raise PluginError() from error

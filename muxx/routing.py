@@ -124,6 +124,8 @@ def check_models(config: Config, plugins: PluginSet) -> None:
 
 def in_turn(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     """The order for one request: as written, except that where weights are given they draw who is first."""
+    if len(targets) == 1:
+        return targets
     weights = [target.weight for target in targets]
     if not any(weights):
         return targets

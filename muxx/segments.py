@@ -1,7 +1,8 @@
 """The journal's files: how a line and a segment look, and how to read them, also while they are written.
 
-A line is `length u32, crc32 u32, JSON`, little-endian, and the JSON is `{"t":KIND,"r":RECORD}`. KIND is `trace` (a request is
-about to be sent to a provider), `final` (its row), `amend` (its row once more, changed) or `probe` (nothing).
+A line is a header and three JSON texts: the record, what was sent, and what was delivered; of the last two either may be empty.
+The header is `mark, three lengths u32, crc32 u32` of the texts, little-endian. The mark says what the line is: `trace` (a request
+is about to be sent to a provider), `final` (its row), `amend` (its row once more, changed) or `probe` (nothing).
 
 Invariants:
 
@@ -9,7 +10,8 @@ Invariants:
 - A segment is locked (flock) from before its name exists until its writer leaves it; the kernel unlocks it when the writer dies.
   It is left only after its successor exists. So: successor there, or lock free and still no successor, means no byte will follow.
 - A segment is never truncated nor written in the middle.
-- Each `final` and `amend` holds the whole row: of a request's lines the last one counts alone.
+- Each `final` and `amend` holds the whole row, and its texts: of a request's lines the last one counts alone.
+- What was sent and delivered is carried and never parsed.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
+from zlib import crc32
 
 import orjson
 
@@ -30,12 +33,13 @@ Kind = Literal["trace", "final", "amend", "probe"]
 
 READ_BYTES = 1024 * 1024
 
-_HEADER = struct.Struct("<II")
-_PREFIX: dict[Kind, bytes] = {
-    "trace": b'{"t":"trace","r":', "final": b'{"t":"final","r":', "amend": b'{"t":"amend","r":', "probe": b'{"t":"probe","r":',
-}  # fmt: skip
-_KINDS: dict[bytes, Kind] = {prefix: kind for kind, prefix in _PREFIX.items()}
-_PREFIX_BYTES = 17
+TRACE, FINAL, AMEND, PROBE = b"\x1eTRC", b"\x1eFIN", b"\x1eAMD", b"\x1ePRB"
+"""Marks begin with a byte that no JSON text holds, so that content is not taken for a line where damage is read over."""
+_KINDS: dict[bytes, Kind] = {TRACE: "trace", FINAL: "final", AMEND: "amend", PROBE: "probe"}
+_HEADER = struct.Struct("<4sIIII")
+pack_header = _HEADER.pack
+pack_bare_header = struct.Struct("<4sI8xI").pack
+"""Of a line with no other text than its record: without the two lengths, which are zero."""
 _ID = b'{"request_id":"'
 _ID_AT = len(_ID)
 
@@ -45,15 +49,12 @@ class Segment(NamedTuple):
 
     writer: str
     seq: int
+    name: str
     path: Path
 
     @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def successor(self) -> Path:
-        return self.path.with_name(segment_name(self.writer, self.seq + 1))
+    def has_successor(self) -> bool:
+        return os.path.exists(f"{os.fspath(self.path)[: -len(self.name)]}{segment_name(self.writer, self.seq + 1)}")
 
 
 class Line(NamedTuple):
@@ -65,6 +66,8 @@ class Line(NamedTuple):
     kind: Kind
     request_id: str
     raw: bytes
+    sent: bytes | None
+    delivered: bytes | None
     end: int
 
 
@@ -72,12 +75,12 @@ def segment_name(writer: str, seq: int) -> str:
     return f"{writer}-{seq:08d}.seg"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` with what JSON cannot hold replaced by text: a row with one odd attribute is better than no row."""
     if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, float, orjson.Fragment)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:
@@ -85,28 +88,27 @@ def _plain(value: Any) -> Any:
     return str(value).encode("utf-8", "replace").decode()
 
 
-def encode(kind: Kind, record: Mapping[str, Any]) -> bytes:
-    try:
-        body = orjson.dumps(record)
-    except TypeError:
-        body = orjson.dumps(_plain(record))
-    payload = _PREFIX[kind] + body + b"}"
-    return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+def line_of(mark: bytes, record: bytes, sent: bytes = b"", delivered: bytes = b"") -> bytes:
+    texts = record + sent + delivered
+    return pack_header(mark, len(record), len(sent), len(delivered), crc32(texts)) + texts
 
 
 def segments(directory: str | Path) -> list[Segment]:
     """Every segment in the directory, each writer's in the order written."""
-    found = []
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    for name in names:
-        writer, _, seq = name.removesuffix(".seg").rpartition("-")
-        if name.endswith(".seg") and writer and seq.isdigit():
-            found.append(Segment(writer, int(seq), Path(directory, name)))
-    found.sort()
-    return found
+    return sorted(segment for name in names if (segment := _segment(directory, name)) is not None)
+
+
+@lru_cache(maxsize=256)
+def _segment(directory: str | Path, name: str) -> Segment | None:
+    """What the name of a file says of it: that never changes, and it is asked at each look into the journal."""
+    writer, _, seq = name.removesuffix(".seg").rpartition("-")
+    if name.endswith(".seg") and writer and seq.isdigit():
+        return Segment(writer, int(seq), name, Path(directory, name))
+    return None
 
 
 def is_left(segment: Segment) -> bool:
@@ -118,7 +120,7 @@ def is_left(segment: Segment) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return segment.successor.exists()
+        return segment.has_successor
     finally:
         os.close(fd)
     return True
@@ -131,44 +133,52 @@ def read_segment(path: str | Path, offset: int, max_lines: int = 2**31) -> tuple
     that is still written its rest is on the way; in one that is left it is a torn tail, or damage (see `next_line`). Probes are
     skipped.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if offset + _HEADER.size > size:
-            return [], offset
-        file.seek(offset)
-        data = file.read(min(size - offset, READ_BYTES))
-        first = _HEADER.size + _HEADER.unpack_from(data)[0]
-        if len(data) < first <= size - offset:
-            data += file.read(first - len(data))
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        there = os.fstat(fd).st_size - offset
+        data = os.pread(fd, min(there, READ_BYTES), offset) if there > 0 else b""
+        if len(data) >= _HEADER.size and len(data) < (first := _length(data)) <= there:
+            data = os.pread(fd, first, offset)
+    finally:
+        os.close(fd)
+    return _lines(data, offset, max_lines, os.path.basename(path))
+
+
+def _length(data: bytes) -> int:
+    """Of the line that `data` begins with."""
+    _, record, sent, delivered, _ = _HEADER.unpack_from(data)
+    return _HEADER.size + int(record + sent + delivered)
+
+
+def _lines(data: bytes, offset: int = 0, max_lines: int = 2**31, name: str = "", at: int = 0) -> tuple[list[Line], int]:
+    """The whole lines that stand at `at` in what was read from `offset` on, and the offset behind them. One loop, for speed."""
     lines: list[Line] = []
-    end = 0
-    for kind, body, end in _frames(data):
-        if kind != "probe":
-            raw = data[body : end - 1]
-            lines.append(Line(kind, _request_id(raw) or f"{Path(path).name}@{offset + end}", raw, offset + end))
-            if len(lines) == max_lines:
-                break
-    return lines, offset + end
+    view, size, header, unpack = memoryview(data), len(data), _HEADER.size, _HEADER.unpack_from
+    while at + header <= size and len(lines) < max_lines:
+        mark, record, sent, delivered, checksum = unpack(data, at)
+        start = at + header
+        sent_at = start + record
+        delivered_at = sent_at + sent
+        end = delivered_at + delivered
+        kind = _KINDS.get(mark)
+        if kind is None or end > size or crc32(view[start:end]) != checksum:
+            break
+        at = end
+        if kind == "probe":
+            continue
+        raw = data[start:sent_at]
+        if raw.startswith(_ID):
+            request_id = raw[_ID_AT : raw.index(b'"', _ID_AT)].decode()
+        else:
+            request_id = _searched_id(raw) or f"{name}@{offset + end}"
+        sent_text = data[sent_at:delivered_at] if sent else None
+        delivered_text = data[delivered_at:end] if delivered else None
+        lines.append(Line(kind, request_id, raw, sent_text, delivered_text, offset + end))
+    return lines, offset + at
 
 
-def _frames(data: bytes, start: int = 0) -> Iterator[tuple[Kind, int, int]]:
-    """Of each whole line from `start` on: its kind, where its record begins, and its end (one byte behind the record's)."""
-    view, size = memoryview(data), len(data)
-    while start + _HEADER.size <= size:
-        length, checksum = _HEADER.unpack_from(data, start)
-        payload = start + _HEADER.size
-        body, end = payload + _PREFIX_BYTES, payload + length
-        kind = _KINDS.get(data[payload:body])
-        if end > size or kind is None or zlib.crc32(view[payload:end]) != checksum:
-            return
-        yield kind, body, end
-        start = end
-
-
-def _request_id(raw: bytes) -> str:
-    """The record's id, without parsing the record when the id stands first, as it does in every row muxx writes."""
-    if raw.startswith(_ID):
-        return raw[_ID_AT : raw.index(b'"', _ID_AT)].decode()
+def _searched_id(raw: bytes) -> str:
+    """The id of a record in which it does not stand first, as it does in every row muxx writes."""
     try:
         return str(orjson.loads(raw)["request_id"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -178,12 +188,11 @@ def _request_id(raw: bytes) -> str:
 def next_line(path: str | Path, offset: int) -> int | None:
     """Where the next whole line begins behind the damage at `offset`, or None: what stands there is a torn tail."""
     data = Path(path).read_bytes()
-    found = data.find(b'{"t":"', offset + _HEADER.size)
+    found = data.find(b"\x1e", offset + 1)
     while found >= 0:
-        start = found - _HEADER.size
-        if start > offset and next(_frames(data, start), None):
-            return start
-        found = data.find(b'{"t":"', found + 1)
+        if _lines(data, max_lines=1, at=found)[1] > found:
+            return found
+        found = data.find(b"\x1e", found + 1)
     return None
 
 
@@ -194,22 +203,24 @@ def find_record(directory: str | Path, request_id: str) -> Record | None:
     into the database first and finds nothing here looks there once more.
     """
     wanted = request_id.encode()
-    raw: bytes | None = None
+    found: Record | None = None
     for segment in segments(directory):
         try:
             data = segment.path.read_bytes()
         except FileNotFoundError:
             continue
         if wanted in data:
-            raw = _last_row(data, request_id) or raw
-    return cast(Record, orjson.loads(raw)) if raw is not None else None
-
-
-def _last_row(data: bytes, request_id: str) -> bytes | None:
-    found = None
-    for kind, body, end in _frames(data):
-        if kind in ("final", "amend"):
-            raw = data[body : end - 1]
-            if _request_id(raw) == request_id:
-                found = raw
+            found = _last_row(data, request_id) or found
     return found
+
+
+def _last_row(data: bytes, request_id: str) -> Record | None:
+    lines = [line for line in _lines(data)[0] if line.request_id == request_id and line.kind != "trace"]
+    return record_of(lines[-1]) if lines else None
+
+
+def record_of(line: Line) -> Record:
+    """A line's row. `orjson.JSONDecodeError` when its record is no JSON."""
+    row = orjson.loads(line.raw)
+    row["input"], row["output"] = line.sent, line.delivered
+    return cast(Record, row)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp.http_parser import RawRequestMessage
@@ -19,13 +18,14 @@ from .call import Call
 from .chains import describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
-from .errors import MuxxError, PermissionDenied, Unavailable
+from .errors import MissingApiKey, MuxxError, PermissionDenied, Unavailable
 from .exchange import Exchange, HttpRequest, Reply, Request, Route
-from .headers import error_headers
-from .incoming import check_framing, raw_target, read_body
+from .headers import error_headers, lines
+from .incoming import KnownHead, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
-from .wire.openai import error_body, request_parts
+from .wire.openai import error_body
+from .wire.wires import WIRES
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -56,45 +56,35 @@ class Service:
 
     def server(self) -> ConnectionServer:
         """What a listening socket hands its connections to."""
-        return ConnectionServer(self.gateway.config.server, self.serve, self._refuse, lambda: self.draining)
+        return ConnectionServer(
+            self.gateway.config.server, self.serve, self._refuse, lambda: self.draining, self.gateway.journal.outbox
+        )
 
-    async def serve(self, connection: Connection, message: RawRequestMessage, payload: StreamReader, answer: Answer) -> None:
+    async def serve(
+        self, connection: Connection, message: RawRequestMessage | KnownHead, payload: StreamReader | bytes, answer: Answer
+    ) -> None:
         """Any request. Every path answers, and ends only when the client has taken its answer or stalled."""
+        gateway = self.gateway
         try:
-            await self._serve(connection, message, payload, answer)
+            head = receive(connection, message, payload, answer, gateway.config.server)
+            wire = WIRES.get(head.path)
+            if wire is not None and head.method == "POST":
+                if len(gateway.calls) >= self._most_calls:
+                    raise Unavailable()
+                exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
+                await carry(Call(gateway, exchange, wire, head, answer))
+            elif head.path in HEALTH_PATHS:
+                self._health(head.path, answer)
+            else:
+                route, head.params = self._table.find(head.method, head.path)
+                self._reply(answer, await self._call(route, head))
         except MuxxError as error:
             self._refuse(answer, error)
         except Exception as error:
-            self.gateway.log.error("%s failed inside the gateway: %s", message.method, describe_crash(error))
+            gateway.log.error("a request failed inside the gateway: %s", describe_crash(error))
             self._refuse(answer, MuxxError())
         if answer.paused:
-            await answer.drained(self.gateway.config.server.write_stall_timeout_s)
-
-    async def _serve(self, connection: Connection, message: RawRequestMessage, payload: StreamReader, answer: Answer) -> None:
-        try:
-            check_framing(message, payload)
-        except MuxxError:
-            answer.close_after()  # where the next request would begin is not to be guessed
-            raise
-        path, _, query = raw_target(message).partition("?")
-        read = partial(self._read_body, connection, message, payload, answer)
-        head = HttpRequest(message.method, path, query, message.headers, connection.remote, read)
-        if path == "/v1/chat/completions" and message.method == "POST":
-            await self._carry(head, answer)
-        elif path in HEALTH_PATHS:
-            self._health(path, answer)
-        else:
-            route, head.params = self._table.find(message.method, path)
-            self._reply(answer, await self._call(route, head))
-
-    async def _carry(self, head: HttpRequest, answer: Answer) -> None:
-        gateway = self.gateway
-        if len(gateway.calls) >= self._most_calls:
-            raise Unavailable()
-        request = Request(head)
-        request.use_parts(request_parts)
-        exchange = Exchange(gateway.ids.next(), "chat", request)
-        await carry(Call(gateway, exchange, head, head.body, answer))
+            await answer.drained(gateway.config.server.write_stall_timeout_s)
 
     def _health(self, path: str, answer: Answer) -> None:
         good = self.ready if path.startswith("/ready") else True
@@ -103,6 +93,8 @@ class Service:
     async def _call(self, route: Route, head: HttpRequest) -> Reply:
         if route.role != "public":
             head.identity = identity = await authenticate(self.gateway, head)
+            if identity is None:
+                raise MissingApiKey()
             if route.role == "admin" and identity.role != "admin":
                 raise PermissionDenied("This needs an admin key: `muxx keys create --admin` makes one.", code="admin_required")
         handler = Step(f"{route.method} {route.path}", route.handler, is_async=True)
@@ -115,24 +107,14 @@ class Service:
         if not isinstance(reply.body, bytes):
             raise TypeError("a route's Reply carries bytes")
         headers = {"Content-Type": reply.content_type, **self._request_id(), **reply.headers}
-        answer.whole(reply.status, headers, reply.body)
+        answer.whole(reply.status, lines(headers), reply.body)
 
     def _refuse(self, answer: Answer, error: MuxxError) -> None:
         """An error of a request that has no exchange."""
         if not answer.head_sent and not answer.gone:
             headers = {"Content-Type": "application/json", **self._request_id(), **error_headers(error)}
-            answer.whole(error.status, headers, error_body(error))
+            answer.whole(error.status, lines(headers), error_body(error))
 
     def _request_id(self) -> dict[str, str]:
         request_id = self.gateway.ids.next()
         return {"X-Muxx-Request-Id": request_id, "x-request-id": request_id}
-
-    async def _read_body(
-        self, connection: Connection, message: RawRequestMessage, payload: StreamReader, answer: Answer
-    ) -> bytes:
-        """The request body within its limits of size and time. A refused body closes the connection: the rest is not read."""
-        try:
-            return await read_body(message, payload, connection.transport, self.gateway.config.server)
-        except MuxxError:
-            answer.close_after()
-            raise

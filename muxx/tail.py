@@ -25,8 +25,8 @@ MAX_LINES = 1000
 class Batch:
     """What one transaction stores."""
 
-    rows: dict[str, bytes] = field(default_factory=dict)
-    """The last row of each request, as JSON, by its id."""
+    rows: dict[str, Line] = field(default_factory=dict)
+    """The line of the last row of each request, by its id."""
     positions: dict[str, int] = field(default_factory=dict)
     """How far each segment has been read, by its name."""
     stored: list[Segment] = field(default_factory=list)
@@ -35,8 +35,8 @@ class Batch:
     """(request id, writer, JSON) of traces whose segment is in `stored`."""
     closed: list[str] = field(default_factory=list)
     """Ids of requests that were opened by an earlier batch and have their row in this one."""
-    rejected: list[tuple[str, bytes, str]] = field(default_factory=list)
-    """(request id, JSON, error) of rows that no hook can store."""
+    rejected: list[tuple[Line, str]] = field(default_factory=list)
+    """(line, error) of rows that no hook can store."""
     dead: list[str] = field(default_factory=list)
     """Writers that will never write again, whose last segment is in `stored`."""
     more: bool = False
@@ -55,13 +55,14 @@ class Tail:
         self._directory = directory
         self._positions = positions
         self._stored = stored
-        self._moved = moved
+        self._moved: set[str] = set()
         self._log = log
         self._open: dict[str, tuple[str, bytes]] = {}
         """Traces without a row: the segment's name and the JSON, by request id."""
         for segment in self.waiting():
-            for line in self._seen(segment):
-                self._note(segment, line)
+            for lines in self._seen(segment):
+                self._take(segment, lines, Batch())
+        self._moved = moved
 
     def waiting(self) -> list[Segment]:
         """The segments that are not stored whole."""
@@ -71,19 +72,13 @@ class Tail:
         """The segments that are stored whole but still there."""
         return [segment for segment in segments(self._directory) if segment.name in self._stored]
 
-    def _seen(self, segment: Segment) -> Iterator[Line]:
+    def _seen(self, segment: Segment) -> Iterator[list[Line]]:
         """The lines before the position: read once more, for the open requests among them are stored nowhere else."""
         reached, offset = self._positions.get(segment.name, 0), 0
         while offset < reached:
             lines, end = read_segment(segment.path, offset)
-            yield from (line for line in lines if line.end <= reached)
+            yield [line for line in lines if line.end <= reached]
             offset = end if end > offset else next_line(segment.path, offset) or reached
-
-    def _note(self, segment: Segment, line: Line) -> None:
-        if line.kind == "trace":
-            self._open[line.request_id] = (segment.name, line.raw)
-        else:
-            self._open.pop(line.request_id, None)
 
     def next_batch(self) -> Batch:
         """Everything new, up to a limit that the writers share."""
@@ -105,15 +100,16 @@ class Tail:
             if not left or not self._skip_damage(segment, batch):
                 return
             self._end(segment, batch)
-            if segment is waiting[-1] and not segment.successor.exists():
+            if segment is waiting[-1] and not segment.has_successor:
                 batch.dead.append(segment.writer)
 
     def _read(self, segment: Segment, batch: Batch, room: int) -> tuple[int, bool]:
         """Take up to `room` lines; also whether all whole lines the segment has now were taken."""
         offset = self._positions.get(segment.name, 0)
+        if segment.path.stat().st_size == offset:
+            return 0, True
         lines, end = read_segment(segment.path, offset, room)
-        for line in lines:
-            self._take(segment, line, batch)
+        self._take(segment, lines, batch)
         if end > offset:
             self._move(segment, end, batch)
         return len(lines), end == offset or end == segment.path.stat().st_size
@@ -121,15 +117,19 @@ class Tail:
     def _move(self, segment: Segment, offset: int, batch: Batch) -> None:
         self._positions[segment.name] = batch.positions[segment.name] = offset
 
-    def _take(self, segment: Segment, line: Line, batch: Batch) -> None:
+    def _take(self, segment: Segment, lines: list[Line], batch: Batch) -> None:
         """The last row of a request is the one that counts, and a row ends its open request."""
-        self._note(segment, line)
-        if line.kind == "trace":
-            return
-        batch.rows[line.request_id] = line.raw
-        if line.request_id in self._moved:
-            self._moved.discard(line.request_id)
-            batch.closed.append(line.request_id)
+        rows, name, still_open, moved = batch.rows, segment.name, self._open, self._moved
+        for line in lines:
+            kind, request_id, raw = line[:3]
+            if kind == "trace":
+                still_open[request_id] = name, raw
+                continue
+            still_open.pop(request_id, None)
+            rows[request_id] = line
+            if request_id in moved:
+                moved.discard(request_id)
+                batch.closed.append(request_id)
 
     def _skip_damage(self, segment: Segment, batch: Batch) -> bool:
         """At the end of what can be read of a segment nobody writes any more: True when nothing whole follows, else go there."""

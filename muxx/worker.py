@@ -11,11 +11,9 @@ import gc
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-
-from aiohttp import web
 
 from . import recorder
 from .config import Config, load_config
@@ -23,20 +21,17 @@ from .errors import ShuttingDown, StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
-from .plugins import PluginSet, build, config_classes, discover
+from .plugins import Found, PluginSet, build, config_classes, discover
 from .recorder import Recorder
 from .server import Service
 
 BACKLOG = 2048
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
+CLOSING_SECONDS = 0.1
+"""How long a connection whose exchange has ended may take to close."""
 
 log = logging.getLogger("muxx")
-
-
-def plugin_set(config: Config) -> PluginSet:
-    """The plugins this configuration leaves on."""
-    return build(discover(), config)
 
 
 async def prepare(host: Host, plugins: PluginSet) -> str | None:
@@ -72,10 +67,16 @@ class RecorderThread:
 
 
 class Worker:
-    """A process's share of the service. `start()`, then `stop()`; `reload()` between them as often as wanted."""
+    """A process's share of the service. `start()`, then `stop()`; `reload()` between them as often as wanted.
 
-    def __init__(self, config: Config, host: Host, *, mock: bool = False, index: int = 0, records: bool = True) -> None:
+    It starts with the plugins that were `found` when `config` was checked; a reload looks for them anew.
+    """
+
+    def __init__(
+        self, config: Config, found: Sequence[Found], host: Host, *, mock: bool = False, index: int = 0, records: bool = True
+    ) -> None:
         self.config = config
+        self._found = found
         self.host = host
         self._mock = mock
         self._index = index
@@ -90,22 +91,22 @@ class Worker:
     async def start(self, listener: socket.socket) -> None:
         """Open the journal, start the gateway, then accept connections."""
         self.journal = Journal(self.host.paths.journal, f"worker{self._index}", durability=self.config.database.durability)
+        self.journal.gather()
         try:
-            self.gateway = await self._new_gateway(self.config)
+            self.gateway = await self._new_gateway(self.config, self._found)
         except BaseException:
             self.journal.close()
             raise
         if self._records:
             self._recorder = RecorderThread(recorder_of(self.host, self.gateway))
         self.service = Service(self.gateway, lambda: self.journal.healthy)
-        self._runner = web.ServerRunner(self.service.server(), shutdown_timeout=0.1)
-        await self._runner.setup()
-        self._site = web.SockSite(self._runner, listener, backlog=BACKLOG)
-        await self._site.start()
+        self._connections = self.service.server()
+        loop = asyncio.get_running_loop()
+        self._accepting = await loop.create_server(self._connections, sock=listener, backlog=BACKLOG)
         self._upkeep = asyncio.create_task(self._rotate(), name="journal")
 
-    async def _new_gateway(self, config: Config) -> Gateway:
-        gateway = Gateway(self.host, config, plugin_set(config), self.journal, mock=self._mock, worker=self._index)
+    async def _new_gateway(self, config: Config, found: Sequence[Found]) -> Gateway:
+        gateway = Gateway(self.host, config, build(found, config), self.journal, mock=self._mock, worker=self._index)
         await gateway.start()
         self._gateways.add(gateway)
         return gateway
@@ -119,8 +120,9 @@ class Worker:
         """Serve new requests by the file as it is now. A file that cannot be used changes nothing; the log says why."""
         async with self._reloading:
             try:
-                config = load_config(self.config.path, config_classes(discover()))
-                gateway = await self._new_gateway(config)
+                found = discover()
+                config = load_config(self.config.path, config_classes(found))
+                gateway = await self._new_gateway(config, found)
             except StartError as error:
                 log.error("reload refused, the old configuration stays: %s", error)
                 return False
@@ -142,14 +144,15 @@ class Worker:
     async def stop(self, grace: float | None = None) -> None:
         """Stop accepting, let running exchanges finish for `grace` seconds, end the rest with `shutting_down`; no row is lost."""
         self.service.draining = True
-        await self._site.stop()
+        self._accepting.close()
         await self._quiet(self.config.server.shutdown_grace_s if grace is None else grace)
         for gateway in self._gateways:
             gateway.calls.abort_all(ShuttingDown())
         self._hurried.clear()
         await self._quiet(AFTER_ABORT_SECONDS)
         self._upkeep.cancel()
-        await self._runner.cleanup()
+        self._connections.pre_shutdown()
+        await self._connections.shutdown(CLOSING_SECONDS)
         for retiring in self._retiring:
             retiring.cancel()
         for gateway in self._gateways:
@@ -223,10 +226,11 @@ class Running:
 @asynccontextmanager
 async def serve_in_process(config: Config, *, mock: bool = False, grace: float = 1.0) -> AsyncIterator[Running]:
     """The service as `muxx serve` runs it, in the running event loop: for tests and for embedding."""
+    found = discover()
     async with Host.open(config) as host:
         host.lock_instance()
-        key = await prepare(host, plugin_set(config))
-        worker = Worker(config, host, mock=mock)
+        key = await prepare(host, build(found, config))
+        worker = Worker(config, found, host, mock=mock)
         with listen(config.server.host, config.server.port) as listener:
             name: Any = listener.getsockname()
             await worker.start(listener)

@@ -8,11 +8,12 @@ wait for its successor, makes the first key, and holds the lock beside the datab
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -22,11 +23,11 @@ from .errors import StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
-from .plugins import config_classes, discover
+from .plugins import Found, PluginSet, build, config_classes, discover
 from .routing import check_models
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
-from .worker import BACKLOG, Worker, freeze, listen, plugin_set, prepare, recorder_of
+from .worker import BACKLOG, Worker, freeze, listen, prepare, recorder_of
 
 log = logging.getLogger("muxx")
 
@@ -34,53 +35,60 @@ STOP_SECONDS = 10.0
 """What a worker gets beyond the grace for streams before it is killed."""
 
 
-def serve(config: Config, *, mock: bool = False) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code; what stops the start is raised as `StartError`."""
+def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code; what stops the start is raised as `StartError`.
+
+    `found` are the installed plugins, as `config` was checked against them. Nothing looks for them again until a reload does.
+    """
     log_to_stderr()
     if HttpRequestParser is HttpRequestParserPy:
         text = "aiohttp came without its C parser, and its Python one lets in what a gateway must refuse. Install a wheel."
         raise StartError(text, 1)
-    check_models(config, plugin_set(config))
+    plugins = build(found, config)
+    check_models(config, plugins)
     listeners = _listeners(config)
-    key = _run(_prepare(config))
-    for listener in listeners:
-        listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
-    _announce(config, listeners[0], key, mock)
-    return Service(config, mock, listeners).supervise()
+    host, key = _run(_owned(config, plugins))
+    try:
+        for listener in listeners:
+            listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
+        _announce(config, listeners[0], key, mock)
+        return Service(config, found, mock, listeners).supervise()
+    finally:
+        asyncio.run(host.close())
 
 
 class Service:
-    """What the children start with: a socket each, and the configuration, which a reload replaces.
+    """What the children start with: a socket each, and the configuration with the plugins found, which a reload replaces.
 
     A listening socket is held by the supervisor and its own worker alone, so that it is closed when both have closed it.
     """
 
-    def __init__(self, config: Config, mock: bool, listeners: list[socket.socket]) -> None:
+    def __init__(self, config: Config, found: Sequence[Found], mock: bool, listeners: list[socket.socket]) -> None:
         self._config = config
+        self._found = found
         self._mock = mock
         self._listeners = listeners
 
     def supervise(self) -> int:
-        """Own the database and keep the children alive, until told to stop."""
-        host = asyncio.run(_own(self._config))
-        try:
-            workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
-            recorder = Child("recorder", self._record)
-            patience = self._config.server.shutdown_grace_s + STOP_SECONDS
-            return Supervisor(workers, recorder, patience=patience, reload=self._reload, on_stop=self._close_listeners).run()
-        finally:
-            asyncio.run(host.close())
+        """Keep the children alive, until told to stop. They inherit every module, so that starting one imports nothing."""
+        workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
+        recorder = Child("recorder", self._record)
+        patience = self._config.server.shutdown_grace_s + STOP_SECONDS
+        supervisor = Supervisor(workers, recorder, patience=patience, reload=self._reload, on_stop=self._close_listeners)
+        gc.freeze()  # a child's collector would walk, and so copy, all that the children share
+        gc.enable()
+        return supervisor.run()
 
     def _worker(self, index: int, listener: socket.socket) -> Child:
         def serve(parent: int) -> None:
             self._close_listeners(but=listener)
-            _run(_serve(self._config, listener, self._mock, index, parent))
+            _run(_serve(self._config, self._found, listener, self._mock, index, parent))
 
         return Child(f"worker {index}", serve)
 
     def _record(self, parent: int) -> None:
         self._close_listeners()
-        _run(_record(self._config, self._mock, parent))
+        _run(_record(self._config, self._found, self._mock, parent))
 
     def _close_listeners(self, but: socket.socket | None = None) -> None:
         for listener in self._listeners:
@@ -90,12 +98,13 @@ class Service:
     def _reload(self) -> bool:
         """Check the file here, once; only one that every child can start with reaches them."""
         try:
-            config = load_config(self._config.path, config_classes(discover()))
-            check_models(config, plugin_set(config))
+            found = discover()
+            config = load_config(self._config.path, config_classes(found))
+            check_models(config, build(found, config))
         except StartError as error:
             log.error("reload refused, the old configuration stays: %s", error)
             return False
-        self._config = config
+        self._config, self._found = config, found
         return True
 
 
@@ -119,19 +128,20 @@ def _listeners(config: Config) -> list[socket.socket]:
     return [listen(server.host, port, share=True) for _ in range(server.workers)]
 
 
-async def _prepare(config: Config) -> str | None:
-    async with Host.open(config) as host:
-        host.lock_instance()
-        return await prepare(host, plugin_set(config))
+async def _owned(config: Config, plugins: PluginSet) -> tuple[Host, str | None]:
+    """The host with the lock beside the database, brought up to date and its database closed again; the first key, if new.
 
-
-async def _own(config: Config) -> Host:
-    """The lock beside the database, held by an otherwise closed host; children inherit it, so it outlives only the last of
-    them."""
+    Children inherit the lock, so it ends with the last of them. No connection to SQLite may be open in a fork.
+    """
     host = await Host.open(config)
-    host.lock_instance()
-    await host.db.close()
-    return host
+    try:
+        host.lock_instance()
+        key = await prepare(host, plugins)
+        await host.db.close()
+    except BaseException:
+        await host.close()
+        raise
+    return host, key
 
 
 def _announce(config: Config, listener: socket.socket, key: str | None, mock: bool) -> None:
@@ -156,10 +166,10 @@ def _announce(config: Config, listener: socket.socket, key: str | None, mock: bo
     log.info("muxx listens on %s with %d worker%s", base, workers, "" if workers == 1 else "s")
 
 
-async def _serve(config: Config, listener: socket.socket, mock: bool, index: int, parent: int) -> None:
+async def _serve(config: Config, found: Sequence[Found], listener: socket.socket, mock: bool, index: int, parent: int) -> None:
     """A worker's process, until a signal or the supervisor's end says stop."""
     async with Host.open(config) as host:
-        worker = Worker(config, host, mock=mock, index=index, records=False)
+        worker = Worker(config, found, host, mock=mock, index=index, records=False)
         await worker.start(listener)
         freeze()
         await _told_to_stop(worker, parent)
@@ -195,11 +205,11 @@ def _orphaned(loop: asyncio.AbstractEventLoop, pipe: int, stop: Callable[[], Non
     stop()
 
 
-async def _record(config: Config, mock: bool, parent: int) -> None:
+async def _record(config: Config, found: Sequence[Found], mock: bool, parent: int) -> None:
     """The recorder's process: rows from the journal to the database until told to stop, then all that is left."""
     async with Host.open(config) as host:
         journal = Journal(host.paths.journal, "recorder", durability=config.database.durability)
-        gateway = Gateway(host, config, plugin_set(config), journal, mock=mock, worker=-1)
+        gateway = Gateway(host, config, build(found, config), journal, mock=mock, worker=-1)
         recorder = recorder_of(host, gateway)
         freeze()
         loop = asyncio.get_running_loop()

@@ -27,6 +27,7 @@ from muxx.relay import HookedRelay, Relay
 from muxx.testing import DONE, Connection, RawResponse, RunningGateway, Step, clean_environment, event, eventually
 from muxx.testing.settings import merged
 from muxx.wire.openai import ChatStream
+from muxx.wire.wires import CHAT
 
 both_transports = pytest.mark.parametrize("transport", ["lean", "aiohttp"])
 
@@ -352,6 +353,9 @@ class Provider:
         self.reading = True
         self.closed = False
 
+    def body_now(self) -> bytes | None:
+        return None
+
     async def pump(self, sink: Any) -> None: ...
 
     def pause(self) -> None:
@@ -375,9 +379,9 @@ class Bench:
     def __init__(self, *, asked: bool = True, most: int = 2**24, choices: int = 1, hooks: Any = None, **options: Any) -> None:
         self.down, self.provider, self.limits = Downstream(), Provider(), Limits()
         kind: Any = Relay
-        if hooks is not None:
-            kind, options = HookedRelay, options | {"hooks": hooks, "include_usage": asked}
         stream = ChatStream(client_asked_usage=asked, choices=choices)
+        if hooks is not None:
+            kind, options = HookedRelay, options | {"hooks": hooks, "codec": CHAT.codec(stream, asked)}
         times = {"between_events": 60.0, "finish_grace": 5.0}
         self.relay: Relay = kind(stream, self.provider, self.down, self.limits, max_event_bytes=most, **times | options)
 

@@ -18,16 +18,23 @@ from muxx.host import Host
 LOG = logging.getLogger("tests.recorder")
 
 
+SENT = b'{"messages":["' + b"x" * 700 + b'"]}'
+DELIVERED = b'{"choices":[]}'
+
+
 def row(request_id: str, **changes: Any) -> dict[str, Any]:
     """A record of about 1 KB."""
     return {
         "request_id": request_id, "started_at": 1.5, "duration_ms": 12.0, "status": 200, "ended_by": None, "phase": None,
-        "usage_source": "provider", "cost_pico": 37_500, "error_code": None, "input": "x" * 700, "output": None, **changes,
+        "usage_source": "provider", "cost_pico": 37_500, "error_code": None, "attributes": {"pad": "x" * 700}, **changes,
     }  # fmt: skip
 
 
 def trace(request_id: str, **changes: Any) -> dict[str, Any]:
-    return row(request_id, status=0, phase="head", usage_source="estimated", **changes)
+    return {
+        "request_id": request_id, "started_at": 1.5, "provider": "openai", "model": "gpt-4o", "phase": "head",
+        "attempts": 1, "input_tokens": 11, "usage_source": "estimated", **changes,
+    }  # fmt: skip
 
 
 def config_in(directory: Path, **server: Any) -> Config:

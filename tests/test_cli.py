@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from muxx import __version__, console
 from muxx.cli import cli, config_argument
 from muxx.config import Config
 from muxx.errors import RateLimited, StartError
+from muxx.plugins import Found
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,7 +93,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, bool]]:
     """What `serve` was called with; it answers that the address is in use."""
     calls: list[tuple[Config, bool]] = []
 
-    def serve(config: Config, *, mock: bool) -> int:
+    def serve(config: Config, found: list[Found], *, mock: bool) -> int:
+        assert {item.name for item in found} == set(config.plugin_settings), "found once, for the check and for the start"
         calls.append((config, mock))
         if config.server.port == 1:
             raise StartError("127.0.0.1:1 is in use", 4)
@@ -276,6 +279,7 @@ def test_serve_hands_over_the_config_and_its_overrides(run: Run, tmp_path: Path,
 def test_serve_exits_4_when_the_address_is_in_use(run: Run, served: list[tuple[Config, bool]]) -> None:
     result = run("serve", "--port", "1")
     assert (result.exit_code, result.stderr) == (4, "Error: 127.0.0.1:1 is in use\n")
+    assert gc.isenabled(), "only a start goes without the collector"
 
 
 # ── what is shown ──

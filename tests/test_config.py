@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 from muxx.config import Config, ConfigError, ModelConfig, PluginConfig, ProviderConfig, TargetConfig, load_config
 from muxx.explain import MASK, json_schema, layers
@@ -464,3 +464,33 @@ def test_the_schema_knows_every_option_and_every_plugin() -> None:
     assert {"only", "order", *STANDARD, "demo"} == set(plugins)
     assert "url" in definitions[plugins["demo"]["$ref"].rpartition("/")[2]]["properties"]
     assert [len(kind) > 0 for kind in definitions["ModelConfig"]["properties"]["targets"]["items"]["anyOf"]] == [True, True]
+
+
+class Inner(BaseModel):
+    deep: int = 1
+    """Two levels down."""
+
+
+class Base(PluginConfig):
+    plain: int = 1
+    """The base's text."""
+    said: str = Field("", description="What the field says.")
+    """What stands under it."""
+
+
+class Derived(Base):
+    inner: tuple[Inner, ...] = ()
+    plain: int = 2
+    """The derived
+    class's text."""
+
+
+def test_an_options_description_is_the_text_under_it() -> None:
+    definitions = json_schema({"derived": Derived, "made": type("Made", (Base,), {})})["$defs"]
+    properties = definitions["Derived"]["properties"]
+    assert properties["plain"]["description"] == "The derived\nclass's text."
+    assert properties["said"]["description"] == "What the field says."
+    assert properties["enabled"]["description"] == "false switches the plugin off."
+    assert "description" not in properties["inner"]
+    assert definitions["Inner"]["properties"]["deep"]["description"] == "Two levels down."
+    assert definitions["Made"]["properties"]["plain"]["description"] == "The base's text.", "its own class has no source"

@@ -13,6 +13,7 @@ import aiosqlite
 import pytest
 from journal_kit import kill, spawn
 
+import muxx.db as db_module
 from muxx.db import Connection, Database, Migration, statements
 from muxx.errors import StartError
 
@@ -249,6 +250,29 @@ class TestWhatIsRefused:
     async def test_a_file_that_may_not_be_written(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *_: False)
         assert "permissions" in await refused(path)
+
+
+async def test_a_new_log_file_has_the_larger_pages_and_an_older_one_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def page_bytes() -> list[int]:
+        db = Database(tmp_path / "muxx.db")
+        await db.open()
+        [main], [logs] = await db.read("PRAGMA page_size"), await db.read_logs("PRAGMA page_size")
+        await db.close()
+        return [main[0], logs[0]]
+
+    assert await page_bytes() == [4096, 8192]
+    monkeypatch.setattr(db_module, "PAGE_BYTES", {"main": 8192, "logs": 4096})
+    assert await page_bytes() == [4096, 8192]
+
+
+@pytest.mark.parametrize(("value", "stored"), [(None, None), (True, 1), (False, 0)])
+async def test_values_are_bound_as_they_are(db: Database, value: bool | None, stored: int | None) -> None:
+    """Those for which Python is given an adapter, so that it need not look for one."""
+    await db.write(lambda connection: connection.execute("INSERT INTO things (name) VALUES (?)", (value,)))
+    [row] = await db.read("SELECT CAST(name AS INTEGER) AS name FROM things")
+    assert row["name"] == stored
 
 
 async def test_the_files_are_for_their_owner_only(db: Database) -> None:

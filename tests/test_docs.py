@@ -176,6 +176,13 @@ async def shout(gateway: RunningGateway) -> None:
     assert streamed.done
 
 
+async def addressless(gateway: RunningGateway) -> None:
+    assert "write to [e-mail]" in (await gateway.chat("write to ann@example.org")).text
+    streamed = await gateway.chat("write to ann@example.org", stream=True)
+    assert "ann" not in streamed.text
+    assert streamed.done
+
+
 async def flat_price(gateway: RunningGateway) -> None:
     row = await gateway.get_row((await gateway.chat()).request_id)
     assert row["price_version"] == "flat-1"
@@ -219,7 +226,7 @@ async def tokens(gateway: RunningGateway) -> None:
 
 
 CHECKS: dict[str, Callable[[RunningGateway], Awaitable[None]]] = {
-    "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Shout": shout, "FlatPrice": flat_price,
+    "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Shout": shout, "FlatPrice": flat_price, "Addressless": addressless,
     "Counter": counter, "Users": users, "Beacon": beacon, "Office": office, "Whoami": whoami, "Stopwatch": stopwatch,
 }  # fmt: skip
 

@@ -34,14 +34,17 @@ KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version  __init__  errors  exchange  hookspecs
+    version  __init__  errors  exchange  textwindow  hookspecs
     tomlfile  validation  config  explain  plugins  console  chains
     wire  wire.sse  wire.body  wire.models
     wire.openai.usage  wire.openai.request  wire.openai.answer  wire.openai.pieces  wire.openai.chunks
-    wire.openai.envelope  wire.openai
-    headers  ids  providers  routing  upstream
-    segments  tail  journal  shared  db  host  recorder
-    projects  running  call  accounting  relay  answering  pipeline  innercall  gateway
+    wire.openai.envelope  wire.openai.prompt  wire.openai.completions  wire.openai.embeddings  wire.openai
+    wire.responses.items  wire.responses.request  wire.responses.envelope  wire.responses.facts
+    wire.responses.writer  wire.responses.reading  wire.responses.adding  wire.responses.codec  wire.responses.plain
+    wire.responses  wire.wires
+    headers  ids  providers  routing  transport  lean  complete  upstream
+    segments  tail  outbox  journal  shared  db  host  recorder
+    projects  running  call  accounting  relay  answering  replying  pipeline  innercall  gateway
     endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  cli  __main__
     testing.waiting  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
     testing.answers  testing.client  testing.upstream  testing

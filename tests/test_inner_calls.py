@@ -76,8 +76,8 @@ async def test_what_it_ends_with_is_raised_where_it_was_asked() -> None:
                         await gateway.call("chat", body, parent=exchange)
                     except MuxxError as raised:
                         seen.append((raised.status, raised.code))
-                with pytest.raises(InvalidRequest, match="knows the operation 'chat'"):
-                    await gateway.call("embeddings", {}, parent=exchange)
+                with pytest.raises(InvalidRequest, match="knows the operations chat, text_completion, embeddings, responses"):
+                    await gateway.call("paintings", {}, parent=exchange)
 
     async with serving(plugins={"asks": Asks}) as gateway:
         gateway.upstream.script(error(429, code="slow_down"), chat())

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import struct
 import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from journal_kit import kill, row, spawn, trace
+from journal_kit import DELIVERED, SENT, kill, row, spawn, trace
 
 import muxx.journal as journal_module
 from muxx.errors import LogUnavailable, StartError
 from muxx.journal import BALLAST, Journal, find_record, keep_ballast
-from muxx.segments import Line, is_left, next_line, read_segment, segments
+from muxx.segments import FINAL, Line, is_left, line_of, next_line, read_segment, segments
 
 
 def lines_of(directory: Path) -> list[Line]:
@@ -58,32 +57,52 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 class TestLines:
     def test_what_is_written_is_read_back_in_order_with_its_kind(self, journal: Journal, tmp_path: Path) -> None:
         journal.trace(trace("a"))
-        journal.final(row("a"))
-        journal.amend(row("a"), {"status": 499})
+        journal.final(row("a"), SENT, DELIVERED)
+        journal.amend(row("a"), {"status": 499}, SENT, DELIVERED)
         lines = lines_of(tmp_path)
         assert [line.kind for line in lines] == ["trace", "final", "amend"]
+        assert orjson.loads(lines[0].raw) == trace("a")
         assert orjson.loads(lines[1].raw) == row("a")
         assert orjson.loads(lines[2].raw) == row("a", status=499)
+        assert [(line.sent, line.delivered) for line in lines] == [(None, None), (SENT, DELIVERED), (SENT, DELIVERED)]
 
     def test_each_line_is_one_write(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         writes: list[int] = []
         write = os.write
         monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(1) or write(fd, data))
-        journal.final(row("a"))
-        assert len(writes) == 1
+        journal.trace(trace("a"))
+        journal.final(row("a"), SENT, DELIVERED)
+        assert len(writes) == 2
 
-    def test_encoded_content_goes_in_as_it_is(self, journal: Journal, tmp_path: Path) -> None:
-        journal.final(row("a", input=orjson.Fragment(b'{"messages":[]}')))
-        assert orjson.loads(lines_of(tmp_path)[0].raw)["input"] == {"messages": []}
+    @pytest.mark.parametrize("sent", [None, b"{}", b"{broken \xff\n"])
+    @pytest.mark.parametrize("delivered", [None, b'"\xe2\x82\xac"', b"{broken"])
+    def test_what_was_sent_and_delivered_goes_in_as_it_is(
+        self, journal: Journal, tmp_path: Path, sent: bytes | None, delivered: bytes | None
+    ) -> None:
+        journal.final(row("a"), sent, delivered)
+        journal.final(row("b"))
+        first, second = lines_of(tmp_path)
+        assert (first.sent, first.delivered) == (sent, delivered)
+        assert orjson.loads(first.raw) == row("a")
+        assert second.request_id == "b"
 
     def test_a_row_that_is_not_json_is_kept_with_the_odd_values_as_text(self, journal: Journal, tmp_path: Path) -> None:
         odd = {"object": object(), "big": 2**70, "lone": "\ud800", 5: {"set"}, "fragment": orjson.Fragment(b"[1]")}
-        journal.final(row("a", attributes=odd))
-        attributes = orjson.loads(lines_of(tmp_path)[0].raw)["attributes"]
+        journal.final(row("a", attributes=odd), SENT, DELIVERED)
+        [line] = lines_of(tmp_path)
+        attributes = orjson.loads(line.raw)["attributes"]
         assert attributes["big"] == str(2**70)
         assert attributes["lone"] == "?"
         assert attributes["5"] == ["set"]
         assert attributes["fragment"] == [1]
+        assert (line.kind, line.sent, line.delivered) == ("final", SENT, DELIVERED)
+
+    def test_a_trace_and_an_amendment_with_odd_values_are_kept_too(self, journal: Journal, tmp_path: Path) -> None:
+        journal.trace(trace("a", metadata={"lone": "\ud800"}))
+        journal.amend(row("a", attributes={"lone": "\ud800"}), {"status": 499}, SENT)
+        first, second = lines_of(tmp_path)
+        assert (first.kind, orjson.loads(first.raw)["metadata"]) == ("trace", {"lone": "?"})
+        assert (second.kind, orjson.loads(second.raw)["status"], second.sent) == ("amend", 499, SENT)
 
     def test_the_id_is_found_wherever_it_stands_in_the_record(self, journal: Journal, tmp_path: Path) -> None:
         journal.final({"status": 200, "request_id": "a"})
@@ -93,7 +112,7 @@ class TestLines:
         assert second.request_id == f"{segments(tmp_path)[0].name}@{second.end}"
 
     def test_a_line_longer_than_a_read_is_read_whole(self, journal: Journal, tmp_path: Path) -> None:
-        journal.final(row("a", output="y" * 3_000_000))
+        journal.final(row("a"), SENT, b'"' + b"y" * 3_000_000 + b'"')
         journal.final(row("b"))
         [segment] = segments(tmp_path)
         first, offset = read_segment(segment.path, 0)
@@ -127,7 +146,7 @@ class TestLines:
         record = row("req_0123456789")
         start = time.perf_counter()
         for _ in range(2000):
-            journal.final(record)
+            journal.final(record, SENT, DELIVERED)
         assert (time.perf_counter() - start) / 2000 < 100e-6
 
 
@@ -172,10 +191,27 @@ class TestTornTails:
         assert ids(read_segment(segment.path, 0)[0]) == ["a"]
         assert next_line(segment.path, ends[0]) == ends[1]
 
-    def test_a_wrong_checksum_is_not_believed(self, tmp_path: Path, journal: Journal) -> None:
-        payload = b'{"t":"final","r":{"request_id":"forged"}}'
-        (tmp_path / "x-00000001.seg").write_bytes(struct.pack("<II", len(payload), 1) + payload)
-        assert lines_of(tmp_path) == []
+    def test_no_changed_byte_of_a_line_is_believed(self, tmp_path: Path) -> None:
+        """Of its header either; and the line behind is found."""
+        line, following = (line_of(FINAL, b'{"request_id":"%b"}' % name, b'{"a":1}', b"[]") for name in (b"a", b"b"))
+        path = tmp_path / "x-00000001.seg"
+        path.write_bytes(line + following)
+        assert ids(lines_of(tmp_path)) == ["a", "b"]
+        for at in range(len(line)):
+            for flip in (0x01, 0x80, 0xFF):
+                changed = bytearray(line + following)
+                changed[at] ^= flip
+                path.write_bytes(changed)
+                assert (lines_of(tmp_path), next_line(path, 0)) == ([], len(line))
+
+    def test_a_line_within_content_is_not_taken_for_one(self, tmp_path: Path) -> None:
+        """Where damage is read over: a client may send what looks like a line, as far as JSON can say it."""
+        forged = orjson.dumps({"text": line_of(FINAL, b'{"request_id":"forged"}').decode("latin-1")})
+        damaged = bytearray(line_of(FINAL, b'{"request_id":"a"}', forged))
+        damaged[-1] ^= 0xFF
+        path = tmp_path / "x-00000001.seg"
+        path.write_bytes(damaged + line_of(FINAL, b'{"request_id":"b"}'))
+        assert next_line(path, 0) == len(damaged)
 
 
 class TestSegments:
@@ -184,7 +220,7 @@ class TestSegments:
         for number in range(6):
             journal.final(row(str(number)))
         journal.close()
-        assert [segment.seq for segment in segments(tmp_path)] == [1, 2]
+        assert [segment.seq for segment in segments(tmp_path)] == [1, 2, 3]
         assert ids(lines_of(tmp_path)) == ["0", "1", "2", "3", "4", "5"]
 
     def test_an_old_segment_is_ended_but_never_an_empty_one(self, tmp_path: Path) -> None:
@@ -214,15 +250,17 @@ class TestSegments:
         first.close()
         second.close()
 
-    def test_where_no_new_segment_can_be_made_the_old_one_goes_on(
-        self, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        journal.final(row("a"))
+    def test_where_no_new_segment_can_be_made_the_old_one_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = Journal(tmp_path, "w", segment_bytes=1)
         with monkeypatch.context() as patch:
             patch.setattr(journal_module.os, "open", _refuse)
-            journal._segment_bytes = 1
+            journal.final(row("a"))
             journal.final(row("b"))
+        assert len(segments(tmp_path)) == 1
         assert ids(lines_of(tmp_path)) == ["a", "b"]
+        journal.final(row("c"))
+        assert len(segments(tmp_path)) == 2
+        journal.close()
 
 
 def _refuse(*_: object, **__: object) -> int:
@@ -282,6 +320,57 @@ class TestFullDisk:
         journal.rotate_if_due()
         assert journal.healthy
         assert lines_of(tmp_path) == []
+
+
+class TestGathered:
+    """What the lines of one turn of the event loop have in common: one write, and what may leave behind it."""
+
+    @pytest.fixture
+    async def gathering(self, journal: Journal) -> Journal:
+        journal.gather()
+        return journal
+
+    async def test_the_lines_of_a_turn_are_one_write_and_keep_their_order(
+        self, tmp_path: Path, gathering: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writes: list[int] = []
+        write = os.write
+        monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(1) or write(fd, data))
+        gathering.trace(trace("a"))
+        gathering.final(row("a", attributes={"lone": "\ud800"}), SENT)  # the long way round must not overtake the trace
+        gathering.amend(row("a"), {"status": 499}, SENT, DELIVERED)
+        assert lines_of(tmp_path) == []
+        await asyncio.sleep(0)
+        assert [line.kind for line in lines_of(tmp_path)] == ["trace", "final", "amend"]
+        assert len(writes) == 1
+
+    @pytest.mark.parametrize("written", [0, 1, 500, 1000, 1500, 2500])
+    async def test_after_a_short_write_every_line_is_there_once(
+        self, tmp_path: Path, gathering: Journal, disk: Disk, written: int
+    ) -> None:
+        disk.plan = [written]
+        for name in "abc":
+            gathering.final(row(name))
+        await asyncio.sleep(0)
+        gathering.final(row("d"))
+        gathering.close()
+        assert ids(lines_of(tmp_path)) == ["a", "b", "c", "d"]
+
+    async def test_what_waits_for_a_line_leaves_behind_it_or_not_at_all(
+        self, tmp_path: Path, gathering: Journal, disk: Disk
+    ) -> None:
+        left: list[tuple[str, int]] = []
+        failed: list[BaseException] = []
+        gathering.final(row("a"))
+        gathering.outbox.put(lambda data: left.append((data.decode(), len(lines_of(tmp_path)))), b"answer a", failed.append)
+        await asyncio.sleep(0)
+        assert (left, failed) == ([("answer a", 1)], [])
+        disk.plan = ["ENOSPC", "ENOSPC"]
+        gathering.final(row("b"))
+        gathering.outbox.put(lambda data: left.append((data.decode(), 0)), b"answer b", failed.append)
+        await asyncio.sleep(0)
+        assert len(left) == 1
+        assert [type(error) for error in failed] == [LogUnavailable]
 
 
 class TestPower:
@@ -361,20 +450,19 @@ class TestPower:
 
 class TestFindRecord:
     def test_a_row_is_found_with_its_amendments_across_segments(self, tmp_path: Path, journal: Journal) -> None:
-        journal.final(row("a"))
+        journal.final(row("a"), SENT, None)
         journal.final(row("b"))
         journal._open_segment()
-        journal.amend(row("a"), {"status": 499})
+        journal.amend(row("a"), {"status": 499}, SENT, DELIVERED)
         found = find_record(tmp_path, "a")
-        assert found is not None
-        assert found["status"] == 499
+        assert found == {**row("a", status=499), "input": SENT, "output": DELIVERED}
 
     def test_a_request_in_flight_has_no_row(self, tmp_path: Path, journal: Journal) -> None:
         journal.trace(trace("a"))
         assert find_record(tmp_path, "a") is None
 
     def test_an_id_inside_another_row_is_not_that_row(self, tmp_path: Path, journal: Journal) -> None:
-        journal.final(row("a", input='{"request_id":"b"}'))
+        journal.final(row("a"), b'{"request_id":"b"}')
         assert find_record(tmp_path, "b") is None
 
     def test_without_a_journal_there_is_nothing(self, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import aiosqlite
 import click
+import orjson
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -29,6 +30,7 @@ from muxx.journal import Journal
 from muxx.recorder import Recorder
 from muxx_std.logs import Logs, present
 from muxx_std.logs import plugin as logs_plugin
+from muxx_std.logs.filters import Filter, Page
 from muxx_std.logs.schema import MIGRATIONS
 from muxx_std.logs.store import EXPORT_ROWS, SWEEP_ROWS, LogReader
 
@@ -37,6 +39,7 @@ RIVAL = Identity("rival")
 ADMIN = Identity("", "admin", "admin")
 START = 1_795_000_000.0
 NAUGHTY = "\x1b[2J\r\n\x00\x7f\x9b\u2028\u202e"
+NAUGHTY_JSON = json.dumps(NAUGHTY).encode()
 RAW_CONTROL = set(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x202E])) - {"\n"}
 
 
@@ -79,11 +82,20 @@ def record(number: int = 1, **changes: Any) -> Record:
         "finish_reasons": ["stop"],
         "error_code": None,
         "attributes": {},
-        "input": {"messages": [{"role": "user", "content": "where is my order?"}]},
-        "output": "It is on its way.",
+        "input": b'{"messages":[{"role":"user","content":"where is my order?"}]}',
+        "output": b'"It is on its way."',
     }
     row.update(cast(Record, changes))
     return row
+
+
+def note(journal: Journal, row: Record, **changes: Any) -> None:
+    """As a worker does: the row, and its content apart; changed afterwards, if it changes."""
+    bare = {name: value for name, value in row.items() if name not in present.CONTENT}
+    if changes:
+        journal.amend(bare, changes, row["input"], row["output"])
+    else:
+        journal.final(bare, row["input"], row["output"])
 
 
 class Bench:
@@ -199,13 +211,14 @@ class TestFromTheJournal:
         journal = Journal(bench.host.paths.journal, "test")
         recorder = Recorder(bench.host, [bench.logs.record], logging.getLogger("test"), bench.gateway)
         try:
-            journal.trace(record())
+            journal.trace({"request_id": "req_000001", "started_at": START})
             with pytest.raises(NotFound):
                 await bench.get("req_000001")
-            journal.final(record())
-            journal.amend(record(), {"status": 499, "ended_by": "client"})
+            note(journal, record())
+            note(journal, record(), status=499, ended_by="client")
             early = await bench.get("req_000001")
             assert early["status"] == 499
+            assert (early["input"]["messages"][0]["role"], early["output"]) == ("user", "It is on its way.")
             assert await bench.ids() == []
             await recorder.drain()
             assert await bench.ids() == [1]
@@ -224,10 +237,10 @@ class TestRecording:
 
     async def test_a_later_state_of_a_row_replaces_the_earlier_one_in_its_place(self, bench: Bench) -> None:
         await bench.record(record(1), record(2))
-        await bench.record(record(1, status=499, ended_by="client", phase="finish", output="It"))
+        await bench.record(record(1, status=499, ended_by="client", phase="finish", output=b'"It"'))
         row = await bench.get("req_000001")
         assert (row["status"], row["ended_by"], row["output"]) == (499, "client", "It")
-        assert [number for number, _ in await LogReader(bench.host.db).arrivals(logs_plugin.filters.Filter(), 0)] == [1, 2]
+        assert [number for number, _ in await LogReader(bench.host.db).arrivals(Filter(), 0)] == [1, 2]
 
     async def test_no_value_of_a_provider_or_a_client_stops_the_batch(self, bench: Bench) -> None:
         odd = record(
@@ -239,6 +252,31 @@ class TestRecording:
         assert row["model"] == NAUGHTY
         assert row["attributes"] == {"a": [NAUGHTY]}
         assert await bench.ids() == [2, 1]
+
+    @pytest.mark.parametrize("count", [1, 24, 25, 26, 51, 101, 500])
+    async def test_a_batch_of_any_size_leaves_each_row_once_with_its_content(self, bench: Bench, count: int) -> None:
+        await bench.record(*(record(number, output=b"%d" % number) for number in range(count)))
+        rows = [row async for row in LogReader(bench.host.db).export(Filter())]
+        assert [(row["request_id"], row["output"]) for row in rows] == [(f"req_{n:06d}", n) for n in range(count)]
+
+    async def test_one_odd_row_spoils_neither_the_batch_nor_its_content(self, bench: Bench) -> None:
+        await bench.record(*(record(number, input_tokens=2**70 if number == 30 else 1) for number in range(60)))
+        rows = [row async for row in LogReader(bench.host.db).export(Filter())]
+        assert [row["input_tokens"] for row in rows] == [2**63 - 1 if number == 30 else 1 for number in range(60)]
+        assert {row["output"] for row in rows} == {"It is on its way."}
+
+    @pytest.mark.parametrize(
+        ("content", "shown"), [(b"{broken", "{broken"), (b"caf\xff \\u", "caf\ufffd \\u"), (b"", ""), (b"[1.0]", [1.0])]
+    )
+    async def test_content_that_is_no_json_is_shown_as_the_text_it_is(self, bench: Bench, content: bytes, shown: Any) -> None:
+        await bench.record(record(1, input=content))
+        assert (await bench.get("req_000001"))["input"] == shown
+
+    async def test_content_is_kept_as_it_came(self, bench: Bench) -> None:
+        content = '{ "a": 1e2, "a": "é" }'
+        await bench.record(record(1, output=content.encode()))
+        [row] = await bench.host.db.read_logs("SELECT output FROM contents")
+        assert row["output"] == content
 
     async def test_content_past_its_retention_goes_and_its_row_stays(self, bench: Bench) -> None:
         old = time.time() - 31 * 86_400
@@ -327,6 +365,7 @@ class TestLists:
             ({"q": "100%%"}, []),
             ({"q": "on its way", "user_id": "u1", "status": 499}, [3]),
             ({"q": "é\n"}, [2]),
+            ({"q": "naïve/"}, [4]),
             ({"model": "' OR 1=1 --"}, []),
         ],
     )  # fmt: skip
@@ -339,10 +378,10 @@ class TestLists:
                 model_requested="gpt-4o-mini",
                 user_id="u2",
                 metadata={"feature": "chat", 'a"b$.c': "x", "none": None},
-                input={"messages": ['please say "100%_\\"', "é\n"]},
+                input=orjson.dumps({"messages": ['please say "100%_\\"', "é\n"]}),
             ),
             record(3, provider="other", status=499),
-            record(4, cache="hit"),
+            record(4, cache="hit", output=b'"na\\u00EFve\\/"'),
             record(5, environment="test"),
         )
         assert await bench.ids(**query) == expected
@@ -378,12 +417,52 @@ class TestLists:
         assert caught.value.message.isascii()
         assert "\x1b" not in caught.value.message
 
-    async def test_a_page_of_one_project_is_read_from_an_index(self, bench: Bench) -> None:
-        conditions, values = logs_plugin.filters.Filter(project="shop").where()
-        sql = "EXPLAIN QUERY PLAN SELECT * FROM generations AS g WHERE " + " AND ".join(conditions)
-        plan = await bench.host.db.read_logs(sql + " ORDER BY g.started_at DESC, g.request_id DESC LIMIT 20", values)
-        assert "generations_by_project" in plan[0]["detail"]
-        assert not [row for row in plan if "TEMP B-TREE" in row["detail"]]
+    @pytest.mark.parametrize(
+        ("filter", "index"),
+        [
+            (Filter(project="shop"), "generations_by_project (project=? AND environment=?"),
+            (Filter(project="shop", since=START, until=START + 9, user_id="u1"), "generations_by_project (project=? AND environ"),
+            (Filter(), "generations_by_time"),
+            (Filter(environment=None, since=START), "generations_by_time (started_at>?"),
+        ],
+    )
+    async def test_pages_are_read_from_an_index_in_its_order(self, bench: Bench, filter: Filter, index: str) -> None:
+        await bench.record(record(1))
+        plans = await self._plans(bench, LogReader(bench.host.db).page(filter, Page(20, "req_000001")))
+        by_id, page = plans
+        assert "sqlite_autoindex_generations_1 (request_id=?)" in by_id
+        assert index in page
+        assert "TEMP B-TREE" not in page
+
+    async def test_arrivals_are_read_from_where_the_last_ones_ended(self, bench: Bench) -> None:
+        [plan] = await self._plans(bench, LogReader(bench.host.db).arrivals(Filter(project="shop"), 5))
+        assert "INTEGER PRIMARY KEY (rowid>?)" in plan
+
+    async def _plans(self, bench: Bench, reading: Awaitable[Any]) -> list[str]:
+        """How SQLite goes about what is read meanwhile."""
+        read, asked = bench.host.db.read_logs, []
+
+        async def listen(sql: str, params: Any = ()) -> Any:
+            asked.append((sql, params))
+            return await read(sql, params)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench.host.db, "read_logs", listen)
+            await reading
+        plans = [await read("EXPLAIN QUERY PLAN " + sql, params) for sql, params in asked]
+        return ["; ".join(row["detail"] for row in plan) for plan in plans]
+
+    async def test_a_database_of_an_earlier_version_keeps_its_rows(self, tmp_path: Path) -> None:
+        path = tmp_path / "muxx.toml"
+        path.write_text('[database]\npath = "muxx.db"\n')
+        async with Host.open(load_config(path)) as host:
+            await host.db.migrate("logs", MIGRATIONS[:4])
+            earlier = Bench(host, path)
+            await earlier.record(record(1), record(3))
+            await host.db.migrate("logs", MIGRATIONS)
+            await earlier.record(record(2))
+            assert await earlier.ids() == [3, 2, 1]
+            assert (await earlier.get("req_000001"))["output"] == "It is on its way."
 
 
 class TestCommands:
@@ -399,7 +478,7 @@ class TestCommands:
         from muxx_std.logs import commands
 
         await bench.record(record(5))
-        reader, filter = LogReader(bench.host.db), logs_plugin.filters.Filter()
+        reader, filter = LogReader(bench.host.db), Filter()
         lines: list[str] = []
         monkeypatch.setattr(commands.click, "echo", lines.append)
         follower = asyncio.create_task(commands._follow(reader, filter, 0, {"req_000005"}))
@@ -411,7 +490,7 @@ class TestCommands:
         assert lines[0].endswith("req_000001")
 
     async def test_search_finds_content_and_only_that(self, bench: Bench) -> None:
-        await bench.record(record(1), record(2, output="100%"))
+        await bench.record(record(1), record(2, output=b'"100%"'))
         assert (await bench.run("search", "100%")).stdout.split()[-1] == "req_000002"
         found = await bench.run("search", "--json", "order?")
         assert [json.loads(line)["request_id"] for line in found.stdout.splitlines()] == ["req_000002", "req_000001"]
@@ -465,7 +544,7 @@ class TestCommands:
 
     async def test_l09_no_stored_value_reaches_the_terminal_raw(self, bench: Bench) -> None:
         fields = ("user_id", "model", "model_requested", "provider", "endpoint", "client_ip", "error_code", "key_last4")
-        row = record(1, **dict.fromkeys(fields, NAUGHTY), metadata={NAUGHTY: NAUGHTY}, output=NAUGHTY, input=[NAUGHTY])
+        row = record(1, **dict.fromkeys(fields, NAUGHTY), metadata={NAUGHTY: NAUGHTY}, output=NAUGHTY_JSON, input=NAUGHTY_JSON)
         await bench.record(row, record(2, user_id='=HYPERLINK("x")'))
         for arguments in (
             ["tail"],

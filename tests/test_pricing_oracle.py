@@ -148,12 +148,12 @@ def test_more_tokens_never_cost_less(model: tuple[str, str], usage: Usage, more:
     before = tariff.cost(usage, NOW) if tariff is not None else None
     if tariff is None or before is None:
         return
-    usage.input_tokens += more
+    usage = usage._replace(input_tokens=usage.input_tokens + more)
     longer = tariff.cost(usage, NOW)
     assert longer is not None
     assert longer.input_pico >= before.input_pico
     assert longer.output_pico >= before.output_pico
-    usage.output_tokens += more
+    usage = usage._replace(output_tokens=usage.output_tokens + more)
     both = tariff.cost(usage, NOW)
     assert both is None or both.output_pico >= longer.output_pico
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import orjson
 import pytest
-from journal_kit import LOG, Ledger, config_in, kill, row, spawn, stored, trace
+from journal_kit import DELIVERED, LOG, SENT, Ledger, config_in, kill, row, spawn, stored, trace
 
 import muxx.recorder as recorder_module
 from muxx.db import Connection
-from muxx.exchange import Record
+from muxx.exchange import Cost, Provider, Record, Target, Usage
 from muxx.host import Host
 from muxx.journal import BALLAST, Journal
 from muxx.recorder import Recorder
@@ -114,7 +114,7 @@ class TestStoring:
     async def test_large_backlogs_reach_the_hooks_in_batches(self, bench: Bench) -> None:
         journal = bench.journal()
         for number in range(1800):
-            journal.final({**row(str(number)), "input": None})
+            journal.final(row(str(number)))
         await bench.drain()
         assert len(await stored(bench.host)) == 1800
         assert max(bench.ledger.batches) <= 500
@@ -128,6 +128,18 @@ class TestStoring:
         await recorder.drain()
         await recorder.close()
         assert seen == [("the gateway", 1)]
+
+    async def test_hooks_get_what_was_sent_and_delivered_as_it_was(self, bench: Bench) -> None:
+        seen: list[Record] = []
+        bench.chain = [lambda gateway, db, records: seen.extend(records)]
+        journal = bench.journal()
+        journal.final(row("a"), SENT, b"{broken \xff")
+        journal.final(row("b"), None, DELIVERED)
+        journal.final(row("c"))
+        journal.amend(row("c"), {}, SENT, DELIVERED)
+        await bench.drain()
+        texts = {record["request_id"]: (record["input"], record["output"]) for record in seen}
+        assert texts == {"a": (SENT, b"{broken \xff"), "b": (None, DELIVERED), "c": (SENT, DELIVERED)}
 
     async def test_run_stores_what_comes_and_what_is_left_when_stopped(self, bench: Bench) -> None:
         journal, recorder = bench.journal(), bench.recorder()
@@ -232,6 +244,22 @@ class TestOrder:
         assert bench.segments == 0
 
 
+COST = ("input_cost_pico", "output_cost_pico", "cost_pico", "price_version")
+
+
+class Prices:
+    """A gateway with one provider, and one price for everything."""
+
+    def __init__(self, cost: Cost | None) -> None:
+        self.providers = {"openai": Provider("openai", "http://127.0.0.1/v1")}
+        self.asked: list[tuple[Target, Usage]] = []
+        self._cost = cost
+
+    def price(self, target: Target, usage: Usage) -> Cost | None:
+        self.asked.append((target, usage))
+        return self._cost
+
+
 class TestOpenRequests:
     async def test_a_trace_reaches_the_database_only_when_its_segment_goes(self, bench: Bench) -> None:
         journal = bench.journal(segment_seconds=0)
@@ -253,7 +281,7 @@ class TestOpenRequests:
     @pytest.mark.parametrize("restart", [True, False])
     async def test_a_request_of_a_dead_writer_is_closed_exactly_once(self, bench: Bench, rotated: bool, restart: bool) -> None:
         journal, recorder = bench.journal(segment_seconds=0), bench.recorder()
-        journal.trace(trace("open", cost_pico=99))
+        journal.trace(trace("open"))
         journal.trace(trace("done"))
         journal.final(row("done"))
         if rotated:
@@ -275,14 +303,37 @@ class TestOpenRequests:
         assert bench.segments == 0
 
     async def test_what_the_trace_knew_is_kept(self, bench: Bench) -> None:
-        seen: list[Record] = []
-        bench.chain = [lambda gateway, db, records: seen.extend(records)]
+        record = await self._died(bench, None)
+        assert (record["phase"], record["usage_source"], record["input_tokens"]) == ("head", "estimated", 11)
+        assert (record["input"], record["output"]) == (None, None)
+        assert set(record) == set(Record.__annotations__)
+
+    async def test_what_a_dead_process_had_sent_is_priced_at_its_target(self, bench: Bench) -> None:
+        gateway = Prices(Cost(5, 7, "2026-11"))
+        record = await self._died(bench, gateway)
+        assert [record[name] for name in COST] == [5, 7, 12, "2026-11"]
+        [(target, usage)] = gateway.asked
+        assert (target.provider, target.model) == (gateway.providers["openai"], "gpt-4o")
+        assert usage == Usage(input_tokens=11, source="estimated")
+
+    @pytest.mark.parametrize("known", ["no gateway", "no price", "no such provider", "no provider", "no model"])
+    async def test_what_has_no_price_costs_an_unknown_amount(self, bench: Bench, known: str) -> None:
+        gateway = Prices(None if known == "no price" else Cost(5, 7, "2026-11"))
+        lacking = {"no such provider": {"provider": "gone"}, "no provider": {"provider": None}, "no model": {"model": None}}
+        record = await self._died(bench, None if known == "no gateway" else gateway, **lacking.get(known, {}))
+        assert [record[name] for name in COST] == [None] * 4
+        assert record["error_code"] == "process_died"
+
+    async def _died(self, bench: Bench, gateway: Any, **changes: Any) -> dict[str, Any]:
+        seen: list[Any] = []
         journal = bench.journal()
-        journal.trace(trace("a", cost_pico=99))
+        journal.trace(trace("a", **changes))
         journal.close()
-        await bench.drain()
+        recorder = Recorder(bench.host, [lambda gateway, db, records: seen.extend(records)], LOG, gateway)
+        await recorder.drain()
+        await recorder.close()
         [record] = seen
-        assert (record["phase"], record["usage_source"], record["cost_pico"]) == ("head", "estimated", 99)
+        return dict(record)
 
     async def test_the_last_trace_of_a_request_counts(self, bench: Bench) -> None:
         seen: list[Record] = []
@@ -308,12 +359,28 @@ class TestOpenRequests:
     async def test_many_are_closed_in_batches(self, bench: Bench) -> None:
         journal = bench.journal()
         for number in range(1300):
-            journal.trace({**trace(str(number)), "input": None})
+            journal.trace(trace(str(number)))
         journal.close()
         await bench.drain()
         assert len(await stored(bench.host)) == 1300
         assert len(bench.ledger.seen) == 1300
         assert max(bench.ledger.batches) <= 500
+
+
+async def test_a_database_of_an_earlier_version_goes_on(bench: Bench) -> None:
+    """One in which rows were put aside before their content stood apart."""
+    host = bench.host
+    await host.db.migrate(recorder_module.NAME, recorder_module.MIGRATIONS[:1])
+
+    async def put_aside(db: Connection) -> None:
+        await db.execute("INSERT INTO rejected_records VALUES ('old', x'7b7d', 'an error', 1.5)")
+
+    await host.db.write_logs(put_aside)
+    bench.chain.append(lambda gateway, db, records: 1 / 0)
+    bench.journal().final(row("new"), SENT)
+    await bench.drain()
+    kept = await host.db.read_logs("SELECT request_id, record, sent FROM rejected_records ORDER BY request_id DESC")
+    assert [(r["request_id"], r["sent"]) for r in kept] == [("old", None), ("new", SENT)]
 
 
 class TestTrouble:
@@ -383,7 +450,7 @@ class TestTrouble:
         bench.chain.append(picky)
         journal = bench.journal()
         for number in range(40):
-            journal.final(row(str(number)))
+            journal.final(row(str(number)), SENT, DELIVERED)
         journal.close()
         recorder = bench.recorder()
         await recorder.drain()
@@ -392,6 +459,7 @@ class TestTrouble:
         assert set(await stored(bench.host)) == {str(number) for number in range(40)} - {"13"}
         [kept] = await bench.host.db.read_logs("SELECT * FROM rejected_records")
         assert orjson.loads(kept["record"]) == row("13")
+        assert (kept["sent"], kept["delivered"]) == (SENT, DELIVERED)
         assert "ValueError" in kept["error"]
         assert bench.segments == 0
         assert "SECRET" not in caplog.text
@@ -399,8 +467,8 @@ class TestTrouble:
     async def test_a_row_that_is_no_json_is_put_aside(self, bench: Bench) -> None:
         journal = bench.journal()
         journal.final(row("a"))
-        journal.final(row("b", output=orjson.Fragment(b"{broken")))
-        journal.trace(trace("c", output=orjson.Fragment(b"{broken")))
+        journal.final(row("b", attributes=orjson.Fragment(b"{broken")))
+        journal.trace(trace("c", metadata=orjson.Fragment(b"{broken")))
         journal.close()
         await bench.drain()
         assert await stored(bench.host) == {"a": 200}
@@ -487,7 +555,7 @@ class TestTrouble:
             patch.setattr(Path, "unlink", refuse)
             await bench.drain()
             await bench.drain()
-        assert bench.segments == 2
+        assert bench.segments == 3
         await bench.drain()
         assert bench.segments == 0
         assert bench.ledger.seen == ["a"]

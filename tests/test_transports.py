@@ -15,10 +15,13 @@ from unittest import mock
 import pytest
 from carrying_kit import both_transports, hang, never_accepting, serving
 
+from muxx.complete import AiohttpTransport
 from muxx.errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 from muxx.exchange import Attempt, Provider, Target, Timeouts
+from muxx.lean import LeanTransport
 from muxx.testing import Script, ScriptedUpstream, clean_environment, eventually, fin, head, json, pause, rst, sse, unused_port
-from muxx.upstream import AiohttpTransport, HttpTransports, LeanTransport, Transport, UpstreamResponse
+from muxx.transport import Transport, UpstreamResponse
+from muxx.upstream import HttpTransports
 
 TRANSPORTS: dict[str, type[LeanTransport | AiohttpTransport]] = {"lean": LeanTransport, "aiohttp": AiohttpTransport}
 

@@ -2,7 +2,7 @@
 
     python passthrough.py UPSTREAM_PORT LOOP      listens on a free port of 127.0.0.1 and prints it
 
-An application with one route, one client session without the defaults that slow a proxy down (its limit of 100 connections,
+An application with one route, garbage collected as Python does, one client session without the defaults that slow a proxy down (its limit of 100 connections,
 cookies, decompression, headers of its own), no access log, streams relayed as they are read. The provider's key is put in the
 place of the client's: that much any gateway has to do.
 """
@@ -10,7 +10,6 @@ place of the client's: that much any gateway has to do.
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -59,9 +58,6 @@ async def main(upstream_port: int) -> None:
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG)
         await site.start()
         print(runner.addresses[0][1], flush=True)
-        gc.collect()
-        gc.freeze()  # and the thresholds muxx runs with: the comparison is not one of collectors
-        gc.set_threshold(50_000, 20, 50)
         await asyncio.Event().wait()
 
 

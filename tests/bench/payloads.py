@@ -21,6 +21,17 @@ USAGE = {
     "prompt_tokens": 210, "completion_tokens": 32, "total_tokens": 242, "prompt_tokens_details": {"cached_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 0},
 }  # fmt: skip
+SDK_LINES = "".join(
+    f"{name}: {value}\r\n"
+    for name, value in {
+        "Accept": "application/json", "Content-Type": "application/json", "User-Agent": "OpenAI/Python 3.54.0",
+        "X-Stainless-Lang": "python", "X-Stainless-Package-Version": "3.54.0", "X-Stainless-OS": "Linux",
+        "X-Stainless-Arch": "x64", "X-Stainless-Runtime": "CPython", "X-Stainless-Runtime-Version": "3.11.7",
+        "X-Stainless-Async": "false", "x-stainless-retry-count": "0", "x-stainless-read-timeout": "600",
+    }.items()
+)  # fmt: skip
+"""What the OpenAI SDK says in the head of every request."""
+PROVIDER_LINES = "x-request-id: req_7f3c2b1a\r\nopenai-processing-ms: 412\r\n"
 _FILLER = "Say in one paragraph what a person who has never run a server should know before they run their first one. "
 
 
@@ -33,8 +44,8 @@ def request(port: int, key: str, *, stream: bool = False, pace_ms: int = 0) -> b
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     data = orjson.dumps(body)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nAccept: */*\r\nUser-Agent: muxx-bench\r\nContent-Length: {len(data)}\r\n\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{SDK_LINES}"
+        f"Authorization: Bearer {key}\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data
 
@@ -47,7 +58,7 @@ def pieces() -> bytes:
 def plain_answer() -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "logprobs": None, "finish_reason": "stop"}
     body = orjson.dumps(_answer("chat.completion", [choice], usage=USAGE))
-    return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{PROVIDER_LINES}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def stream_answer() -> list[bytes]:
@@ -56,7 +67,8 @@ def stream_answer() -> list[bytes]:
     deltas = [_delta({"role": "assistant", "content": ""}), *(_delta({"content": word}) for word in words), _delta({}, "stop")]
     events = [orjson.dumps(delta) for delta in (*deltas, _answer("chat.completion.chunk", [], usage=USAGE))]
     chunks = [_chunk(b"data: " + data + b"\n\n") for data in (*events, b"[DONE]")]
-    chunks[0] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks[0]
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{PROVIDER_LINES}Transfer-Encoding: chunked\r\n\r\n"
+    chunks[0] = head.encode() + chunks[0]
     chunks[-1] += b"0\r\n\r\n"
     return chunks
 

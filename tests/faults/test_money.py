@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from itertools import count
 from json import dumps
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from muxx.exchange import Attempt, Exchange, HttpRequest, Provider, Request, Tar
 from muxx.testing import DONE, RawResponse, RunningGateway, Script, chat_body, error, event, fin, head, json, rst, sse
 from muxx.wire.openai import ChatStream
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wires import CHAT
 
 PROMPT = "Hello"
 users = (f"payer-{number}" for number in count())
@@ -307,10 +309,13 @@ def test_M07_no_usage_object_whatever_raises_or_makes_a_negative_or_absurd_booki
         stream.observe(one)
     exchange = Exchange("req_1", "chat", Request(HttpRequest("POST", "/", "", CIMultiDictProxy(CIMultiDict()), None)))
     exchange.request.body = chat_body(PROMPT)
-    exchange.attempts = [Attempt(Target(Provider("p", "http://x"), "m"), 1, "", {}, {}, sent=True)]
+    attempt = Attempt(Target(Provider("p", "http://x"), "m"), 1, "", {}, {})
+    attempt.sent = True
+    exchange.attempts = [attempt]
     exchange.error = None if complete else UpstreamDisconnected()
     exchange.timing.first_token = 1.0
-    made = usage_of(exchange, stream, complete)
+    call: Any = SimpleNamespace(exchange=exchange, wire=CHAT)  # all that it asks of a running call
+    made = usage_of(call, stream, complete)
     parts = (made.cache_read_tokens, made.cache_write_tokens, made.input_audio_tokens)
     assert all(0 <= part <= made.input_tokens <= 10**9 for part in parts)
     assert 0 <= made.reasoning_tokens <= made.output_tokens <= 2 * 10**9

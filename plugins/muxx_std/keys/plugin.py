@@ -8,7 +8,7 @@ import hmac
 import os
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muxx import AuthenticationError, HttpRequest, Identity, StartError, hookimpl
 
@@ -50,6 +50,16 @@ class Keys:
 
         Last among authenticators, because it refuses what it does not know: another plugin's credentials come first.
         """
+        known = request.memory.get(self)
+        if known is None or known[0] is not self._keys or gateway.shared.version("keys") != self._version:
+            known = request.memory[self] = await self._look_up(gateway, request)
+        _, row, identity = known
+        if row.expires_at is not None and row.expires_at <= time.time():
+            raise AuthenticationError()
+        return identity
+
+    async def _look_up(self, gateway: Gateway, request: HttpRequest) -> tuple[dict[bytes, Any], KeyRow, Identity]:
+        """The keys as they are now, and the one this head carries."""
         text = credential(request.headers)
         if gateway.shared.version("keys") != self._version:
             if not format.is_key(text):
@@ -58,10 +68,7 @@ class Keys:
         if not text.isascii():
             raise AuthenticationError()
         mark = hashlib.blake2s(text.encode(), key=self._mark_key).digest()
-        row, identity = self._proven.get(mark) or self._prove(text, mark)
-        if row.expires_at is not None and row.expires_at <= time.time():
-            raise AuthenticationError()
-        return identity
+        return self._keys, *(self._proven.get(mark) or self._prove(text, mark))
 
     def _prove(self, text: str, mark: bytes) -> tuple[KeyRow, Identity]:
         """The key's row, by its HMAC. A proven key is remembered by a cheaper keyed hash until the keys are read again."""

@@ -25,7 +25,7 @@ from muxx import (
 
 from . import filters
 from .present import generation
-from .schema import MIGRATIONS
+from .schema import MIGRATIONS, content_value
 from .store import LogReader, store, sweep
 
 if TYPE_CHECKING:
@@ -52,8 +52,13 @@ async def find_generation(db: Database, journal: Path, request_id: str) -> dict[
     found = await reader.one(request_id)
     if found is None:
         record = await asyncio.to_thread(find_record, journal, request_id)
-        found = await reader.one(request_id) if record is None else dict(record)
+        found = await reader.one(request_id) if record is None else _readable(record)
     return found
+
+
+def _readable(record: Record) -> dict[str, Any]:
+    """A row from the journal as one from the database is read: content as JSON values."""
+    return {**record, "input": content_value(record["input"]), "output": content_value(record["output"])}
 
 
 class Logs:

@@ -6,8 +6,11 @@ following and exporting go by it, because a long request arrives after later, sh
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -15,37 +18,40 @@ import orjson
 from muxx import Connection, Database, usd
 
 from .filters import Filter, Page
-from .schema import COLUMNS, content_of, plain_row_of, record_of, row_of
+from .schema import COLUMNS, content_of, content_value, plain_row_of, record_of, row_of
 
 EXPORT_ROWS = 50
 """Rows held at once while exporting: with their content a row may be megabytes."""
 SWEEP_ROWS = 200
 """Contents deleted per transaction, so that a sweep holds the writer for milliseconds."""
 
+Blocks = tuple[int, list[list[Any]]]
+
 _NAMES = tuple(COLUMNS)
 _COLUMNS = ", ".join("g." + name for name in _NAMES)
 _SELECT = " ".join(("SELECT g.position,", _COLUMNS, "FROM generations AS g WHERE "))
-_SELECT_WITH_CONTENT = " ".join(
-    (
-        "SELECT g.position, c.input, c.output,",
-        _COLUMNS,
-        "FROM generations AS g LEFT JOIN contents AS c ON c.request_id = g.request_id WHERE ",
-    )
+_CONTENT = "LEFT JOIN contents AS c ON c.request_id = g.request_id WHERE "
+_SELECT_WITH_CONTENT = " ".join(("SELECT g.position, c.input, c.output,", _COLUMNS, "FROM generations AS g", _CONTENT))
+_ARRIVED = " ".join(("SELECT g.position,", _COLUMNS, "FROM generations AS g NOT INDEXED WHERE "))
+_ARRIVED_WITH_CONTENT = " ".join(
+    ("SELECT g.position, c.input, c.output,", _COLUMNS, "FROM generations AS g NOT INDEXED", _CONTENT)
 )
-_UPSERT = " ".join(
-    (
-        "INSERT INTO generations (",
-        ", ".join(_NAMES),
-        ") VALUES (",
-        ", ".join("?" for _ in _NAMES),
-        ") ON CONFLICT (request_id) DO UPDATE SET",
-        ", ".join(name + " = excluded." + name for name in _NAMES[1:]),
-    )
-)
-_UPSERT_CONTENT = (
-    "INSERT INTO contents (request_id, started_at, input, output) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (request_id) DO UPDATE SET input = excluded.input, output = excluded.output"
-)
+"""By position, which is the table's own order: an index would have all of a project's rows sorted for each few of them."""
+ROWS_AT_ONCE = 25
+"""Most rows of one INSERT: SQLite opens a table and its indexes for each statement, which takes as long as two rows do."""
+_CONTENT_NAMES = ("request_id", "started_at", "input", "output")
+
+
+@cache
+def _upsert(table: str, names: tuple[str, ...], rows: int) -> str:
+    """Insert so many rows. One whose `request_id`, the first name, is there already changes in its place."""
+    row = "(" + ", ".join("?" for _ in names) + ")"
+    into = table + " (" + ", ".join(names) + ")"
+    changes = ", ".join(name + " = excluded." + name for name in names[1:])
+    values = ", ".join(row for _ in range(rows))
+    return " ".join(("INSERT INTO", into, "VALUES", values, "ON CONFLICT (request_id) DO UPDATE SET", changes))
+
+
 _SWEEP = (
     "DELETE FROM contents WHERE rowid IN"
     " (SELECT rowid FROM (SELECT rowid, started_at FROM contents ORDER BY rowid LIMIT ?) WHERE started_at < ?)"
@@ -71,15 +77,36 @@ _STATS_TAIL = (
 async def store(db: Connection, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a batch; the transaction is the caller's."""
     batch = list(records)
+    contents = _blocks([content for record in batch if (content := content_of(record)) is not None])
     try:
-        await db.executemany(_UPSERT, [plain_row_of(record) for record in batch])
+        await _put(db, _blocks([plain_row_of(record) for record in batch]), contents)
     except (KeyError, OverflowError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        await db.executemany(_UPSERT, [row_of(record) for record in batch])
-    contents = [content for record in batch if (content := content_of(record)) is not None]
-    if contents:
-        await db.executemany(_UPSERT_CONTENT, contents)
+        await _put(db, _blocks([row_of(record) for record in batch]), contents)
+
+
+def _blocks(rows: list[Any]) -> Blocks:
+    """How many rows to a statement, and the values of each statement's rows in a list.
+
+    There are as few statements as can be, all of one size. The last one is filled with its last row again, which changes nothing.
+    """
+    if not rows:
+        return 0, []
+    count = -(-len(rows) // ROWS_AT_ONCE)
+    size = -(-len(rows) // count)
+    rows += rows[-1:] * (count * size - len(rows))
+    return size, [list(chain.from_iterable(rows[at : at + size])) for at in range(0, len(rows), size)]
+
+
+async def _put(db: Connection, rows: Blocks, contents: Blocks) -> None:
+    """Handed over together: the connection's thread goes on to the second without waiting for us."""
+    work = [
+        db.executemany(_upsert(table, names, size), values)
+        for table, names, (size, values) in (("generations", _NAMES, rows), ("contents", _CONTENT_NAMES, contents))
+        if values
+    ]
+    await asyncio.gather(*work)
 
 
 async def sweep(db: Connection, before: float) -> bool:
@@ -107,16 +134,16 @@ class LogReader:
             cursor = await self._cursor(page.after, filter.project)
             if cursor is None:
                 return None
-            conditions.append("(g.started_at, g.request_id) < (?, ?)")
-            values += [cursor, page.after]
-        sql = _SELECT + " AND ".join(conditions) + " ORDER BY g.started_at DESC, g.request_id DESC LIMIT ?"
+            conditions.append("(g.started_at, g.position) < (?, ?)")
+            values += cursor
+        sql = _SELECT + " AND ".join(conditions) + " ORDER BY g.started_at DESC, g.position DESC LIMIT ?"
         rows = await self._db.read_logs(sql, (*values, page.limit + 1))
         return [record_of(row, self._decode) for row in rows[: page.limit]], len(rows) > page.limit
 
     async def arrivals(self, filter: Filter, after: int, *, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
         """Rows that arrived after `after`, in order of arrival, each with its position."""
         conditions, values = filter.where()
-        sql = _SELECT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
+        sql = _ARRIVED + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
         rows = await self._db.read_logs(sql, (*values, after, limit))
         return [(row["position"], record_of(row, self._decode)) for row in rows]
 
@@ -128,7 +155,7 @@ class LogReader:
     async def export(self, filter: Filter) -> AsyncIterator[dict[str, Any]]:
         """Every matching row with its content, in order of arrival; a few are in memory at a time."""
         conditions, values = filter.where()
-        sql = _SELECT_WITH_CONTENT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
+        sql = _ARRIVED_WITH_CONTENT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
         position = 0
         while rows := await self._db.read_logs(sql, (*values, position, EXPORT_ROWS)):
             for row in rows:
@@ -141,15 +168,15 @@ class LogReader:
         rows = await self._db.read_logs(_STATS_HEAD + " AND ".join(conditions) + _STATS_TAIL, values)
         return [_stats(row) for row in rows]
 
-    async def _cursor(self, request_id: str, project: str | None) -> float | None:
-        sql = "SELECT started_at FROM generations WHERE request_id = ? AND (? IS NULL OR project = ?)"
+    async def _cursor(self, request_id: str, project: str | None) -> tuple[float, int] | None:
+        sql = "SELECT started_at, position FROM generations WHERE request_id = ? AND (? IS NULL OR project = ?)"
         rows = await self._db.read_logs(sql, (request_id, project, project))
-        return float(rows[0]["started_at"]) if rows else None
+        return (rows[0]["started_at"], rows[0]["position"]) if rows else None
 
     def _with_content(self, row: Any) -> dict[str, Any]:
         record = record_of(row, self._decode)
         for name in ("input", "output"):
-            record[name] = None if row[name] is None else self._decode(row[name])
+            record[name] = content_value(row[name])
         return record
 
 

@@ -58,6 +58,9 @@ class MockResponse:
         self._flowing = asyncio.Event()
         self._flowing.set()
 
+    def body_now(self) -> bytes | None:
+        return None
+
     async def pump(self, sink: Sink) -> None:
         for number, piece in enumerate(self._pieces):
             await self._turn(self._drip if number else 0.0)

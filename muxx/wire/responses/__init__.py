@@ -1,0 +1,30 @@
+"""OpenAI's Responses, both directions, sans-IO.
+
+`items` knows what an answer is made of; `request` checks what goes up; `facts` learns from what comes down without changing it;
+`codec` turns events into what plugins see and back (its parts: `reading`, `adding`, `writer`), and `plain` plain answers;
+`envelope` holds usage, finish reasons and the gateway's own error.
+"""
+
+from .codec import ResponseCodec
+from .envelope import error_event, read_response_usage, response_usage_object
+from .facts import ResponseFacts, ResponseStream, assembled, read_response
+from .plain import decode_response, encode_plain, encode_response, stream_of
+from .request import input_bytes, request_parts, validate_response
+
+__all__ = [
+    "ResponseCodec",
+    "ResponseFacts",
+    "ResponseStream",
+    "assembled",
+    "decode_response",
+    "encode_plain",
+    "encode_response",
+    "error_event",
+    "input_bytes",
+    "read_response",
+    "read_response_usage",
+    "request_parts",
+    "response_usage_object",
+    "stream_of",
+    "validate_response",
+]

@@ -1,0 +1,123 @@
+"""A request whose head repeats the connection's last one is not parsed again; nobody can tell, however it is cut or forged."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import orjson
+import pytest
+
+from muxx import HttpRequest, hookimpl
+from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body
+
+ROUNDS = 12
+
+
+def head(gateway: RunningGateway, length: int | str, *more: str) -> bytes:
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {gateway.key}", *more]
+    return "\r\n".join([*lines, f"Content-Length: {length}", "Accept: */*", "", ""]).encode()
+
+
+def request(gateway: RunningGateway, content: str, *more: str) -> bytes:
+    body = orjson.dumps(chat_body(content))
+    return head(gateway, len(body), *more) + body
+
+
+async def say(gateway: RunningGateway, *pieces: bytes, answers: int) -> list[int]:
+    """Send the pieces with a pause after each; the statuses of so many answers."""
+    statuses = []
+    async with await gateway.connect() as client:
+        for piece in pieces:
+            await client.send(piece)
+            await asyncio.sleep(0.003)
+        for _ in range(answers):
+            statuses.append((await client.read_response()).status)
+    return statuses
+
+
+def asked(upstream: ScriptedUpstream) -> list[str]:
+    return [recorded.json()["messages"][0]["content"] for recorded in upstream.requests]
+
+
+async def test_repeated_heads_carry_each_its_own_body(muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream) -> None:
+    scripted_upstream.choose = chat()
+    contents = ["a", "bb" * 50, "", "c" * 9000, "d"]
+    assert await say(muxx_gateway, *(request(muxx_gateway, content) for content in contents), answers=5) == [200] * 5
+    assert asked(scripted_upstream) == contents
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+async def test_however_a_connections_requests_are_cut_the_answers_are_the_same(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream, seed: int
+) -> None:
+    dice = random.Random(seed)
+    scripted_upstream.choose = chat()
+    contents = [f"{number} " + "x" * dice.choice((0, 10, 2000)) for number in range(8)]
+    data = b"".join(request(muxx_gateway, content) for content in contents)
+    ends = [len(b"".join(request(muxx_gateway, c) for c in contents[: n + 1])) for n in range(len(contents) - 1)]
+    cuts = sorted({*dice.sample(ends, dice.randint(2, len(ends))), *dice.sample(range(1, len(data)), dice.randint(0, 5))})
+    pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    assert await say(muxx_gateway, *pieces, answers=len(contents)) == [200] * len(contents)
+    assert asked(scripted_upstream) == contents
+
+
+async def test_a_body_that_looks_like_the_known_request_is_a_body(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream
+) -> None:
+    """A body is announced, and in its place comes, in a piece of its own, what would be a request if one could begin there."""
+    scripted_upstream.choose = chat()
+    inner = request(muxx_gateway, "smuggled")
+    outer = head(muxx_gateway, len(inner))
+    statuses = await say(muxx_gateway, request(muxx_gateway, "first"), outer, inner, answers=2)
+    assert statuses == [200, 400], "the second body is no JSON"
+    assert asked(scripted_upstream) == ["first"]
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n\r\n", b"\n"])
+async def test_empty_lines_before_a_head_do_not_move_where_the_next_one_begins(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream, blank: bytes
+) -> None:
+    scripted_upstream.choose = chat()
+    inner = request(muxx_gateway, "smuggled")
+    shifted = blank + head(muxx_gateway, len(inner) + len(blank))
+    async with await muxx_gateway.connect() as client:
+        for piece in (request(muxx_gateway, "first"), shifted, inner):
+            await client.send(piece)
+            await asyncio.sleep(0.02)
+        assert (await client.read_response()).status == 200
+    assert "smuggled" not in asked(scripted_upstream)
+
+
+@pytest.mark.parametrize("length", ["+5", "0x10", "007", " 5", "5 ", "-1", "99999999999999999999", "1e3", "٥"])
+async def test_a_length_that_is_none_is_judged_by_the_parser(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream, length: str
+) -> None:
+    scripted_upstream.choose = chat()
+    first = request(muxx_gateway, "first")
+    async with await muxx_gateway.connect() as client:
+        await client.send(first)
+        assert (await client.read_response()).status == 200
+        await client.send(first.replace(b"Content-Length: ", f"Content-Length: {length}".encode(), 1))
+        with pytest.raises((AssertionError, EOFError, OSError, TimeoutError)):
+            async with asyncio.timeout(0.3):
+                assert (await client.read_response()).status == 200
+    assert asked(scripted_upstream) == ["first"]
+
+
+async def test_an_authenticator_reads_the_heads_of_each_request_and_keeps_what_it_learnt() -> None:
+    seen: list[tuple[str | None, Any]] = []
+
+    class Watches:
+        @hookimpl(tryfirst=True)
+        def authenticate(self, request: HttpRequest) -> None:
+            seen.append((request.headers.get("Content-Length"), request.memory.get(self)))
+            request.memory[self] = request.headers.get("X-Tag")
+
+    async with RunningGateway(plugins={"watches": Watches}) as gateway:
+        pieces = [request(gateway, "a", "X-Tag: 1"), request(gateway, "bbb", "X-Tag: 1"), request(gateway, "a", "X-Tag: 2")]
+        assert await say(gateway, *pieces, answers=3) == [200] * 3
+    lengths = [piece.split(b"\r\n\r\n", 1)[1] for piece in pieces]
+    assert [length for length, _ in seen] == [str(len(body)) for body in lengths]
+    assert [known for _, known in seen] == [None, "1", None], "another head, another memory"

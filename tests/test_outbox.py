@@ -1,0 +1,141 @@
+"""The outbox: what was put behind a line of the journal leaves behind it, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journal_kit import DELIVERED, SENT, row, trace
+
+import muxx.journal as journal_module
+from muxx.errors import LogUnavailable, MuxxError
+from muxx.journal import Journal
+from muxx.segments import read_segment, segments
+from muxx.testing import RunningGateway, eventually
+
+
+class Leaving:
+    """What left, and which lines were in the journal's files at that moment; and what was told instead."""
+
+    def __init__(self, directory: Path) -> None:
+        self.left: list[tuple[bytes, list[str]]] = []
+        self.failed: list[MuxxError] = []
+        self._directory = directory
+
+    def send(self, data: bytes) -> None:
+        self.left.append((data, ids(self._directory)))
+
+
+def ids(directory: Path) -> list[str]:
+    return [line.request_id for segment in segments(directory) for line in read_segment(segment.path, 0)[0]]
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> Any:
+    journal = Journal(tmp_path, "w")
+    journal.gather()
+    yield journal
+    journal.close()
+
+
+async def test_nothing_leaves_before_the_lines_it_was_put_behind_and_all_of_a_turn_are_one_write(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[int] = []
+    real = os.write
+    monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(len(data)) or real(fd, data))
+    leaving = Leaving(tmp_path)
+    journal.trace(trace("a"))
+    journal.outbox.put(leaving.send, b"request a", leaving.failed.append)
+    journal.final(row("b"), SENT, DELIVERED)
+    journal.outbox.put(leaving.send, b"answer b", leaving.failed.append)
+    assert (leaving.left, ids(tmp_path), writes) == ([], [], [])
+    await eventually(lambda: len(leaving.left) == 2)
+    assert leaving.left == [(b"request a", ["a", "b"]), (b"answer b", ["a", "b"])]
+    assert len(writes) == 1
+    assert leaving.failed == []
+
+
+async def test_a_line_nobody_put_anything_behind_is_written_in_the_same_turn(journal: Journal, tmp_path: Path) -> None:
+    journal.final(row("a"))
+    journal.amend(row("a"), {"status": 499})
+    await eventually(lambda: ids(tmp_path) == ["a", "a"])
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_what_cannot_be_written_holds_back_what_was_put_behind_it(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: bool
+) -> None:
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    leaving = Leaving(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(journal_module.os, "write", refuse)
+        journal.final(row("a"))
+        journal.outbox.put(leaving.send, b"answer", leaving.failed.append)
+        if now:
+            with pytest.raises(LogUnavailable):
+                journal.outbox.write_now()
+        await eventually(lambda: bool(leaving.failed))
+    assert leaving.left == []
+    assert [type(error) for error in leaving.failed] == [LogUnavailable]
+    assert not journal.healthy
+    journal.rotate_if_due()
+    journal.final(row("b"))
+    journal.outbox.put(leaving.send, b"answer", leaving.failed.append)
+    await eventually(lambda: leaving.left == [(b"answer", ["b"])])
+
+
+@pytest.mark.parametrize("kept", [1, 900, 1000, 2000, 2999])
+async def test_a_short_write_of_a_turn_loses_no_line(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Each line is about a thousand bytes: the first write ends in the first line, at its end, or in a later one."""
+    real = os.write
+    plan = [kept]
+
+    def write(fd: int, data: bytes) -> int:
+        return real(fd, data[: plan.pop()] if plan else data)
+
+    monkeypatch.setattr(journal_module.os, "write", write)
+    leaving = Leaving(tmp_path)
+    for name in "abc":
+        journal.final(row(name))
+    journal.outbox.put(leaving.send, b"answer", leaving.failed.append)
+    await eventually(lambda: bool(leaving.left))
+    assert sorted(ids(tmp_path)) == ["a", "b", "c"]
+    assert leaving.failed == []
+
+
+async def test_where_each_answer_waits_for_the_disk_nothing_is_gathered(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w", durability="power")
+    journal.gather()
+    leaving = Leaving(tmp_path)
+    journal.final(row("a"))
+    journal.outbox.put(leaving.send, b"answer", leaving.failed.append)
+    assert leaving.left == [(b"answer", ["a"])]
+    journal.close()
+
+
+async def test_what_was_gathered_is_written_when_the_journal_closes(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w")
+    journal.gather()
+    journal.final(row("a"))
+    journal.close()
+    assert ids(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_answers_of_any_size_and_the_last_of_a_connection_arrive_whole(muxx_gateway: RunningGateway, size: int) -> None:
+    """A large answer cannot go out at a stroke, and a connection that closes behind its answer closes behind all of it."""
+    body = {"model": "mock", "messages": [{"role": "user", "content": "x" * size}]}
+    for headers in ({}, {"Connection": "close"}):
+        async with await muxx_gateway.connect() as client:
+            await client.post_chat(muxx_gateway.key, body, headers)
+            answer = await client.read_response()
+            assert (answer.status, answer.complete) == (200, True)
+            assert (await client.closed()) if headers else True

@@ -55,7 +55,7 @@ class Collector:
 
 def attempt(model: str, content: str = "Hello there, world", **members: Any) -> Attempt:
     body = {"model": model, "messages": [{"role": "user", "content": content}], **members}
-    return Attempt(Target(Provider("mock", "mock://"), model), 1, "mock://", {}, body)
+    return Attempt(Target(Provider("mock", "mock://"), model), 1, "mock:///chat/completions", {}, body)
 
 
 async def send(model: str, transport: MockTransport | None = None, **members: Any) -> MockResponse:
@@ -248,6 +248,16 @@ async def test_errors_have_openais_body_and_a_wait_where_waiting_helps(status: i
 
 
 MISTAKES = """mock/nonsense mock/ mock/slow-x slow-x slow- sloow-200 drip-20+nonsense error-99 error-200 long-0 text"""
+
+
+@pytest.mark.parametrize("path", ["/completions", "/embeddings", "/responses"])
+async def test_other_endpoints_than_chat_are_refused_in_words(path: str) -> None:
+    asked = Attempt(Target(Provider("mock", "mock://"), "mock"), 1, "mock://" + path, {}, {"model": "mock", "input": "hi"})
+    response = await MockTransport().send(asked)
+    assert response.status == 400
+    sink = Collector()
+    await response.pump(sink)
+    assert "chat completions only" in sink.body.decode()
 
 
 @pytest.mark.parametrize("model", MISTAKES.split())

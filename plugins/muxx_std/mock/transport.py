@@ -18,6 +18,7 @@ from .behaviour import NAMES, Behaviour, behaviour_of
 if TYPE_CHECKING:
     from muxx import Sink, UpstreamResponse
 
+CHAT_PATH = "/chat/completions"
 GARBAGE = b'data: {"choices":[{"delta":{"content":\n\n'
 
 ERRORS = {
@@ -114,6 +115,8 @@ class MockTransport:
             return unknown(attempt.target.model)
         if behaviour.error:
             return refusal(behaviour.error)
+        if not attempt.url.endswith(CHAT_PATH):
+            return refusal(400, "The mock answers chat completions only. Ask a real provider for other endpoints.")
         answer = compose(behaviour, attempt.body, self._text)
         if attempt.body.get("stream") is True:
             return streamed(answer, behaviour, attempt.body)

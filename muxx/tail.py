@@ -91,28 +91,32 @@ class Tail:
     def _read_writer(self, waiting: list[Segment], batch: Batch, room: int) -> None:
         """Take one writer's lines until there are none, `room` is used up, or a segment is not at its end."""
         for segment in waiting:
-            left = segment is not waiting[-1] or is_left(segment)  # asked before reading: no byte follows what is then read
+            last = segment is waiting[-1]
             taken, at_end = self._read(segment, batch, room)
+            if last and not taken:
+                if not is_left(segment):
+                    return
+                taken, at_end = self._read(segment, batch, room)  # what came before it was left; no byte follows that
             room -= taken
             if not at_end or room <= 0:
                 batch.more = True
                 return
-            if not left or not self._skip_damage(segment, batch):
+            if (last and taken) or not self._skip_damage(segment, batch):
                 return
             self._end(segment, batch)
-            if segment is waiting[-1] and not segment.has_successor:
+            if last and not segment.has_successor:
                 batch.dead.append(segment.writer)
 
     def _read(self, segment: Segment, batch: Batch, room: int) -> tuple[int, bool]:
-        """Take up to `room` lines; also whether all whole lines the segment has now were taken."""
-        offset = self._positions.get(segment.name, 0)
-        if segment.path.stat().st_size == offset:
+        """Take up to `room` lines; also whether all whole lines were taken that the segment had just now."""
+        offset, size = self._positions.get(segment.name, 0), segment.path.stat().st_size
+        if size == offset:
             return 0, True
         lines, end = read_segment(segment.path, offset, room)
         self._take(segment, lines, batch)
         if end > offset:
             self._move(segment, end, batch)
-        return len(lines), end == offset or end == segment.path.stat().st_size
+        return len(lines), end == offset or end >= size
 
     def _move(self, segment: Segment, offset: int, batch: Batch) -> None:
         self._positions[segment.name] = batch.positions[segment.name] = offset

@@ -173,7 +173,8 @@ class Journal:
     ) -> None:
         """Note a request's row, and the JSON of what was sent and delivered, which goes into the line as it is.
 
-        When this returned, its answer may be acknowledged (durability "power": after `sync`). `mark` is for `amend`.
+        When this returned, its answer may be acknowledged (gathered: through the `outbox`; durability "power": after `sync`).
+        `mark` is for `amend`.
         """
         if sent is None:
             sent = b""

@@ -164,6 +164,50 @@ class TestStoring:
         assert [tuple(r) for r in await bench.host.db.read_logs("PRAGMA data_version")] == [tuple(r) for r in changes]
         await recorder.close()
 
+    async def test_what_comes_while_a_segment_is_read_waits_for_the_next_look(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Under load something always comes meanwhile, and to look again at once would make many small transactions."""
+        import muxx.tail as tail
+
+        journal, read = bench.journal(), tail.read_segment
+        journal.final(row("a"))
+
+        def slow(*arguments: Any) -> Any:
+            found = read(*arguments)
+            journal.final(row("b"))
+            return found
+
+        looking = tail.Tail(bench.host.paths.journal, {}, set(), set(), LOG)
+        with monkeypatch.context() as patch:
+            patch.setattr(tail, "read_segment", slow)
+            batch = looking.next_batch()
+        assert (list(batch.rows), batch.more) == (["a"], False)
+        assert list(looking.next_batch().rows) == ["b"]
+
+    async def test_a_row_that_comes_just_before_its_writer_goes_is_not_passed_over(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between a look that found nothing new and the question whether the segment was left."""
+        import muxx.tail as tail
+
+        journal = bench.journal()
+        journal.final(row("a"))
+        looking = tail.Tail(bench.host.paths.journal, {}, set(), set(), LOG)
+        looking.next_batch()
+
+        def last_words(segment: Any) -> bool:
+            journal.final(row("b"))
+            journal.close()
+            return True
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tail, "is_left", last_words)
+            batch = looking.next_batch()
+        assert (list(batch.rows), batch.stored) == (["b"], [])
+        batch = looking.next_batch()
+        assert (list(batch.rows), len(batch.stored), len(batch.dead)) == ([], 1, 1)
+
     async def test_the_ballast_is_kept(self, bench: Bench) -> None:
         await bench.drain()
         assert bench.host.paths.ballast.name == BALLAST

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .plugins import Chain
     from .transport import UpstreamResponse
     from .wire.wires import Facts, StreamFacts
+
+Tap = Callable[[bytes], None]
 
 STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
 
@@ -51,7 +53,8 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     _refuse_encoded(response)
     down.begin(200, answer_lines(exchange) + STREAM_LINES + downstream_lines(attempt.target.provider, response.headers))
     exchange.note_head(sent=True)
-    relay, readback = _relay(call, attempt, response, stream, include_usage=not withhold_usage)
+    taps = [isolated(tap) for tap in exchange.taps]
+    relay, readback = _relay(call, attempt, response, stream, taps, include_usage=not withhold_usage)
     call.due, call.on_due = time.monotonic() + timeouts.first_token, relay.timed_out
     pump = asyncio.ensure_future(response.pump(relay))
     pump.add_done_callback(relay.pumped)
@@ -66,7 +69,7 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
         if readback is not None:
             readback.take_last(relay.last)
         delivered = stream if readback is None else readback.facts
-        await complete_stream(call, stream, delivered, relay.last, comment=relay.comments_allowed)
+        await complete_stream(call, stream, delivered, relay.last, taps, comment=relay.comments_allowed)
         if not pump.done():
             await asyncio.wait((pump,), timeout=TRAILER_SECONDS)
     except asyncio.CancelledError:
@@ -82,17 +85,17 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
 
 
 def _relay(
-    call: Call, attempt: Attempt, response: UpstreamResponse, stream: StreamFacts, *, include_usage: bool
+    call: Call, attempt: Attempt, response: UpstreamResponse, stream: StreamFacts, taps: list[Tap], *, include_usage: bool
 ) -> tuple[Relay, Delivered | None]:
     """The relay for this exchange, and where hooks may change the answer, what reads back what the client gets from it."""
-    server, taps = call.gateway.config.server, [isolated(tap) for tap in call.exchange.taps]
+    server = call.gateway.config.server
     kind: Any = Relay
     readback: Delivered | None = None
     chain = chunk_chain(call)
     if chain:
         readback = Delivered(call.wire.stream(attempt.body, True), 2 * server.max_event_bytes)
         call.exchange.response.facts = readback.facts
-        taps.append(readback.take)
+        taps = [*taps, readback.take]
         kind = partial(HookedRelay, hooks=chunk_hooks(call, chain), codec=call.wire.codec(stream, include_usage))
     relay: Relay = kind(
         stream,
@@ -122,7 +125,9 @@ def _told_by_provider(said: Any, error: MuxxError) -> MuxxError:
     return error
 
 
-async def complete_stream(call: Call, facts: Facts, delivered: Facts, last: bytes, *, comment: bool) -> None:
+async def complete_stream(
+    call: Call, facts: Facts, delivered: Facts, last: bytes, taps: Iterable[Tap], *, comment: bool
+) -> None:
     """Everything but the held-back end is out: settle and record, then let the end go, with the cost before it."""
     exchange, down, wire = call.exchange, call.down, call.wire
     exchange.phase = "finish"
@@ -135,8 +140,8 @@ async def complete_stream(call: Call, facts: Facts, delivered: Facts, last: byte
     if failure:  # the provider says in the answer's last event that it failed
         exchange.error, exchange.ended_by = _told_by_provider(failure, UpstreamError()), "upstream"
     settle(call, complete=not failure)
-    for tap in exchange.taps:
-        isolated(tap)(last)
+    for tap in taps:
+        tap(last)
     await record(call, 200)
     if last and comment and call.gateway.config.server.stream_cost_comment:
         last = wire.comment_event(exchange.cost, exchange.id, exchange.usage) + last
@@ -210,7 +215,7 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     if "text/event-stream" in content_type.lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
     facts = delivered = call.wire.read_plain(body)
-    if call.gateway.chains.on_chunk:
+    if chunk_chain(call):
         body = await hooked_plain(call, body)
         delivered = call.wire.read_plain(body)
     learn(call, facts, delivered, status)

@@ -45,7 +45,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_body", "_head_seconds", "_head_timer", "_left", "_serve",
-        "answer", "draining", "head", "known", "outbox", "refuse", "remote",
+        "answer", "draining", "followed", "head", "known", "outbox", "refuse", "remote",
     )  # fmt: skip
 
     def __init__(self, manager: ConnectionServer, **options: Any) -> None:
@@ -59,8 +59,9 @@ class Connection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._left = 0
         """Bytes until the parser is between two requests; `LOST` when that is not known."""
+        self.followed: RawRequestMessage | None = None
+        """The last message whose head is known by its bytes, `head`: it came in one piece."""
         self.head = b""
-        """The bytes of the last head the parser has read, where they came in one piece."""
         self.answer: Answer | None = None
         self.remote: str | None = None
         self.known: KnownHead | None = None
@@ -193,7 +194,8 @@ class Connection(RequestHandler):
             length = int(message.headers.get("Content-Length", 0))
             exact = end > 3 and head.count(b"\r\n") == head.count(b"\n") == lines and not message.upgrade
             self._left = end + length - len(data) if exact and payload.is_eof() == (end + length == len(data)) else LOST
-            self.head = head if self._left != LOST else b""
+            if self._left != LOST:
+                self.followed, self.head = message, head
         elif data:
             self._left = LOST
 

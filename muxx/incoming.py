@@ -41,7 +41,7 @@ class KnownHead:
     the parser has read as a head, coming where it would begin a head, are that head.
     """
 
-    __slots__ = ("_after", "_before", "_same", "at", "memory", "message", "path", "plain", "query")
+    __slots__ = ("_after", "_at", "_before", "_count", "_length_name", "_same", "memory", "message", "path", "plain", "query")
 
     def __init__(self, message: RawRequestMessage, payload: StreamReader) -> None:
         """Check the framing and the target; `InvalidRequest` or `NotFound` for what no honest client sends."""
@@ -53,25 +53,30 @@ class KnownHead:
         self._before = self._after = b""
         raw = message.raw_headers
         lengths = [at for at, (name, _) in enumerate(raw) if name.lower() == b"content-length"]
-        self.at = at = lengths[0] if self.plain and len(lengths) == 1 else -1
-        self._same = (message.method, message.path, message.version, len(raw), raw[:at], raw[at + 1 :], raw[at : at + 1])
-        """What another message has to have in common with this one; but for the last, which holds the length."""
+        usual = self.plain and len(lengths) == 1
+        self._at = at = lengths[0] if usual else 0
+        self._count = len(raw) if usual else 0
+        """Headers of a head that may be known again; 0 of any other."""
+        self._length_name = raw[at][0] if usual else b""
+        self._same = (message.method, message.path, message.version, raw[:at], raw[at + 1 :])
 
     def is_same(self, message: RawRequestMessage) -> bool:
-        raw, at = message.raw_headers, self.at
-        if at < 0 or len(raw) != self._same[3] or raw[at][0] != self._same[6][0][0]:
-            return False
-        return (message.method, message.path, message.version, len(raw), raw[:at], raw[at + 1 :]) == self._same[:6]
+        raw, at = message.raw_headers, self._at
+        return (
+            0 < self._count == len(raw)
+            and raw[at][0] == self._length_name
+            and (message.method, message.path, message.version, raw[:at], raw[at + 1 :]) == self._same
+        )
 
     def remember(self, head: bytes) -> None:
-        """Take the bytes this head was read from, where they are known."""
-        if self.at < 0 or not head:
+        """Take the bytes this very head was read from."""
+        if not self._count:
             return
-        lines = head.split(b"\r\n")
-        length, line = self.message.raw_headers[self.at][1], lines[self.at + 1]
+        at, lines = self._at, head.split(b"\r\n")
+        length, line = self.message.raw_headers[at][1], lines[at + 1]
         if length.isdigit() and line.endswith(length):
-            self._before = b"\r\n".join([*lines[: self.at + 1], line[: -len(length)]])
-            self._after = b"\r\n" + b"\r\n".join(lines[self.at + 2 :])
+            self._before = b"\r\n".join([*lines[: at + 1], line[: -len(length)]])
+            self._after = b"\r\n" + b"\r\n".join(lines[at + 2 :])
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body, when `data` is this head and the whole of a body, and nothing else."""
@@ -158,7 +163,8 @@ def receive(
         except MuxxError:
             answer.close_after()  # where the next request would begin is not to be guessed
             raise
-        known.remember(connection.head)
+        if connection.followed is message:  # with requests in a row, another head may have been read meanwhile
+            known.remember(connection.head)
     return Incoming(connection, known, message, reader, None, answer, server)
 
 

@@ -128,7 +128,7 @@ async def _stream(call: Call, items: AsyncIterator[Any]) -> None:
             raise ClientGone()
     last = events.last()
     delivered.take_last(last)
-    await complete_stream(call, facts, facts, last, comment=True)
+    await complete_stream(call, facts, facts, last, taps, comment=True)
 
 
 class ReplyEvents:

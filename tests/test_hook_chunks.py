@@ -267,4 +267,5 @@ async def test_a_tap_that_crashes_ends_neither_the_answer_nor_the_gateway(caplog
             assert delivered(response) == "Hello there."
             assert response.done or not stream
     assert calls
+    assert len(calls) == 2, "one answer, one crash: after it the tap is called no more, not even for the last event"
     assert SECRET not in caplog.text

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from muxx import HttpRequest, hookimpl
-from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body
+from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, pause
 
 ROUNDS = 12
 
@@ -121,3 +121,27 @@ async def test_an_authenticator_reads_the_heads_of_each_request_and_keeps_what_i
     lengths = [piece.split(b"\r\n\r\n", 1)[1] for piece in pieces]
     assert [length for length, _ in seen] == [str(len(body)) for body in lengths]
     assert [known for _, known in seen] == [None, "1", None], "another head, another memory"
+
+
+async def test_requests_in_a_row_are_each_known_by_their_own_bytes() -> None:
+    """While one waits for its provider the next one's head is read: what is learnt of either stays with it."""
+    seen: list[tuple[str | None, Any]] = []
+
+    class Watches:
+        @hookimpl(tryfirst=True)
+        def authenticate(self, request: HttpRequest) -> None:
+            seen.append((request.headers.get("X-Tag"), request.memory.get(self)))
+            request.memory[self] = request.headers.get("X-Tag")
+
+    async with RunningGateway(plugins={"watches": Watches}) as gateway:
+        gateway.upstream.choose = lambda asked: [pause(0.05), *chat()(asked)]
+        first, second = (request(gateway, "a", f"X-Tag: {tag}") for tag in "12")
+        async with await gateway.connect() as client:
+            for piece in (first, second, first, second):
+                await client.send(piece)
+                await asyncio.sleep(0.005)
+            assert [(await client.read_response()).status for _ in range(4)] == [200] * 4
+            await client.send(second)
+            assert (await client.read_response()).status == 200
+    assert [tag for tag, _ in seen] == ["1", "2", "1", "2", "2"]
+    assert all(known in (None, tag) for tag, known in seen)

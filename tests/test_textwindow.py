@@ -17,7 +17,7 @@ import muxx
 from muxx import Chunk, Exchange, StateKey, TextWindow, ToolCall, Usage, hookimpl
 from muxx.testing import DONE, RunningGateway, chat, event, sse
 from muxx.textwindow import CONTEXT, Edit, substitution
-from muxx.wire.openai import AnswerHead, ChatStream, ChunkEncoder, decode_event
+from muxx.wire.openai import AnswerHead, ChatStream, ChunkEncoder
 from muxx.wire.responses import ResponseCodec, stream_of
 from muxx.wire.sse import EventSplitter
 
@@ -260,7 +260,7 @@ def through(data: bytes, hook: Callable[[Chunk], Iterable[Chunk] | None]) -> lis
     for item in EventSplitter(1 << 24).feed(data):
         stream.observe(item)
         results: list[Chunk] = []
-        for chunk in decode_event(item, stream):
+        for chunk in encoder.decode(item):
             replaced = hook(chunk)
             results += [chunk] if replaced is None else replaced
         out += encoder.encode(results)

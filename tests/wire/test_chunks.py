@@ -17,10 +17,9 @@ from muxx.wire.openai import (
     ChunkEncoder,
     assembled,
     decode_completion,
-    decode_event,
     encode_completion,
     encode_plain,
-    encode_stream,
+    ended,
     read_completion,
 )
 from muxx.wire.sse import EventSplitter, data_of
@@ -42,13 +41,19 @@ def through(data: bytes, hook: Hook, *, include_usage: bool = False) -> bytes:
             out.append(event[0])
             continue
         results: list[Chunk] = []
-        for chunk in decode_event(event, stream):
+        for chunk in encoder.decode(event):
             replaced = hook(chunk)
             results += [chunk] if replaced is None else replaced
         out.append(encoder.encode(results))
         if any(chunk.kind == "end" for chunk in results):
             return b"".join(out) + DONE_EVENT
     return b"".join(out)
+
+
+def encode_stream(chunks: list[Chunk], *, include_usage: bool = False) -> bytes:
+    """A whole answer, as a relay sends it."""
+    encoder = ChunkEncoder(HEAD, include_usage=include_usage)
+    return encoder.encode(ended(chunks)) + encoder.last()
 
 
 def answer_of(data: bytes) -> ChatStream:
@@ -102,6 +107,7 @@ def test_the_chunks_of_an_event_are_its_pieces_in_order() -> None:
         }
     ).encode()
     raw = b"data: " + data + b"\n\n"
+    decode_event = ChunkEncoder(HEAD).decode
     assert decode_event((raw, data)) == [
         Chunk("reasoning", "r", 1, raw=raw),
         Chunk("text", "t", 1, raw=raw),
@@ -240,7 +246,7 @@ CHUNKS = [
 
 
 def test_a_reply_of_chunks_is_the_same_answer_in_both_forms() -> None:
-    streamed = encode_stream(CHUNKS, HEAD, include_usage=True)
+    streamed = encode_stream(CHUNKS, include_usage=True)
     plain = encode_completion(CHUNKS, HEAD)
     assert streamed.endswith(DONE_EVENT)
     assert assembled(answer_of(streamed)) == assembled(read_completion(plain)) == json.loads(plain)
@@ -254,12 +260,12 @@ def test_a_reply_of_chunks_is_the_same_answer_in_both_forms() -> None:
 
 
 def test_usage_goes_only_to_who_asked() -> None:
-    assert answer_of(encode_stream(CHUNKS, HEAD)).usage is None
+    assert answer_of(encode_stream(CHUNKS)).usage is None
 
 
 @pytest.mark.parametrize("chunks", [[], [Chunk("end")], [Chunk("text", "x")]])
 def test_even_the_shortest_reply_is_complete(chunks: list[Chunk]) -> None:
-    stream = answer_of(encode_stream(chunks, HEAD))
+    stream = answer_of(encode_stream(chunks))
     assert stream.done
     assert stream.finish_reasons == {0: "stop"}
     assert read_completion(encode_completion(chunks, HEAD)).finish_reasons == {0: "stop"}

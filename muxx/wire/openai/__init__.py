@@ -11,11 +11,9 @@ from .chunks import (
     ChunkEncoder,
     Head,
     decode_completion,
-    decode_event,
     encode_completion,
     encode_plain,
-    encode_stream,
-    end_chunk,
+    ended,
 )
 from .envelope import comment_event, error_body, error_event
 from .request import ask_for_usage, input_bytes, request_parts, validate_chat
@@ -34,11 +32,9 @@ __all__ = [
     "assembled",
     "comment_event",
     "decode_completion",
-    "decode_event",
     "encode_completion",
     "encode_plain",
-    "encode_stream",
-    "end_chunk",
+    "ended",
     "error_body",
     "error_event",
     "estimate_tokens",

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import dumps, loads
 
-from ...errors import UpstreamProtocolError
 from ...exchange import Chunk
 from ..sse import Event, data_of
-from .answer import ChatFacts, ChatStream, assembled
+from .answer import ChatFacts, assembled, parse_answer
 from .pieces import Slot, choices_of, decode, distinct, index_of, joined, put, rebuild, slot_of
 from .usage import usage_object
 
@@ -45,16 +44,6 @@ class AnswerHead:
     created: int | None
 
 
-def decode_event(event: Event, stream: ChatStream | None = None) -> list[Chunk]:
-    """The Chunks of an event; none of one without data. The `end` gets `stream`'s usage and first finish reason."""
-    raw, data = event
-    if not data:
-        return []
-    if _is_done(data):
-        return [end_chunk(stream, raw)]
-    return decode(loads(data), "delta", raw)
-
-
 def end_chunk(facts: ChatFacts | None, raw: bytes | None = None) -> Chunk:
     """The `end` of an answer, for where a stream ends without saying so."""
     reasons = list(facts.finish_reasons.values()) if facts is not None else []
@@ -64,7 +53,7 @@ def end_chunk(facts: ChatFacts | None, raw: bytes | None = None) -> Chunk:
 
 def decode_completion(body: bytes) -> list[Chunk]:
     """The Chunks of a plain answer, an `end` last."""
-    answer = _parse_answer(body)
+    answer = parse_answer(body)
     facts = ChatFacts()
     facts.learn(answer, "message")
     return [*decode(answer, "message", body), end_chunk(facts, body)]
@@ -206,16 +195,11 @@ class ChunkEncoder:
         return b"data: " + dumps(event) + b"\n\n"
 
 
-def encode_stream(chunks: Iterable[Chunk], head: Head, *, include_usage: bool = False) -> bytes:
-    """A whole answer as an event stream, `[DONE]` included."""
-    return ChunkEncoder(head, include_usage=include_usage).encode(_ended(chunks)) + DONE_EVENT
-
-
 def encode_completion(chunks: Iterable[Chunk], head: Head) -> bytes:
     """A whole answer, of Chunks that came from no provider, as a plain `chat.completion`."""
     facts = ChatFacts()
     facts.id, facts.model, facts.created = head.id or "chatcmpl-muxx", head.model or "", head.created or 0
-    for chunk in _ended(chunks):
+    for chunk in ended(chunks):
         facts.usage = chunk.usage or facts.usage
         if chunk.kind == "end":
             for choice in facts.choices.values() or [facts.choice(0)]:
@@ -231,10 +215,10 @@ def encode_completion(chunks: Iterable[Chunk], head: Head) -> bytes:
 def encode_plain(body: bytes, chunks: Iterable[Chunk]) -> bytes:
     """A provider's plain answer after the hooks: its own bytes when nobody touched a Chunk, else rebuilt from its own JSON."""
     originals = decode_completion(body)
-    results = list(_ended(chunks))
+    results = list(ended(chunks))
     if results == originals:
         return body
-    answer = _parse_answer(body)
+    answer = parse_answer(body)
     wanted = joined(results[:-1])
     rebuild(answer, "message", originals, wanted)
     choices = choices_of(answer)
@@ -260,20 +244,10 @@ def _is_done(data: bytes | None) -> bool:
     return data is not None and data.strip() == b"[DONE]"
 
 
-def _ended(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+def ended(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """The Chunks up to the first `end`, and an `end` where there is none: nothing after it is the answer's."""
     for chunk in chunks:
         yield chunk
         if chunk.kind == "end":
             return
     yield Chunk("end")
-
-
-def _parse_answer(body: bytes) -> dict[str, Any]:
-    try:
-        answer = loads(body)
-    except JSONDecodeError:
-        raise UpstreamProtocolError from None
-    if type(answer) is not dict:
-        raise UpstreamProtocolError
-    return answer

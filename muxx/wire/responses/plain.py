@@ -12,7 +12,7 @@ from typing import Any
 from orjson import dumps, loads
 
 from ...exchange import Chunk
-from ..openai import AnswerHead, Head
+from ..openai import AnswerHead, Head, ended
 from ..sse import Event, EventSplitter, data_of
 from .codec import ResponseCodec
 from .envelope import outputs
@@ -53,14 +53,14 @@ def decode_response(body: bytes) -> list[Chunk]:
 
 def encode_plain(body: bytes, chunks: Iterable[Chunk]) -> bytes:
     """A provider's plain answer after the hooks: its own bytes when nobody touched a Chunk, else rebuilt from its own JSON."""
-    codec, results = _codec(), _ended(chunks)
+    codec, results = _codec(), list(ended(chunks))
     originals = [chunk for event in _events(body) for chunk in codec.decode(event)]
     return body if results == originals else _plain(codec, results)
 
 
 def encode_response(chunks: Iterable[Chunk], head: Head) -> bytes:
     """A whole answer, of Chunks that came from no provider, as a plain response object."""
-    return _plain(ResponseCodec(head), _ended(chunks))
+    return _plain(ResponseCodec(head), list(ended(chunks)))
 
 
 def _codec() -> ResponseCodec:
@@ -77,13 +77,3 @@ def _plain(codec: ResponseCodec, chunks: list[Chunk]) -> bytes:
 def _events(body: bytes) -> list[Event]:
     stream = stream_of(body)
     return EventSplitter(len(stream)).feed(stream)
-
-
-def _ended(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """The Chunks up to the first `end`, and an `end` where there is none: nothing after it is the answer's."""
-    ended: list[Chunk] = []
-    for chunk in chunks:
-        ended.append(chunk)
-        if chunk.kind == "end":
-            return ended
-    return [*ended, Chunk("end")]

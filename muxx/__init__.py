@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         ToolCall,
         Usage,
         UsageSource,
+        WholeAnswer,
         usd,
     )  # fmt: skip
     from .gateway import Gateway
@@ -90,7 +91,7 @@ _HOME = {
     " UpstreamTruncated UpstreamUnreachable",
     "exchange": "Attempt CacheStatus Chunk Cost EndedBy Environment Exchange HttpRequest Identity Part Phase Project"
     " ProjectSettings Provider Record Reply Request Response Role Route StateKey Target Timeouts Timing ToolCall Usage"
-    " UsageSource usd",
+    " UsageSource WholeAnswer usd",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
@@ -166,6 +167,7 @@ __all__ = [
     "UpstreamUnreachable",
     "Usage",
     "UsageSource",
+    "WholeAnswer",
     "__version__",
     "config_option",
     "echo_json",

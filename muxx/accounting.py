@@ -10,34 +10,41 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Cost, Exchange, Identity, Usage
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .call import Call
-    from .wire.wires import Facts
+    from .flight import Flight
+    from .wire.wires import Facts, Wire
 
 
-def usage_of(call: Call, facts: Facts | None, complete: bool) -> Usage:
+def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     """The usage to book, by how it is known.
 
     Reported by the provider: as reported; `partial` when the answer broke, and then at least what the text is estimated at, where
     some came later. Not reported: estimated from what was sent and received, unless the provider failed before the first byte of
     a stream or anywhere in a plain answer, which bills nothing.
     """
-    exchange = call.exchange
     if not _was_sent(exchange):
         return Usage(source="none")
+    untold = facts is None or facts.usage is None
+    if untold and not complete and exchange.timing.first_token is None and isinstance(exchange.error, UpstreamError):
+        return Usage(source="none")
+    return _told_or_estimated(exchange, wire, facts, complete)
+
+
+def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     usage = facts.usage if facts is not None else None
     if usage is not None and facts is not None:
         if complete:
             return usage
         least = estimate_tokens(facts.output_bytes) if facts.text_since_usage else 0
         return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
-    if not complete and exchange.timing.first_token is None and isinstance(exchange.error, UpstreamError):
-        return Usage(source="none")
-    read = estimate_tokens(call.wire.input_bytes(exchange.request.body))
+    read = estimate_tokens(wire.input_bytes(exchange.request.body))
     made = estimate_tokens(facts.output_bytes if facts is not None else 0)
     return Usage(input_tokens=read, output_tokens=made, source="estimated")
 
@@ -63,7 +70,7 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
     tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, source = exchange.usage
     cost_in, cost_out, price_version = exchange.cost or (None, None, None)
     identity, request, attempts = exchange.identity or NOBODY, exchange.request, exchange.attempts
-    target = attempts[-1].target if attempts else None
+    target = attempts[-1].target if attempts else exchange.origin
     started, first = timing.started, timing.first_token
     ended = timing.ended or time.monotonic()
     return {
@@ -140,24 +147,67 @@ def trace_of(exchange: Exchange) -> dict[str, Any]:
     }
 
 
+BOOKED = (
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "usage_source",
+    "input_cost_pico", "output_cost_pico", "cost_pico", "price_version",
+)  # fmt: skip
+"""The fields of a row that say what the exchange came to."""
+
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
 
 
 def settle(call: Call, complete: bool) -> None:
-    """Usage and cost, then the row, in the journal before anybody takes the answer for whole. Raises `LogUnavailable`."""
-    exchange, gateway = call.exchange, call.gateway
+    """Usage and cost, before the row. What a plugin or a stored answer serves has what the serving side said."""
+    exchange, flight = call.exchange, call.flight
     exchange.timing.ended = time.monotonic()
     if exchange.served_by != "upstream":
-        exchange.cost = exchange.cost or NO_COST  # usage and cost are the serving plugin's to say
-        return
-    exchange.usage = usage_of(call, call.facts, complete)
-    if exchange.usage.source == "none":
-        exchange.cost = NO_COST
+        exchange.cost = exchange.cost or NO_COST
+    elif flight is None:
+        _book(call, call.facts, complete)
+    elif exchange.cache == "joined":
+        _settle_joined(call, flight, complete)
     else:
-        exchange.cost = gateway.price(exchange.attempts[-1].target, exchange.usage)
-    if complete:
+        _book(call, flight.facts or call.facts, complete or flight.complete)
+        _land(call, flight, complete, exchange.usage, exchange.cost)
+    if complete and exchange.served_by == "upstream":
         exchange.phase = exchange.ended_by = None
+
+
+def _book(call: Call, facts: Facts | None, complete: bool) -> None:
+    """What the upstream calls of this exchange used, and what that costs."""
+    exchange = call.exchange
+    usage = exchange.usage = usage_of(exchange, call.wire, facts, complete)
+    exchange.cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
+
+
+def _settle_joined(call: Call, flight: Flight, complete: bool) -> None:
+    """An exchange that joined another's call pays nothing: it has saved what the answer costs that one."""
+    exchange, facts = call.exchange, call.facts
+    exchange.cost = NO_COST
+    if facts is None:
+        return
+    usage = _told_or_estimated(exchange, call.wire, facts, complete)
+    exchange.usage, exchange.origin = usage._replace(source="cache"), flight.attempt.target
+    if complete:
+        cost = call.gateway.price(exchange.origin, usage)
+        exchange.saved_pico = None if cost is None else cost.total_pico
+        _land(call, flight, complete, usage, cost)
+
+
+def _land(call: Call, flight: Flight, complete: bool, usage: Usage, cost: Cost | None) -> None:
+    """Tell the shared call when its provider has said all of the answer: more than a plugin wanted, or than a connection that
+    ended early let through."""
+    if complete and call.facts is not None and (call.stream is None or call.stream.done):
+        flight.has_landed(call.facts, usage, cost)
+
+
+def rebook(call: Call, facts: Facts | None, complete: bool) -> None:
+    """Book anew what an exchange came to whose row is written already, for its upstream call went on without it."""
+    _book(call, facts, complete)
+    if call.row is not None:
+        row = record_of(call.exchange, call.row["status"])
+        amend(call, {name: row[name] for name in BOOKED})
 
 
 def stores_content(exchange: Exchange) -> bool:
@@ -176,13 +226,26 @@ def note(call: Call, status: int) -> None:
     """Put the row into the journal. Requests without a valid key are sampled: nobody unknown may own our disk."""
     exchange, gateway = call.exchange, call.gateway
     if exchange.identity is not None or gateway.sampler.allow():
-        if not stores_content(exchange):
-            call.body_sent = call.delivered = None
         call.row = row = record_of(exchange, status)
-        gateway.journal.final(row, call.body_sent, call.delivered)
+        if stores_content(exchange):
+            gateway.journal.final(row, _asked(exchange), call.delivered)
+        else:
+            call.delivered = None
+            gateway.journal.final(row)
+
+
+def _asked(exchange: Exchange) -> bytes | None:
+    """The last request as sent up, as JSON; where the answer came from nearer by, the request as it would have been."""
+    if exchange.attempts:
+        return exchange.attempts[-1].payload
+    if exchange.served_by == "upstream" and exchange.cache != "joined":
+        return None
+    return orjson.dumps(exchange.request.body)
 
 
 def amend(call: Call, changes: Mapping[str, Any]) -> None:
     """The row again, changed: what it said of the end turned out to be wrong."""
     if call.row is not None:
-        call.gateway.journal.amend(call.row, changes, call.body_sent, call.delivered)
+        asked = _asked(call.exchange) if stores_content(call.exchange) else None
+        call.row = {**call.row, **changes}
+        call.gateway.journal.amend(call.row, {}, asked, call.delivered)

@@ -19,12 +19,12 @@ from .call import NEVER
 from .chains import isolated, run_chunk
 from .errors import ClientGone, MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
 from .exchange import Attempt, Chunk, usd
-from .headers import answer_lines, client_credential, content_type_line, downstream_lines, retry_after
+from .headers import answer_lines, content_type_line, downstream_lines, is_event_stream, retry_after
 from .relay import Delivered, HookedRelay, Relay
 from .routing import RETRY_STATUSES
 
 if TYPE_CHECKING:
-    from .call import Call
+    from .call import Call, Errand
     from .plugins import Chain
     from .transport import UpstreamResponse
     from .wire.wires import Facts, StreamFacts
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Tap = Callable[[bytes], None]
 
 STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+
+JOINED_LINES = "Age: 0\r\nX-Muxx-Cost: 0\r\n"
+"""What is known of a joined call before its answer: it is as fresh as can be, and somebody else's to pay for."""
 
 TRAILER_SECONDS = 0.25
 """After `[DONE]`: how long the provider may take to end its response before its connection is given up."""
@@ -44,6 +47,14 @@ def chunk_chain(call: Call) -> Chain:
     return tuple(step for step in chain if step.plugin not in skipped) if skipped else chain
 
 
+async def answer_upstream(call: Call, attempt: Attempt, response: UpstreamResponse, withhold_usage: bool) -> None:
+    """Bring the provider's answer to the client, in the form in which it came."""
+    if call.exchange.request.stream and response.status == 200 and is_event_stream(response.headers):
+        await answer_stream(call, attempt, response, withhold_usage=withhold_usage)
+    else:
+        await answer_plain(call, attempt, response)
+
+
 async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse, *, withhold_usage: bool) -> None:
     """Relay a stream, event by event."""
     exchange, down, timeouts = call.exchange, call.down, attempt.target.timeouts
@@ -51,7 +62,9 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     call.facts = call.stream = stream = call.wire.stream(attempt.body, not withhold_usage)
     exchange.response.facts = stream
     _refuse_encoded(response)
-    down.begin(200, answer_lines(exchange) + STREAM_LINES + downstream_lines(attempt.target.provider, response.headers))
+    joined = JOINED_LINES if exchange.cache == "joined" else ""
+    provider_lines = downstream_lines(attempt.target.provider, response.headers)
+    down.begin(200, answer_lines(exchange) + joined + STREAM_LINES + provider_lines)
     exchange.note_head(sent=True)
     taps = [isolated(tap) for tap in exchange.taps]
     relay, readback = _relay(call, attempt, response, stream, taps, include_usage=not withhold_usage)
@@ -171,7 +184,7 @@ TOO_LARGE = "The model provider's answer is larger than the gateway's limit."
 class Collector:
     """A sink for a plain answer: all of it, up to a limit."""
 
-    def __init__(self, call: Call, response: UpstreamResponse, seconds: float, most: int, *, commits: bool) -> None:
+    def __init__(self, call: Errand, response: UpstreamResponse, seconds: float, most: int, *, commits: bool) -> None:
         self._call = call
         self._response = response
         self._seconds = seconds
@@ -199,17 +212,9 @@ class Collector:
 
 
 async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse) -> None:
-    """Pass on a plain answer, byte for byte, or raise what the provider's refusal means."""
+    """Pass on a plain answer, byte for byte."""
     status, headers = response.status, response.headers
-    _refuse_encoded(response)
-    call.exchange.phase = "stream"
-    body = response.body_now()
-    if body is None:
-        body = await _collect(call, attempt, response)
-    elif len(body) > call.gateway.config.server.max_response_bytes:
-        raise UpstreamProtocolError(TOO_LARGE)
-    if not 200 <= status < 300:
-        raise _refusal(call, attempt, response, body)
+    body = await _body(call, attempt, response)
     call.committed = True
     content_type = headers.get("content-type", "application/json")
     if "text/event-stream" in content_type.lower():
@@ -219,11 +224,24 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
         body = await hooked_plain(call, body)
         delivered = call.wire.read_plain(body)
     learn(call, facts, delivered, status)
-    attempt.ended = time.monotonic()
-    await send_whole(call, status, body, content_type, downstream_lines(attempt.target.provider, headers))
+    attempt.ended = attempt.ended or time.monotonic()
+    age = "Age: 0\r\n" if call.exchange.cache == "joined" else ""
+    await send_whole(call, status, body, content_type, age + downstream_lines(attempt.target.provider, headers))
 
 
-async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
+async def _body(errand: Errand, attempt: Attempt, response: UpstreamResponse) -> bytes:
+    """All of a plain answer's bytes, within the limits."""
+    _refuse_encoded(response)
+    errand.exchange.phase = "stream"
+    body = response.body_now()
+    if body is None:
+        return await _collect(errand, attempt, response)
+    if len(body) > errand.gateway.config.server.max_response_bytes:
+        raise UpstreamProtocolError(TOO_LARGE)
+    return body
+
+
+async def _collect(call: Errand, attempt: Attempt, response: UpstreamResponse) -> bytes:
     timeouts, server = attempt.target.timeouts, call.gateway.config.server
     commits = 200 <= response.status < 300
     collector = Collector(call, response, timeouts.between_events, server.max_response_bytes, commits=commits)
@@ -285,11 +303,11 @@ async def through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chu
     return out
 
 
-def _refusal(call: Call, attempt: Attempt, response: UpstreamResponse, body: bytes) -> MuxxError:
+async def refusal(call: Errand, attempt: Attempt, response: UpstreamResponse) -> MuxxError:
     """What a provider's status other than 2xx means to the client."""
-    status = response.status
+    status, body = response.status, await _body(call, attempt, response)
     provider = attempt.target.provider
-    own_key = not (provider.forward_client_credentials and client_credential(call.head.headers))
+    own_key = not (provider.forward_client_credentials and call.head.client_credential)
     if status in (401, 403) and own_key:
         return UpstreamAuth()
     if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
@@ -319,9 +337,9 @@ def _error_member(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
+def _masked(call: Errand, attempt: Attempt, body: bytes) -> bytes:
     """A provider's error body without the secrets muxx knows, which some providers quote."""
-    secrets = {attempt.target.provider.api_key, client_credential(call.head.headers)}
+    secrets = {attempt.target.provider.api_key, call.head.client_credential}
     for secret in secrets:
         if secret:
             body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")

@@ -249,11 +249,11 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
     return None
 
 
-def isolated(tap: Callable[[bytes], None]) -> Callable[[bytes], None]:
+def isolated(tap: Callable[[T], None]) -> Callable[[T], None]:
     """`tap`, until it crashes: then the log says so, and it is called no more. It only looks on, so the answer goes on."""
     alive = True
 
-    def take(data: bytes) -> None:
+    def take(data: T) -> None:
         nonlocal alive
         if alive:
             try:

@@ -113,7 +113,18 @@ def _target_table(value: Any) -> Any:
     return {"target": value} if isinstance(value, str) else value
 
 
+def _duration(value: Any) -> Any:
+    """Seconds of "90s", "15m", "1h" or "7d"; anything else as it is, for the type to judge."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", value) if isinstance(value, str) else None
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else value
+
+
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
+TimeToLive = Annotated[
+    int,
+    Field(ge=1, le=366 * 86_400),
+    BeforeValidator(_duration, json_schema_input_type=int | Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")]),
+]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 FilePath = Annotated[Path, AfterValidator(_resolved)]
 Name = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only")]
@@ -273,9 +284,19 @@ class ModelConfig(Section):
         return self
 
 
+class CacheConfig(Section):
+    """Whether and for how long a project's answers are given again."""
+
+    enabled: bool = True
+    """Answer a request that was answered before from the cache."""
+    ttl: TimeToLive = 86_400
+    """Seconds for which a stored answer may be given again; "1h", "24h" and "7d" are understood too."""
+
+
 class ProjectConfig(Section):
     """Defaults of a project, which may set its own."""
 
+    cache: CacheConfig = Field(default_factory=CacheConfig)
     store_content: bool = True
     """Keep what was asked and answered with the log row."""
     content_retention_days: int = Field(30, ge=1, le=36500)

@@ -80,6 +80,17 @@ class HttpRequest:
         raise NotImplementedError
 
     @property
+    def client_credential(self) -> str | None:
+        """The client's own provider key, when the muxx key came in a header of its own."""
+        headers = self.headers
+        if "X-Muxx-Api-Key" not in headers:
+            return None
+        bearer = headers.get("Authorization", "")
+        in_bearer = bearer[:7].lower() == "bearer "
+        value = bearer[7:].strip() if in_bearer else headers.get("x-api-key") or headers.get("x-goog-api-key")
+        return value if value and not value.startswith("muxx_sk_") else None
+
+    @property
     def query(self) -> dict[str, str]:
         """Query parameters; of a repeated one the last value counts. Names given with no value are kept, as empty strings."""
         pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
@@ -254,14 +265,38 @@ class Chunk:
     raw: bytes | None = None
 
 
-ReplyBody = bytes | Iterable[Chunk] | AsyncIterator[bytes] | AsyncIterator[Chunk]
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """A provider's complete, successful answer, as it came and before any `on_chunk`: what `Exchange.collect` hands out.
+
+    A `Reply` that carries one gives it again, streamed or plain as that caller asked, whichever of the two it is.
+    """
+
+    body: bytes
+    """The events of a stream, or a plain answer."""
+    content_type: str
+    target: Target
+    """Who gave it."""
+    usage: Usage
+    cost: Cost | None
+    """What it came to; None where no price is known."""
+    storable: bool
+    """The provider did not forbid storing it (`Cache-Control: no-store`)."""
+
+    @property
+    def is_stream(self) -> bool:
+        return self.content_type.lower().startswith("text/event-stream")
+
+
+ReplyBody = bytes | WholeAnswer | Iterable[Chunk] | AsyncIterator[bytes] | AsyncIterator[Chunk]
 
 
 @dataclass(slots=True)
 class Reply:
     """An answer made by a plugin: from `pre_request` it answers instead of a provider, from a route it is the response.
 
-    `body` is bytes, Chunks, or an async iterator of either; Chunks are put into the caller's format by the kernel.
+    `body` is bytes, Chunks, or an async iterator of either; Chunks are put into the caller's format by the kernel. A
+    `WholeAnswer` is given again in the form this caller asked for.
     """
 
     body: ReplyBody
@@ -318,11 +353,25 @@ class Request:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Request headers, lower-case names, without any credential."""
+        """Request headers, lower-case names, without any credential. Lines of one name are one value, joined by commas."""
         if self._headers is None:
-            items = self._head.headers.items()
-            self._headers = {k.lower(): v for k, v in items if k.lower() not in CREDENTIAL_HEADERS}
+            found: dict[str, str] = {}
+            for name, value in self._head.headers.items():
+                name = name.lower()
+                if name not in CREDENTIAL_HEADERS:
+                    found[name] = f"{found[name]}, {value}" if name in found else value
+            self._headers = found
         return self._headers
+
+    @property
+    def memory(self) -> dict[Any, Any]:
+        """What is learnt of this head, as `HttpRequest.memory`."""
+        return self._head.memory
+
+    @property
+    def brings_own_credential(self) -> bool:
+        """The client sent a provider key of its own, beside the muxx key: providers that forward such keys are paid with it."""
+        return self._head.client_credential is not None
 
     def parts(self) -> Iterator[Part]:
         """Every piece of text in the request, whatever its format: messages, tool arguments, tool results."""
@@ -454,13 +503,18 @@ class Exchange:
     usage: Usage = Usage()
     cost: Cost | None = None
     saved_pico: int | None = None
-    cache: CacheStatus = "miss"
+    cache: CacheStatus = "bypass"
     served_by: ServedBy = "upstream"
+    origin: Target | None = None
+    """Whose answer this is, where the exchange made no call of its own: of a stored answer, or of another exchange's call."""
     error: MuxxError | None = None
     ended_by: EndedBy | None = None
     phase: Phase | None = "auth"
     skipped: frozenset[str] = frozenset()
     taps: tuple[Callable[[bytes], None], ...] = ()
+    shared_key: bytes | None = None
+    collectors: tuple[tuple[Callable[[WholeAnswer], None], int], ...] = ()
+    """Who gets the whole answer, and how large it may be for each."""
     replan: Callable[[str], tuple[Target, ...]] | None = None
     _state: State | None = None
     _reply_headers: ReplyHeaders | None = None
@@ -513,6 +567,21 @@ class Exchange:
         """Hand the answer's bytes, as delivered, to `sink`, read-only; this leaves the fast path as it is."""
         self.taps = (*self.taps, sink)
 
+    def coalesce(self, key: bytes) -> None:
+        """Let this exchange share one upstream call with the others of its project, environment, endpoint and form (streamed or
+        plain) that name the same key while it runs.
+
+        For `pre_request`. Whoever names the key first begins the call and pays for it; the kernel keeps it going for as long as
+        anybody waits for it. `on_chunk` runs for each exchange by itself; `pre_attempt` once.
+        """
+        self.shared_key = key
+
+    def collect(self, take: Callable[[WholeAnswer], None], most_bytes: int) -> None:
+        """Hand the provider's whole answer to `take`, before its last byte leaves: once, and only if it is complete, successful
+        and no larger than `most_bytes`. For `pre_request`. An exchange that joins another's call (`coalesce`) collects nothing.
+        """
+        self.collectors = (*self.collectors, (take, most_bytes))
+
     def skip_chunks(self, plugin: str) -> None:
         """Take the named plugin's `on_chunk` off this exchange."""
         self.skipped = self.skipped | {plugin}
@@ -524,6 +593,9 @@ class ProjectSettings:
 
     store_content: bool = True
     content_retention_days: int = 30
+    cache_enabled: bool = True
+    cache_ttl: float = 86_400
+    """Seconds for which a stored answer may be given again."""
 
 
 @dataclass(frozen=True, slots=True)

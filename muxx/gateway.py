@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from .chains import describe_crash, first_price, run_isolated
 from .complete import client_session
 from .errors import StartError
-from .exchange import Cost, Exchange, Provider, Route, Target, Usage
+from .exchange import Cost, Exchange, Provider, Request, Route, Target, Usage
+from .flight import Flights
+from .headers import sent_up
 from .ids import RequestIds
 from .projects import Projects
 from .providers import provider_rows
@@ -89,6 +91,7 @@ class Gateway:
         self.log = logging.getLogger("muxx")
         self.ids = RequestIds()
         self.calls = RunningCalls()
+        self.flights = Flights()
         self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
         self.syncs = config.database.durability == "power"
@@ -131,6 +134,10 @@ class Gateway:
     def price(self, target: Target, usage: Usage) -> Cost | None:
         """What `usage` costs at `target`, by the first plugin that knows; None when none does."""
         return first_price(self.chains.price, (target, usage))
+
+    def sent_up(self, request: Request, provider: Provider) -> Mapping[str, str]:
+        """A client's headers that go up to this provider, by their lower-case names; no credential is among them."""
+        return sent_up(provider, request)
 
     async def call(self, operation: str, body: Mapping[str, Any], *, parent: Exchange) -> dict[str, Any]:
         """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", "text_completion", "embeddings" or

@@ -65,39 +65,36 @@ def _metadata(text: str) -> dict[str, Any]:
 
 def upstream_headers(provider: Provider, head: HttpRequest, credential: str | None) -> dict[str, str]:
     """The request headers a provider sees: an allow-list, muxx's own key, nothing of the client's credentials."""
-    known = head.memory.get(provider.name)
-    if known is None or known[0] is not provider:
-        known = head.memory[provider.name] = provider, _sent_up(provider, head.headers)
-    headers: dict[str, str] = known[1].copy()
+    headers = sent_up(provider, head).copy()
     if credential is not None:
         headers[provider.auth_header] = provider.auth_scheme + credential
     return headers
 
 
-def _sent_up(provider: Provider, client: CIMultiDictProxy[str]) -> dict[str, str]:
-    headers = {"content-type": "application/json", "accept-encoding": "identity"}
-    for name in SENT_UP:
-        if name in client:
-            headers[name] = client[name]
-    for name in provider.request_headers:
-        value = client.get(name)
-        if value is not None and not _is_ours(name):
-            headers[name.lower()] = value
+def sent_up(provider: Provider, head: HttpRequest | Request) -> dict[str, str]:
+    """The allow-list's part of a request's headers, remembered with the head."""
+    known = head.memory.get(provider.name)
+    if known is None or known[0] is not provider:
+        known = head.memory[provider.name] = provider, _allowed_up(provider, head.headers)
+    headers: dict[str, str] = known[1]
     return headers
+
+
+def _allowed_up(provider: Provider, client: Mapping[str, str]) -> dict[str, str]:
+    """Those of the client's headers that may pass; lines of one name become one."""
+    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    allowed = {*SENT_UP, *(name.lower() for name in provider.request_headers if not _is_ours(name))}
+    passed: dict[str, str] = {}
+    for name, value in client.items():
+        name = name.lower()
+        if name in allowed:
+            passed[name] = f"{passed[name]}, {value}" if name in passed else value
+    return headers | passed
 
 
 def _is_ours(name: str) -> bool:
     lowered = name.lower()
     return lowered in CREDENTIAL_HEADERS or lowered.startswith("x-muxx-")
-
-
-def client_credential(client: CIMultiDictProxy[str]) -> str | None:
-    """The client's own provider key, when the muxx key came in a header of its own."""
-    if "X-Muxx-Api-Key" not in client:
-        return None
-    bearer = client.get("Authorization", "")
-    value = bearer[7:].strip() if bearer[:7].lower() == "bearer " else client.get("x-api-key") or client.get("x-goog-api-key")
-    return value if value and not value.startswith("muxx_sk_") else None
 
 
 def downstream_lines(provider: Provider, upstream: Mapping[str, str]) -> str:
@@ -108,6 +105,10 @@ def downstream_lines(provider: Provider, upstream: Mapping[str, str]) -> str:
         if value is not None and not _is_ours(name):
             headers[name.lower()] = value
     return lines(headers) if headers else ""
+
+
+def is_event_stream(upstream: Mapping[str, str]) -> bool:
+    return upstream.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def retry_after(upstream: Mapping[str, str]) -> float | None:

@@ -178,13 +178,13 @@ class LeanConnection(asyncio.Protocol):
         if self.finished and self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    async def pump(self, sink: Sink) -> None:
+    def pump(self, sink: Sink) -> asyncio.Future[None]:
         self._sink = sink
-        self._done = self._loop.create_future()
+        self._done = done = self._loop.create_future()
         self._deliver()
-        if self._failure is not None and not self._done.done():
-            raise self._failure
-        await self._done
+        if self._failure is not None and not done.done():
+            done.set_exception(self._failure)
+        return done
 
     def eof_received(self) -> None:
         """The end of the connection is the end of a body only where nothing else says how long that is."""
@@ -236,8 +236,8 @@ class LeanResponse:
     def body_now(self) -> bytes | None:
         return self._connection.body_now()
 
-    async def pump(self, sink: Sink) -> None:
-        await self._connection.pump(sink)
+    def pump(self, sink: Sink) -> asyncio.Future[None]:
+        return self._connection.pump(sink)
 
     def pause(self) -> None:
         transport = self._connection.transport

@@ -20,8 +20,8 @@ import orjson
 
 from . import routing
 from .accounting import amend, final_status, record, settle, trace_of
-from .answering import answer_plain, answer_stream
-from .call import NEVER, Call
+from .answering import answer_upstream, refusal
+from .call import NEVER, Call, Errand
 from .chains import describe_crash, first_result, run_all
 from .errors import (
     ClientGone,
@@ -35,17 +35,16 @@ from .errors import (
     RequestTimeout,
     UpstreamAuth,
     UpstreamError,
-    UpstreamTimeout,
 )
-from .exchange import Attempt, EndedBy, HttpRequest, Identity, Reply, Target, Timeouts
-from .headers import answer_lines, client_credential, error_headers, lines, read_muxx_headers, upstream_headers
+from .exchange import Attempt, EndedBy, Exchange, HttpRequest, Identity, Reply, Target, Timeouts
+from .flight import Flight, Reader, Receive
+from .headers import answer_lines, error_headers, lines, read_muxx_headers, upstream_headers
 from .lean import LeanTransport
 from .replying import answer_from_plugin
 from .wire.body import parse_json_object
 
 if TYPE_CHECKING:
     from .gateway import Gateway
-    from .transport import UpstreamResponse
 
 
 async def carry(call: Call) -> None:
@@ -56,10 +55,12 @@ async def carry(call: Call) -> None:
         await accept(call)
         plan(call)
         reply = await ask(call) if gateway.chains.pre_request else None
-        if reply is None:
-            await attempt_targets(call)
-        else:
+        if reply is not None:
             await answer_from_plugin(call, reply)
+        elif exchange.shared_key or exchange.collectors:
+            await share(call)
+        else:
+            await attempt_targets(call, partial(answer_upstream, call))
         if call.down.paused:
             await finish(call)
     except asyncio.CancelledError:
@@ -74,7 +75,7 @@ async def carry(call: Call) -> None:
     finally:
         gateway.calls.discard(call)
         exchange.timing.ended = exchange.timing.ended or time.monotonic()
-        if gateway.chains.post_response:
+        if gateway.chains.post_response and (call.flight is None or not call.flight.owes(call)):
             gateway.after(exchange)
 
 
@@ -139,8 +140,33 @@ async def ask(call: Call) -> Reply | None:
     return reply
 
 
-async def attempt_targets(call: Call) -> None:
-    """Try the targets in order until one answers; raise the last failure when none does."""
+async def share(call: Call) -> None:
+    """Answer from an upstream call that others may join, or that somebody collects: one that runs already, or a new one."""
+    exchange = call.exchange
+    if exchange.targets:
+        call.whole_due = time.monotonic() + exchange.targets[0].timeouts.whole
+    flight, reader = call.gateway.flights.board(call, attempt_targets)
+    try:
+        await _begun(flight, reader, exchange)
+        withhold = flight.withhold_usage
+        if exchange.cache == "joined":
+            withhold = not call.wire.ask_for_usage(dict(exchange.request.body))
+        await answer_upstream(call, flight.attempt, reader, withhold)
+    finally:
+        flight.leave(reader)
+
+
+async def _begun(flight: Flight, reader: Reader, exchange: Exchange) -> None:
+    """Return when the answer has begun; where none does, or the client leaves before, the row says how far the call had come."""
+    try:
+        await reader.begun
+    except BaseException:
+        exchange.phase = flight.phase
+        raise
+
+
+async def attempt_targets(call: Errand, receive: Receive) -> None:
+    """Try the targets in order until one answers, and `receive` has taken the answer; raise the last failure when none does."""
     failure: MuxxError | None = None
     for target in call.exchange.targets:
         tries = replays = 0
@@ -149,7 +175,7 @@ async def attempt_targets(call: Call) -> None:
             call.exchange.note_head(sent=False)  # no head has left, or there were no further attempt
             attempt = _new_attempt(call, target, replays)
             try:
-                await _attempt(call, attempt)
+                await _attempt(call, attempt, receive)
                 return
             except UpstreamError as error:
                 attempt.error = failure = error
@@ -168,11 +194,11 @@ async def attempt_targets(call: Call) -> None:
     raise failure or UpstreamError()
 
 
-def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
+def _new_attempt(call: Errand, target: Target, replays: int) -> Attempt:
     provider, request = target.provider, call.exchange.request
     credential = provider.api_key
     if provider.forward_client_credentials:
-        credential = client_credential(call.head.headers) or credential
+        credential = call.head.client_credential or credential
     if credential is None and provider.api_key_env is not None:
         raise UpstreamAuth(
             f"The gateway has no key for provider {provider.name}: its operator sets {provider.api_key_env} or "
@@ -184,7 +210,7 @@ def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
     return Attempt(target, number, provider.base_url.rstrip("/") + call.wire.upstream_path, headers, body, replays=replays)
 
 
-async def _attempt(call: Call, attempt: Attempt) -> None:
+async def _attempt(call: Errand, attempt: Attempt, receive: Receive) -> None:
     """One upstream call, from `pre_attempt` to the end of its answer. Whatever happens, its connection is let go here."""
     exchange, gateway = call.exchange, call.gateway
     exchange.phase = "connect"
@@ -193,7 +219,7 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     if gateway.chains.pre_attempt:
         await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
     try:
-        attempt.payload = call.body_sent = orjson.dumps(attempt.body)
+        attempt.payload = orjson.dumps(attempt.body)
     except TypeError as error:
         gateway.log.error("request %s: a plugin put into the body what JSON cannot say", exchange.id)
         raise PluginError() from error
@@ -206,8 +232,7 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     try:
         response = await transport.send(attempt)
     except asyncio.CancelledError:
-        if isinstance(call.reason, UpstreamTimeout) and time.monotonic() < call.whole_due:
-            late, call.reason = call.aborted(), None
+        if (late := call.late()) is not None:
             raise late from None
         raise
     finally:
@@ -215,24 +240,19 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
         exchange.phase = "head" if attempt.sent else "connect"
     try:
         attempt.status = response.status
-        if stream and response.status == 200 and _is_event_stream(response):
-            await answer_stream(call, attempt, response, withhold_usage=not asked)
-        else:
-            await answer_plain(call, attempt, response)
+        if not 200 <= response.status < 300:
+            raise await refusal(call, attempt, response)
+        await receive(attempt, response, not asked)
     finally:
         response.close()
 
 
-def _set_limits(call: Call, timeouts: Timeouts) -> None:
+def _set_limits(call: Errand, timeouts: Timeouts) -> None:
     """Until when the head has to come, and, from the first attempt on, the whole answer."""
     now = time.monotonic()
     call.due, call.on_due = now + timeouts.first_byte, None
     if call.whole_due == NEVER:
         call.whole_due = now + timeouts.whole
-
-
-def _is_event_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 async def finish(call: Call) -> None:

@@ -19,6 +19,8 @@ class Projects:
         self._settings = ProjectSettings(
             store_content=config.project.store_content,
             content_retention_days=config.project.content_retention_days,
+            cache_enabled=config.project.cache.enabled,
+            cache_ttl=config.project.cache.ttl,
         )
         self._known: dict[str, Project] = {}
 

@@ -1,29 +1,38 @@
 """Bring a plugin's reply to the client, in the form the client asked for; it ends as a provider's answer does.
 
-A `Reply` carries bytes, Chunks, or an async iterator of either. Whatever is wrong with it is a crash of the plugin.
+A `Reply` carries bytes, Chunks, an async iterator of either, or a provider's whole answer. Whatever is wrong with it is the
+plugin's crash.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from .accounting import NO_COST
 from .answering import STREAM_LINES, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, isolated
 from .errors import ClientGone, MuxxError, PluginError, UpstreamError
-from .exchange import Chunk, Reply
+from .exchange import Chunk, Reply, WholeAnswer, usd
 from .headers import answer_lines
 from .relay import Delivered
-from .wire.openai import AnswerHead
-from .wire.openai.answer import DONE, DROP
+from .wire.openai import AnswerHead, Head
+from .wire.openai.answer import DONE, DROP, FORWARD, WITHHOLD
 from .wire.sse import Event, EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
-    from .wire.wires import Facts
+    from .wire.wires import Facts, StreamFacts
+
+AT_A_STROKE = 256 * 1024
+"""Bytes of a stored stream that are written at once, whether or not the client reads."""
+
+PIECE = 32 * 1024
 
 
 async def answer_from_plugin(call: Call, reply: Reply) -> None:
@@ -53,7 +62,9 @@ async def _closing(body: Any) -> AsyncIterator[None]:
 
 
 async def _reply(call: Call, reply: Reply) -> None:
-    if isinstance(reply.body, bytes):
+    if isinstance(reply.body, WholeAnswer):
+        await _reply_answer(call, reply.body)
+    elif isinstance(reply.body, bytes):
         await _reply_bytes(call, reply, reply.body)
     elif isinstance(reply.body, AsyncIterator):
         await _reply_iterator(call, reply, reply.body)
@@ -61,19 +72,39 @@ async def _reply(call: Call, reply: Reply) -> None:
         await _reply_chunks(call, list(reply.body))
 
 
+async def _reply_answer(call: Call, answer: WholeAnswer) -> None:
+    """Give a provider's answer again, in the form that is asked for now. It costs nothing, and saves what it did then."""
+    exchange = call.exchange
+    exchange.origin, exchange.usage = answer.target, answer.usage._replace(source="cache")
+    exchange.saved_pico = None if answer.cost is None else answer.cost.total_pico
+    if not answer.is_stream:
+        await _reply_plain(call, answer.body, answer.content_type)
+    elif not exchange.request.stream:
+        await _reply_plain(call, orjson.dumps(call.wire.assembled(_observed(call, answer.body))), "application/json")
+    elif chunk_chain(call) or len(answer.body) > AT_A_STROKE:
+        await _stream(call, _pieces(answer.body), head(call), withhold_usage=not _asks_for_usage(call))
+    else:
+        await _replay(call, answer.body)
+
+
 async def _reply_bytes(call: Call, reply: Reply, body: bytes) -> None:
-    if reply.status != 200 or reply.content_type != "application/json":
+    if reply.status == 200 and reply.content_type == "application/json":
+        await _reply_plain(call, body, reply.content_type)
+    else:
         await send_whole(call, reply.status, body, reply.content_type)
-        return
+
+
+async def _reply_plain(call: Call, body: bytes, content_type: str) -> None:
+    """A plain answer's bytes, streamed where a stream was asked for."""
     facts = _understood(call, body)
     if call.exchange.request.stream:
-        await _reply_chunks(call, call.wire.decode_plain(body))
+        await _stream(call, _listed(call.wire.decode_plain(body)), facts)
         return
     if chunk_chain(call):
         body = await hooked_plain(call, body)
         facts = call.wire.read_plain(body)
     learn(call, facts, facts, 200)
-    await send_whole(call, 200, body, reply.content_type)
+    await send_whole(call, 200, body, content_type)
 
 
 def _understood(call: Call, body: bytes) -> Facts:
@@ -84,13 +115,21 @@ def _understood(call: Call, body: bytes) -> Facts:
         raise ValueError("the reply's bytes are no answer of this endpoint") from error
 
 
+def _observed(call: Call, stream: bytes) -> StreamFacts:
+    """What a whole stream says."""
+    facts = call.wire.stream(call.exchange.request.body, True)
+    for event in EventSplitter(len(stream)).feed(stream):
+        facts.observe(event)
+    return facts
+
+
 async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
     if not _is_ended(chunks):
         chunks.append(Chunk("end"))
     if call.exchange.request.stream:
-        await _stream(call, _listed(chunks))
+        await _stream(call, _listed(chunks), head(call))
         return
-    body = call.wire.encode_answer(await through(call, chunk_chain(call), chunks), _head(call))
+    body = call.wire.encode_answer(await through(call, chunk_chain(call), chunks), head(call))
     facts = call.wire.read_plain(body)
     learn(call, facts, facts, 200)
     await send_whole(call, 200, body, "application/json")
@@ -98,7 +137,7 @@ async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
 
 async def _reply_iterator(call: Call, reply: Reply, items: AsyncIterator[Any]) -> None:
     if call.exchange.request.stream:
-        await _stream(call, items)
+        await _stream(call, items, head(call))
         return
     collected = [item async for item in items]
     if all(isinstance(item, bytes) for item in collected):
@@ -107,16 +146,24 @@ async def _reply_iterator(call: Call, reply: Reply, items: AsyncIterator[Any]) -
         await _reply_chunks(call, collected)
 
 
-async def _stream(call: Call, items: AsyncIterator[Any]) -> None:
-    """Stream a plugin's items at the client's pace."""
-    exchange, down, server = call.exchange, call.down, call.gateway.config.server
-    call.stream = facts = call.wire.stream(exchange.request.body, True)
-    delivered = Delivered(facts, 2 * server.max_event_bytes)
-    exchange.response.facts = facts
-    down.begin(200, answer_lines(exchange) + STREAM_LINES)
+def _begin(call: Call, facts: StreamFacts) -> None:
+    """The head of a streamed reply, whose cost is known before it; `facts` are what is going to be known of it."""
+    exchange = call.exchange
+    call.stream = exchange.response.facts = facts
+    exchange.cost = exchange.cost or NO_COST
+    cost = f"X-Muxx-Cost: {usd(exchange.cost.total_pico)}\r\n"
+    call.down.begin(200, answer_lines(exchange) + cost + STREAM_LINES)
     exchange.note_head(sent=True)
+
+
+async def _stream(call: Call, items: AsyncIterator[Any], head: Head, *, withhold_usage: bool = False) -> None:
+    """Stream a plugin's items at the client's pace. `withhold_usage` is for a stream of which the caller wants less."""
+    exchange, down, server = call.exchange, call.down, call.gateway.config.server
+    facts = call.wire.stream(exchange.request.body, True)
+    _begin(call, facts)
+    delivered = Delivered(facts, 2 * server.max_event_bytes)
     taps = [isolated(tap) for tap in exchange.taps]
-    events = ReplyEvents(call)
+    events = ReplyEvents(call, head, withhold_usage)
     async for piece in events.of(items):
         if piece:
             exchange.timing.first_token = exchange.timing.first_token or time.monotonic()
@@ -131,56 +178,85 @@ async def _stream(call: Call, items: AsyncIterator[Any]) -> None:
     await complete_stream(call, facts, facts, last, taps, comment=True)
 
 
+async def _replay(call: Call, stream: bytes) -> None:
+    """A whole stream that nobody hooks, in one write."""
+    exchange = call.exchange
+    splitter, observer = EventSplitter(len(stream)), call.wire.stream(exchange.request.body, _asks_for_usage(call))
+    passed, last = [], b""
+    for event in splitter.feed(stream):
+        verdict = observer.observe(event)
+        if verdict is DONE:
+            last = event[0]
+            break
+        if verdict is FORWARD:
+            passed.append(event[0])
+    _begin(call, observer)
+    data = b"".join(passed)
+    exchange.timing.first_token = time.monotonic()
+    taps = [isolated(tap) for tap in exchange.taps]
+    if data:
+        call.down.send(data)
+        for tap in taps:
+            tap(data)
+    await complete_stream(call, observer, observer, last, taps, comment=not splitter.has_ids)
+
+
+def _asks_for_usage(call: Call) -> bool:
+    return call.wire.ask_for_usage(dict(call.exchange.request.body))
+
+
 class ReplyEvents:
     """A plugin's items as the bytes of events, through the hooks where there are any. Bytes nobody hooks leave as they are.
 
     The last event of the answer is not among them: the kernel sends it, once the row is recorded.
     """
 
-    def __init__(self, call: Call) -> None:
-        body = call.exchange.request.body
+    def __init__(self, call: Call, head: Head, withhold_usage: bool) -> None:
         self._call = call
         self._chain = chunk_chain(call)
-        self._codec = call.wire.codec(_head(call), call.wire.ask_for_usage(dict(body)))
-        self._observer = call.wire.stream(body, True)
+        self._codec = call.wire.codec(head, _asks_for_usage(call))
+        self._observer = call.wire.stream(call.exchange.request.body, not withhold_usage)
         self._splitter = EventSplitter(call.gateway.config.server.max_event_bytes)
+        self._has_bytes = False
         self._last: bytes | None = None
+        self._ended = False
 
     async def of(self, items: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-        as_they_are = False
         async for item in items:
             if isinstance(item, Chunk):
-                groups: Iterable[list[Chunk]] = [[item]]
-            elif self._chain:
-                groups = (self._codec.decode(event) for event in self._splitter.feed(item))
+                yield await self._hooked([item])
             else:
-                as_they_are = True
-                yield b"".join(self._as_they_are(self._splitter.feed(item)))
-                continue
-            for group in groups:
-                chunks = await through(self._call, self._chain, group)
-                yield self._codec.encode(chunks)
-                if _is_ended(chunks):
-                    return
-        if not as_they_are:
-            yield self._codec.encode(await through(self._call, self._chain, [Chunk("end")]))
-            return
+                self._has_bytes = True
+                yield b"".join([await self._event(event) for event in self._splitter.feed(item) if not self._ended])
+            if self._ended:
+                return
         if (tail := self._splitter.finish()) is not None:
-            yield b"".join(self._as_they_are([tail]))
-        if not self._observer.finished and self._last is None:
+            yield await self._event(tail)
+        if self._has_bytes and not self._observer.finished and not self._ended:
             raise ValueError("the reply's bytes end before the answer does")
+        if not self._ended and (self._chain or not self._has_bytes):
+            yield await self._hooked([Chunk("end")])
 
     def last(self) -> bytes:
         """The last event: the plugin's own, or one like it."""
         return self._codec.last() if self._last is None else self._last
 
-    def _as_they_are(self, events: list[Event]) -> Iterable[bytes]:
-        for event in events:
-            verdict = self._observer.observe(event)
-            if verdict is DONE:
-                self._last = event[0]
-            elif verdict is not DROP and not self._observer.done:
-                yield event[0]
+    async def _event(self, event: Event) -> bytes:
+        """What leaves of an event of the plugin's bytes."""
+        verdict = self._observer.observe(event)
+        if verdict is DROP or verdict is WITHHOLD:
+            return b""
+        if self._chain and (chunks := self._codec.decode(event)):
+            return await self._hooked(chunks)
+        if verdict is DONE:
+            self._last, self._ended = event[0], True
+            return b""
+        return event[0]
+
+    async def _hooked(self, chunks: list[Chunk]) -> bytes:
+        chunks = await through(self._call, self._chain, chunks)
+        self._ended = _is_ended(chunks)
+        return self._codec.encode(chunks)
 
 
 def _is_ended(chunks: list[Chunk]) -> bool:
@@ -192,6 +268,13 @@ async def _listed(chunks: list[Chunk]) -> AsyncIterator[Chunk]:
         yield chunk
 
 
-def _head(call: Call) -> AnswerHead:
+async def _pieces(stream: bytes) -> AsyncIterator[bytes]:
+    """A stream's bytes, as much at a time as a client who does not read may leave us with."""
+    for start in range(0, len(stream), PIECE):
+        yield stream[start : start + PIECE]
+
+
+def head(call: Call) -> AnswerHead:
+    """The head of an answer no provider made."""
     exchange = call.exchange
     return AnswerHead(call.wire.id_prefix + exchange.id[4:], exchange.request.model, int(exchange.timing.started_at))

@@ -5,7 +5,8 @@ Layout, little words of 8 bytes in the machine's own byte order (the file never 
     0     magic, "muxxshm" and the layout's version as one byte
     64    version of table "keys"
     72    version of table "projects"
-    ...   zero up to 4096; later sections begin there, each on a page of its own
+    80    504 - 2 versions of what plugins name, each at the place its name's CRC-32 gives; two names may have one place
+    4096  the end; later sections begin there, each on a page of its own
 
 Invariants: a version only grows. A reader needs no lock, because an aligned word is read and written whole. Writers hold a
 byte-range lock on their word, and the kernel releases it when its holder dies. The file is never deleted while a process has it
@@ -21,13 +22,24 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 
 from .errors import StartError
 
 MAGIC = b"muxxshm\x01"
 SIZE = 4096
 TABLES = {"keys": 64 // 8, "projects": 72 // 8}
+FIRST_NAMED = 80 // 8
+NAMED = SIZE // 8 - FIRST_NAMED
+
+
+@lru_cache(maxsize=1024)
+def _word(name: str) -> int:
+    """Where a name's version stands."""
+    return TABLES.get(name) or FIRST_NAMED + crc32(name.encode()) % NAMED
+
 
 _FLOCK = struct.Struct("@hhqqi4x")
 
@@ -61,13 +73,14 @@ class Shared:
         elif magic != MAGIC:
             raise StartError(f"{self._path}: not written by this version of muxx. Stop every muxx here, then delete it.", 3)
 
-    def version(self, table: str) -> int:
-        """The table's version: it differs from an earlier answer when some process has bumped it since."""
-        return self._words[TABLES[table]]
+    def version(self, name: str) -> int:
+        """The version of a table, or of whatever a plugin gives a name: it differs from an earlier answer when some process has
+        bumped it since. It may differ without that, for names can share a place."""
+        return self._words[_word(name)]
 
-    def bump(self, table: str) -> int:
-        """Tell every process that the table has changed; call it after the change is committed. Returns the new version."""
-        word = TABLES[table]
+    def bump(self, name: str) -> int:
+        """Tell every process that it has changed; call it after the change is committed. Returns the new version."""
+        word = _word(name)
         with self._locked(word * 8):
             self._words[word] += 1
             return self._words[word]

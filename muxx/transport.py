@@ -7,7 +7,7 @@ cancelled or failed call closes its connection at once; bodies come as the provi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from .exchange import Attempt
@@ -28,7 +28,7 @@ class UpstreamResponse(Protocol):
     def body_now(self) -> bytes | None:
         """All of the body, when it has come with its head; then there is nothing to pump. None when it is to be waited for."""
 
-    async def pump(self, sink: Sink) -> None:
+    def pump(self, sink: Sink) -> Awaitable[None]:
         """Push the body into `sink` until its clean end; `UpstreamDisconnected` or `UpstreamProtocolError` when there is none."""
 
     def pause(self) -> None:

@@ -238,6 +238,8 @@ def test_explain_of_a_project_shows_what_holds_for_it(run: Run, tmp_path: Path) 
     (tmp_path / "muxx.toml").write_text("[project]\nstore_content = false")
     rows = json.loads(run("config", "explain", "--project", "shop", "--json").stdout)
     assert rows == [
+        {"key": "project.cache.enabled", "value": True, "layer": "built in"},
+        {"key": "project.cache.ttl", "value": 86400, "layer": "built in"},
         {"key": "project.store_content", "value": False, "layer": "file"},
         {"key": "project.content_retention_days", "value": 30, "layer": "built in"},
     ]

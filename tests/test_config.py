@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from muxx.config import Config, ConfigError, ModelConfig, PluginConfig, ProviderConfig, TargetConfig, load_config
 from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
+from muxx_std.cache import Cache
 from muxx_std.keys import Keys
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
@@ -23,7 +24,10 @@ from muxx_std.pricing import Pricing
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 STANDARD = config_classes(
-    [Found(name, cls, "muxx", "0") for name, cls in {"keys": Keys, "logs": Logs, "mock": Mock, "pricing": Pricing}.items()]
+    [
+        Found(name, cls, "muxx", "0")
+        for name, cls in {"cache": Cache, "keys": Keys, "logs": Logs, "mock": Mock, "pricing": Pricing}.items()
+    ]
 )
 
 Load = Callable[..., Config]
@@ -269,7 +273,7 @@ targets = ["gpt-4o", {target = "openai/x", wieght = 2}, 7]
 [[models]]
 targets = []
 [project]
-cache = { enabled = true }
+budget = { enabled = true }
 [plugins]
 onyl = ["keys"]
 order = ["kyes"]
@@ -305,7 +309,7 @@ COMPLAINTS = {
     "models[0].targets[2]: must be a table",
     "models[1].name: is required",
     "models[1].targets: must have at least 1 item, not 0",
-    "project.cache: unknown key",
+    "project.budget: unknown key",
     "plugins.onyl: unknown key: only a table may have a name of its own here (did you mean 'only'?)",
     "plugins.order[0]: no plugin of this name is installed (did you mean 'keys'?)",
     "plugins.dmeo: no plugin of this name is installed (did you mean 'demo'?)",

@@ -44,7 +44,7 @@ FROM_THE_BOTTOM_UP = """
     wire.responses  wire.wires
     headers  ids  providers  routing  transport  lean  complete  upstream
     segments  tail  outbox  journal  shared  db  host  recorder
-    projects  running  call  accounting  relay  answering  replying  pipeline  innercall  gateway
+    projects  running  call  accounting  flight  relay  answering  replying  pipeline  innercall  gateway
     endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  cli  __main__
     testing.waiting  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
     testing.answers  testing.client  testing.upstream  testing
@@ -60,6 +60,7 @@ TASK_OWNERS = {
     "muxx/worker.py: Worker.reload": "a replaced gateway on its way out; ended in Worker.stop",
     "muxx/worker.py: Worker._quiet": "two waits; ended where they are made",
     "muxx/workers.py: _told_to_stop.reload": "a reload a signal asked for; kept until it is over",
+    "muxx/flight.py: Flights.board": "a shared upstream call; ended when its last reader leaves",
     "muxx/answering.py: answer_stream": "the pump of one answer; ended where it is made",
     "muxx/testing/upstream.py: Connection.connection_made": "a scripted provider's connection; ended when it is lost",
 }

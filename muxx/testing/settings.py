@@ -15,12 +15,16 @@ PROVIDERS = ("openai", "anthropic", "google")
 
 
 def gateway_config(upstream_url: str, *overrides: Mapping[str, Any], port: int = 0) -> dict[str, Any]:
-    """A whole configuration: the well-known providers all lead to `upstream_url`, and later mappings go before earlier ones."""
+    """A whole configuration: the well-known providers all lead to `upstream_url`, and later mappings go before earlier ones.
+
+    The cache has room for nothing, so that the upstream is asked each time; give `[plugins.cache] max_bytes` to have hits.
+    """
     provider = {"base_url": upstream_url, "api_key": PROVIDER_KEY}
     config: dict[str, Any] = {
         "server": {"host": "127.0.0.1", "port": port},
         "database": {"path": "muxx.db"},
         "providers": {name: dict(provider) for name in PROVIDERS},
+        "plugins": {"cache": {"max_bytes": 1}},
     }
     for override in overrides:
         config = merged(config, override)

@@ -403,6 +403,8 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
     ("GET", "/v1/logs"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1/logs/{request_id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
+    ("GET", "/v1/cache"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    ("DELETE", "/v1/cache"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
     **{("GET", path): {"nobody": 200, "project": 200, "test": 200, "admin": 200} for path in HEALTH_PATHS},
 }
 

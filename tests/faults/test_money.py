@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from itertools import count
 from json import dumps
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -314,8 +313,7 @@ def test_M07_no_usage_object_whatever_raises_or_makes_a_negative_or_absurd_booki
     exchange.attempts = [attempt]
     exchange.error = None if complete else UpstreamDisconnected()
     exchange.timing.first_token = 1.0
-    call: Any = SimpleNamespace(exchange=exchange, wire=CHAT)  # all that it asks of a running call
-    made = usage_of(call, stream, complete)
+    made = usage_of(exchange, CHAT, stream, complete)
     parts = (made.cache_read_tokens, made.cache_write_tokens, made.input_audio_tokens)
     assert all(0 <= part <= made.input_tokens <= 10**9 for part in parts)
     assert 0 <= made.reasoning_tokens <= made.output_tokens <= 2 * 10**9

@@ -59,7 +59,9 @@ _SWEEP = (
 """Contents arrive nearly in the order of their time, so the oldest stand first and no index has to be kept for them."""
 _STATS_HEAD = (
     "WITH matching AS (SELECT coalesce(g.model, g.model_requested) AS model, g.status, g.error_code, g.duration_ms,"
-    " g.input_tokens, g.output_tokens, g.cost_pico FROM generations AS g WHERE "
+    " CASE WHEN g.usage_source IS 'cache' THEN 0 ELSE g.input_tokens END AS input_tokens,"
+    " CASE WHEN g.usage_source IS 'cache' THEN 0 ELSE g.output_tokens END AS output_tokens,"
+    " g.cost_pico FROM generations AS g WHERE "
 )
 _STATS_TAIL = (
     "), ranked AS (SELECT *, row_number() OVER (PARTITION BY model ORDER BY duration_ms) AS place,"

@@ -1,0 +1,41 @@
+"""What makes two requests the same: a SHA-256 over everything that may change the answer.
+
+Never anything shorter or faster that somebody could aim at: a collision would show one caller another's answer. Each field goes
+in with its length before it, so that no two lists of fields read as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+NOT_COUNTED = frozenset({"stream", "stream_options", "user", "metadata", "store"})
+"""Members of a body that leave the answer as it is."""
+
+UNCACHEABLE = ("background", "conversation", "previous_response_id")
+"""Members that tie an answer to something that lives at the provider."""
+
+
+def prefix(fields: Iterable[str]) -> hashlib._Hash:
+    """The part of a key that a connection's requests share, to be copied and `finish`ed."""
+    digest = hashlib.sha256()
+    for field in fields:
+        data = field.encode("utf-8", "surrogateescape")
+        digest.update(b"%d:%b" % (len(data), data))
+    return digest
+
+
+def finish(prefix: hashlib._Hash, body: Mapping[str, Any]) -> bytes:
+    """The key of a request with this body. The order of its members and white space do not count."""
+    digest = prefix.copy()
+    counted = {name: value for name, value in body.items() if name not in NOT_COUNTED}
+    digest.update(orjson.dumps(counted, option=orjson.OPT_SORT_KEYS))
+    return digest.digest()
+
+
+def is_cacheable(body: Mapping[str, Any]) -> bool:
+    """False where the answer is more than its text: one the provider is to store, or one that goes on from what it has stored."""
+    return body.get("store") is not True and not any(body.get(name) for name in UNCACHEABLE)

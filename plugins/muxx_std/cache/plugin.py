@@ -1,0 +1,196 @@
+"""The hooks: look up, share, store, and give again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from muxx import Exchange, Identity, MuxxError, PluginConfig, Project, Reply, Route, Target, WholeAnswer, hookimpl
+
+from .directives import HEADER, Directives, parse
+from .key import finish, is_cacheable, prefix
+from .memory import Entry, Memory
+from .routes import purge, show
+from .store import MIGRATIONS, CacheStore, Figures, purge_names
+
+if TYPE_CHECKING:
+    import hashlib
+
+    import click
+
+    from muxx import Gateway
+
+UPKEEP_SECONDS = 5.0
+"""How often a worker says how much it holds."""
+
+SWEEP_EVERY = 12
+"""Rounds of upkeep between two looks for answers whose time is over."""
+
+SWEEP_KEYS = 500
+"""Entries looked at in one go, so that no request waits for it."""
+
+
+class CacheMiss(MuxxError):
+    """504: the caller wanted a stored answer or none (`only-if-cached`)."""
+
+    status = 504
+    type = "invalid_request_error"
+    code = "cache_miss"
+
+    @classmethod
+    def default_message(cls) -> str:
+        return "There is no stored answer to this request. Leave out only-if-cached to have one made."
+
+
+class CacheConfig(PluginConfig):
+    max_bytes: int = Field(268_435_456, ge=1, le=2**53)
+    """Bytes of answers each worker keeps in memory; the least recently used leave first."""
+    max_entry_bytes: int = Field(4_194_304, ge=1, le=2**53)
+    """Largest single answer that is kept."""
+    ignore_headers: tuple[Annotated[str, Field(min_length=1), AfterValidator(str.lower)], ...] = ()
+    """Headers sent up that make no request another one, e.g. ["traceparent"]."""
+
+
+class Asked(NamedTuple):
+    """What the cache knows of a head, kept with it: the requests of a connection mostly share theirs."""
+
+    targets: tuple[Target, ...]
+    identity: Identity | None
+    versions: tuple[int, ...]
+    """How often everything, and this project's part, had been purged."""
+    directives: Directives
+    paid_by_client: bool
+    prefix: hashlib._Hash
+
+
+class Cache:
+    """Exact, per project, in each worker's memory.
+
+    Last in `pre_request`, so that a hit has passed every limit and guard, and its key holds what they made of the request. A
+    purge is a number all workers see, and part of every key: what was stored before it can be found no more.
+    """
+
+    Config = CacheConfig
+    migrations = MIGRATIONS
+
+    def __init__(self, config: CacheConfig) -> None:
+        self._max_entry_bytes = config.max_entry_bytes
+        self._ignored = frozenset(config.ignore_headers)
+        self._memory = Memory(config.max_bytes)
+        self._max_bytes = config.max_bytes
+        self._purged: dict[str, tuple[int, ...]] = {}
+        """The versions of each project's purges at its last request."""
+
+    @hookimpl(trylast=True)
+    def pre_request(self, gateway: Gateway, exchange: Exchange) -> Reply | None:
+        """Answer from memory, or see that the answer is shared with those who ask the same meanwhile, and kept."""
+        asked = self._asked(gateway, exchange)
+        said, key = asked.directives, self._key(asked, exchange)
+        if key is not None and not said.no_cache and (reply := self._stored(key, exchange, said.max_age)) is not None:
+            return reply
+        if said.only_if_cached:
+            raise CacheMiss()
+        if key is not None:
+            exchange.collect(partial(self._keep, gateway, exchange.project, key, asked.versions), self._max_entry_bytes)
+            if not said.no_cache:
+                exchange.cache = "miss"
+                exchange.coalesce(key)
+        return None
+
+    def _key(self, asked: Asked, exchange: Exchange) -> bytes | None:
+        """The request's key; None for one that has nothing to do with the cache."""
+        project, body = exchange.project, exchange.request.body
+        if project is None or not project.settings.cache_enabled or asked.directives.no_store or asked.paid_by_client:
+            return None
+        return finish(asked.prefix, body) if is_cacheable(body) else None
+
+    def _stored(self, key: bytes, exchange: Exchange, max_age: float | None) -> Reply | None:
+        """The stored answer, if it is young enough for the project as it is set now, and for this caller."""
+        entry, project = self._memory.get(key), exchange.project
+        if entry is None or project is None:
+            return None
+        age = time.monotonic() - entry.stored_at
+        if age >= project.settings.cache_ttl or (max_age is not None and age > max_age):
+            return None
+        exchange.cache = "hit"
+        return Reply(entry.answer, headers={"Age": str(int(age))}, served_by="cache")
+
+    def _keep(
+        self, gateway: Gateway, project: Project | None, key: bytes, versions: tuple[int, ...], answer: WholeAnswer
+    ) -> None:
+        """Store an answer, unless its project was purged since it was asked for."""
+        if project is not None and answer.storable and versions == _versions(gateway, project.name):
+            now = time.monotonic()
+            self._memory.put(key, Entry(answer, project.name, now, now + project.settings.cache_ttl))
+
+    def _asked(self, gateway: Gateway, exchange: Exchange) -> Asked:
+        """What is known of this head; found out anew when anything it depends on has changed."""
+        memory, targets, identity = exchange.request.memory, exchange.targets, exchange.identity
+        project = identity.project if identity is not None else ""
+        versions = _versions(gateway, project)
+        asked: Asked | None = memory.get(self)
+        if asked is None or asked.targets is not targets or asked.identity is not identity or asked.versions != versions:
+            self._forget_purged(project, versions)
+            asked = memory[self] = self._find_out(gateway, exchange, versions)
+        return asked
+
+    def _find_out(self, gateway: Gateway, exchange: Exchange, versions: tuple[int, ...]) -> Asked:
+        request, targets, identity = exchange.request, exchange.targets, exchange.identity
+        forwards = any(target.provider.forward_client_credentials for target in targets)
+        of_caller = () if identity is None else (identity.project, identity.environment)
+        names = sorted({str(target) for target in targets})
+        fields = [exchange.operation, *map(str, versions), *of_caller, str(len(names)), *names]
+        for provider in sorted({target.provider for target in targets}, key=lambda provider: provider.name):
+            for name, value in sorted(gateway.sent_up(request, provider).items()):
+                if name not in self._ignored:
+                    fields += (name, value)
+        paid_by_client = forwards and request.brings_own_credential
+        return Asked(targets, identity, versions, parse(request.headers.get(HEADER)), paid_by_client, prefix(fields))
+
+    def _forget_purged(self, project: str, versions: tuple[int, ...]) -> None:
+        """Give back the memory of what a purge has made impossible to find."""
+        before = self._purged.get(project)
+        self._purged[project] = versions
+        if before is not None and before != versions:
+            self._memory.drop(project)
+
+    @hookimpl
+    async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+        """Say now and then how much is held, and let go of what is too old."""
+        store, rounds = CacheStore(gateway.db), 0
+
+        async def upkeep() -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds % SWEEP_EVERY == 0:
+                await self._sweep()
+            await store.report(gateway.worker, Figures(len(self._memory), self._memory.size, self._max_bytes))
+
+        gateway.every(UPKEEP_SECONDS, upkeep, name="cache.upkeep")
+        yield
+
+    async def _sweep(self) -> None:
+        keys = self._memory.keys()
+        for start in range(0, len(keys), SWEEP_KEYS):
+            self._memory.drop_expired(keys[start : start + SWEEP_KEYS], time.monotonic())
+            await asyncio.sleep(0)
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Route]:
+        return [Route("GET", "/v1/cache", show), Route("DELETE", "/v1/cache", purge, role="admin")]
+
+    @hookimpl
+    def register_commands(self, cli: click.Group) -> None:
+        from .commands import cache
+
+        cli.add_command(cache)
+
+
+def _versions(gateway: Gateway, project: str) -> tuple[int, ...]:
+    version = gateway.shared.version
+    return tuple([version(name) for name in purge_names(project)])

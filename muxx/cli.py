@@ -6,7 +6,6 @@ A command that needs no server imports none.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -17,10 +16,11 @@ import click
 import orjson
 
 from .config import Config
-from .console import config_option, config_path_option, echo_json, failures, load, table
-from .errors import StartError
+from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, table
+from .errors import PluginLoadError, StartError
 from .explain import json_schema, layers
-from .plugins import PluginLoadError, PluginSet, build, config_classes, describe, discover
+from .plugincommands import plugins
+from .plugins import PluginSet, build, config_classes, discover
 from .routing import check_models
 from .version import __version__
 
@@ -39,7 +39,8 @@ class MuxxGroup(click.Group):
     """muxx's commands, and those of the plugins that are on, which are looked for only when muxx has none of that name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[f"{__name__}.path"] = config_argument(args)
+        ctx.meta[f"{__name__}.path"] = path_argument(args, "--config")
+        ctx.meta[PLUGINS_DIR] = path_argument(args, "--plugins-dir")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -59,14 +60,14 @@ class MuxxGroup(click.Group):
         return sorted([*super().list_commands(ctx), *_commands_that_load(ctx).list_commands(ctx)])
 
 
-def config_argument(args: Sequence[str]) -> Path | None:
-    """What `--config` will be, before the command it belongs to is known: which commands there are depends on it."""
+def path_argument(args: Sequence[str], option: str) -> Path | None:
+    """What `option` will be, before the command it belongs to is known: which commands there are depends on it."""
     for argument, following in zip_longest(args, args[1:]):
         if argument == "--":
             break
-        if argument == "--config" and following is not None:
+        if argument == option and following is not None:
             return Path(following)
-        if argument.startswith("--config="):
+        if argument.startswith(f"{option}="):
             return Path(argument.partition("=")[2])
     return None
 
@@ -145,7 +146,9 @@ def config_group() -> None:
 def check(ctx: click.Context, path: Path | None) -> None:
     """Say ok, or print every error at once and exit 2."""
     loaded = load(ctx, path)
-    check_models(loaded.config, build(loaded.found, loaded.config))
+    on = build(loaded.found, loaded.config)
+    on.require_authenticator()
+    check_models(loaded.config, on)
     click.echo(f"{loaded.config.path or 'built-in defaults'}: ok")
 
 
@@ -164,24 +167,13 @@ def explain(config: Config, project: str | None, as_json: bool) -> None:
 
 @config_group.command()
 @config_path_option(expose_value=False)
-def schema() -> None:
-    """Print the JSON Schema of the file, with the settings of every installed plugin, for editors."""
-    echo_json(json_schema(config_classes(discover())))
-
-
-@cli.command()
-@config_path_option()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def plugins(ctx: click.Context, path: Path | None, as_json: bool) -> None:
-    """List the installed plugins in the order they are called, with the hooks of each."""
-    loaded = load(ctx, path)
-    rows = describe(build(loaded.found, loaded.config))
-    if as_json:
-        echo_json([dataclasses.asdict(row) for row in rows])
-    else:
-        columns = ("name", "version", "hooks", "origin", "state")
-        table(columns, [(row.name, row.version, ", ".join(row.hooks), row.origin, row.state) for row in rows])
+def schema(ctx: click.Context) -> None:
+    """Print the JSON Schema of the file, with the settings of every plugin that is there, for editors."""
+    echo_json(json_schema(config_classes(discover(find_plugins_dir(ctx)))))
+
+
+cli.add_command(plugins)
 
 
 def main() -> None:

@@ -335,6 +335,7 @@ class Config(Section):
     plugins: PluginsConfig = Field(default_factory=PluginsConfig)
 
     _path: Path | None = PrivateAttr(default=None)
+    _plugins_dir: Path | None = PrivateAttr(default=None)
     _written: dict[Loc, str] = PrivateAttr(default_factory=dict)
     _plugin_settings: dict[str, PluginConfig] = PrivateAttr(default_factory=dict)
 
@@ -342,6 +343,11 @@ class Config(Section):
     def path(self) -> Path | None:
         """The file this came from; None: built-in defaults."""
         return self._path
+
+    @property
+    def plugins_dir(self) -> Path | None:
+        """The folder of single-file plugins it was checked against; None: there is none."""
+        return self._plugins_dir
 
     @property
     def written(self) -> Mapping[Loc, str]:
@@ -367,10 +373,16 @@ class ConfigError(StartError):
         super().__init__("\n".join(self.errors), exit_code=2)
 
 
-def load_config(path: str | Path | None, plugin_configs: Mapping[str, type[PluginConfig]] | None = None) -> Config:
+def load_config(
+    path: str | Path | None,
+    plugin_configs: Mapping[str, type[PluginConfig]] | None = None,
+    *,
+    plugins_dir: Path | None = None,
+) -> Config:
     """The configuration in `path`, or the defaults for None; raises `ConfigError` with everything that is wrong.
 
     `plugin_configs` maps every installed plugin to its settings' class. Without it the plugins' tables are not looked into.
+    `plugins_dir` is where those of one file were found: noted in the result, for whoever looks again.
     """
     source = Path(path) if path is not None else None
     try:
@@ -380,6 +392,7 @@ def load_config(path: str | Path | None, plugin_configs: Mapping[str, type[Plugi
         raise ConfigError(source, [Problem((), "is nested too deeply")]) from None
     if config is None or file.problems:
         raise ConfigError(source, file.problems)
+    config._plugins_dir = plugins_dir
     return config
 
 

@@ -13,29 +13,25 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import orjson
 
-from .config import Config, ConfigError, load_config
+from .config import Config, ConfigError
 from .errors import MuxxError, StartError
-from .plugins import Found, config_classes, discover
+from .plugins import Loaded, load_checked
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONFIG_VARIABLE = "MUXX_CONFIG"
 DEFAULT_FILE = Path("muxx.toml")
+PLUGINS_DIR_VARIABLE = "MUXX_PLUGINS_DIR"
+PLUGINS_DIR = f"{__name__}.plugins_dir"
+"""Where a call's context keeps what `--plugins-dir` gave."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-
-
-class Loaded(NamedTuple):
-    """A configuration and the plugins that were installed when it was checked."""
-
-    found: list[Found]
-    config: Config
 
 
 @contextmanager
@@ -66,14 +62,19 @@ def find_config(given: Path | None) -> Path | None:
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
 
+def find_plugins_dir(ctx: click.Context) -> Path | None:
+    """The folder that `--plugins-dir` gave, else the one $MUXX_PLUGINS_DIR names, else None: there are no single-file plugins."""
+    given = ctx.meta.get(PLUGINS_DIR) or os.environ.get(PLUGINS_DIR_VARIABLE)
+    return Path(given) if given else None
+
+
 def load(ctx: click.Context, given: Path | None) -> Loaded:
-    """The configuration of this call, checked against the plugins that are installed; read once per call and file."""
-    seen: dict[Path | None, Loaded] = ctx.meta.setdefault(__name__, {})
-    path = find_config(given)
-    if path not in seen:
-        found = discover()
-        seen[path] = Loaded(found, load_config(path, config_classes(found)))
-    return seen[path]
+    """The configuration of this call, checked against the plugins that are there; read once per call, file and folder."""
+    seen: dict[tuple[Path | None, Path | None], Loaded] = ctx.meta.setdefault(__name__, {})
+    which = find_config(given), find_plugins_dir(ctx)
+    if which not in seen:
+        seen[which] = load_checked(*which)
+    return seen[which]
 
 
 def _config(ctx: click.Context, _: click.Parameter, given: Path | None) -> Config | None:
@@ -84,8 +85,8 @@ def _config(ctx: click.Context, _: click.Parameter, given: Path | None) -> Confi
 
 
 def config_path_option(name: str = "path", **attributes: Any) -> Callable[[F], F]:
-    """`--config FILE` as it stands, for a command that has to look at the file by itself."""
-    return click.option(
+    """`--config FILE` as it stands, for a command that has to look at the file by itself; and `--plugins-dir DIR`."""
+    config = click.option(
         "--config",
         name,
         type=click.Path(path_type=Path),
@@ -93,10 +94,29 @@ def config_path_option(name: str = "path", **attributes: Any) -> Callable[[F], F
         help=f"The configuration file.  [default: ${CONFIG_VARIABLE}, else ./{DEFAULT_FILE} if there is one]",
         **attributes,
     )
+    return lambda command: config(plugins_dir_option(command))
+
+
+def plugins_dir_option(command: F) -> F:
+    """`--plugins-dir DIR`, for `find_plugins_dir`; read before `--config`, whose file is checked against the plugins."""
+    return click.option(
+        "--plugins-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        is_eager=True,
+        expose_value=False,
+        callback=_keep_plugins_dir,
+        help=f"A folder whose *.py files are plugins too.  [default: ${PLUGINS_DIR_VARIABLE}, else none]",
+    )(command)
+
+
+def _keep_plugins_dir(ctx: click.Context, _: click.Parameter, given: Path | None) -> None:
+    if given is not None:
+        ctx.meta[PLUGINS_DIR] = given
 
 
 def config_option(command: F) -> F:
-    """`--config FILE`, handed to the command as `config: Config`, loaded and valid."""
+    """`--config FILE`, handed to the command as `config: Config`, loaded and valid; with it comes `--plugins-dir DIR`."""
     return config_path_option("config", callback=_config)(command)
 
 

@@ -282,3 +282,11 @@ class StartError(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class PluginLoadError(StartError):
+    """A plugin cannot be used. The message is one line that names it and says how to mend it; `plugin` is its name."""
+
+    def __init__(self, plugin: str, problem: str) -> None:
+        super().__init__(f"plugin {plugin!r}: {' '.join(problem.split())}", exit_code=2)
+        self.plugin = plugin

@@ -47,9 +47,14 @@ class _Explanation:
         settings = self._config.plugin_settings
         for name, plugin in settings.items():
             yield from self._section(("plugins", name), plugin)
+            yield from self._unread(name, plugin.model_extra or {})
         for name, table in self._config.plugins.tables.items():
-            if name not in settings:  # nobody can say which of its values are secrets
-                yield from ((("plugins", name, key), _masked(value), "file") for key, value in table.items())
+            if name not in settings:
+                yield from self._unread(name, table)
+
+    def _unread(self, name: str, table: Mapping[str, Any]) -> Iterator[tuple[Loc, Any, Layer]]:
+        """What no class was there to read: nobody can say which of its values are secrets."""
+        yield from ((("plugins", name, key), _masked(value), "file") for key, value in table.items())
 
     def _section(self, loc: Loc, section: BaseModel) -> Iterator[tuple[Loc, Any, Layer]]:
         for name in type(section).model_fields:

@@ -13,36 +13,57 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
-from typing import Any
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pluggy
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from . import hookspecs
-from .config import Config, PluginConfig
-from .errors import StartError
+from .config import Config, PluginConfig, load_config
+from .errors import PluginLoadError, StartError
+from .pluginfiles import load_file, plugin_files, plugin_name
 
 GROUP = "muxx"
 STANDARD_DISTRIBUTION = "muxx"
 
+Mark = Literal["tryfirst", "trylast"]
 
-class PluginLoadError(StartError):
-    """A plugin cannot be used. The message names it and says how to mend it."""
 
-    def __init__(self, plugin: str, problem: str) -> None:
-        super().__init__(f"plugin {plugin!r}: {problem}", exit_code=2)
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plugin that is there, before anything of it is imported."""
+
+    name: str
+    origin: str
+    """The distribution that brings it, or the path of its file."""
+    version: str | None
+    """The distribution's; a file has none."""
+    load: Callable[[], type]
+    """Import it and give its class, or raise `PluginLoadError`."""
+    is_file: bool = False
+
+
+class Unloaded:
+    """What stands for the class of a plugin that could not be loaded. Nobody can say which settings that one takes."""
+
+    class Config(PluginConfig):
+        model_config = ConfigDict(extra="allow")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A plugin class and where it came from, before it is built."""
+    """A plugin class and where it came from, before it is built. One with a `problem` is refused unless it is off."""
 
     name: str
     cls: type
     origin: str
-    version: str
+    version: str | None
+    problem: PluginLoadError | None = None
 
     @property
     def config_class(self) -> type[PluginConfig]:
@@ -50,6 +71,13 @@ class Found:
         if not (isinstance(cls, type) and issubclass(cls, PluginConfig)):
             raise PluginLoadError(self.name, "its Config must be a class derived from muxx.PluginConfig")
         return cls
+
+
+class Loaded(NamedTuple):
+    """A configuration and the plugins that were there when it was checked."""
+
+    found: list[Found]
+    config: Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +88,7 @@ class Plugin:
     instance: Any
     config: PluginConfig
     origin: str
-    version: str
+    version: str | None
     hooks: tuple[str, ...]
 
 
@@ -73,43 +101,88 @@ class Step:
     is_async: bool
     on_error: str = "refuse"
     timeout_s: float | None = None
+    mark: Mark | None = None
+    """What its `@hookimpl` says of its place."""
 
 
 Chain = tuple[Step, ...]
 
 
-def discover() -> list[Found]:
-    """Plugins of the entry-point group, by name. `MUXX_LOAD_PLUGINS` limits them (names, comma-separated; empty: the standard
-    ones only)."""
-    found: dict[str, Found] = {}
-    only = os.environ.get("MUXX_LOAD_PLUGINS")
-    wanted = None if only is None else {name.strip() for name in only.split(",") if name.strip()}
+def candidates(plugins_dir: Path | None = None) -> list[Candidate]:
+    """Every plugin of the entry-point group, and every file of `plugins_dir`, by name; those that share one are all in it."""
     entries = metadata.entry_points(group=GROUP)
     origins = {dist: _name_and_version(dist) for dist in {entry.dist for entry in entries}}
+    there: dict[tuple[str, str], Candidate] = {}  # an editable install is seen twice on sys.path, and counts once
     for entry in entries:
-        distribution, version = origins[entry.dist]
-        if wanted is not None and distribution != STANDARD_DISTRIBUTION and entry.name not in wanted:
-            continue
-        if entry.name in found:
-            if found[entry.name].origin == distribution:
-                continue  # the same distribution seen twice on sys.path, as an editable install is
-            raise PluginLoadError(
-                entry.name, f"two distributions bring this name ({found[entry.name].origin}, {distribution}); uninstall one"
-            )
-        try:
-            cls = entry.load()
-        except Exception as error:
-            raise PluginLoadError(
-                entry.name,
-                f"{entry.value} cannot be imported ({type(error).__name__}: {error}); upgrade or uninstall {distribution}",
-            ) from error
-        found[entry.name] = Found(entry.name, cls, distribution, version)
-    return [found[name] for name in sorted(found)]
+        origin, version = origins[entry.dist]
+        there.setdefault((entry.name, origin), Candidate(entry.name, origin, version, partial(_import, entry, origin)))
+    for path in plugin_files(plugins_dir) if plugins_dir is not None else ():
+        name = plugin_name(path)
+        there[name, str(path)] = Candidate(name, str(path), None, partial(load_file, path), is_file=True)
+    return [there[key] for key in sorted(there)]
 
 
 def _name_and_version(distribution: metadata.Distribution | None) -> tuple[str, str]:
     """Asked once for all of a distribution's plugins: each answer parses its whole metadata."""
     return (distribution.name, distribution.version) if distribution is not None else ("?", "?")
+
+
+def _import(entry: metadata.EntryPoint, distribution: str) -> type:
+    try:
+        cls = entry.load()
+    except (Exception, SystemExit) as error:
+        text = f"{entry.value} cannot be imported ({type(error).__name__}: {error}); upgrade or uninstall {distribution}"
+        raise PluginLoadError(entry.name, text) from error
+    if not isinstance(cls, type):
+        raise PluginLoadError(entry.name, f"{entry.value} is no class; its entry point has to name one, as in 'muxx_demo:Demo'")
+    return cls
+
+
+def chosen(there: Sequence[Candidate]) -> list[Candidate]:
+    """Those that `MUXX_LOAD_PLUGINS` leaves: all where it is unset, else the standard ones and the ones it names, by commas.
+
+    A name that is nobody's is refused: a misspelt guard would be left out without a word.
+    """
+    listed = os.environ.get("MUXX_LOAD_PLUGINS")
+    if listed is None:
+        return list(there)
+    wanted = [name.strip() for name in listed.split(",") if name.strip()]
+    _refuse_unknown("MUXX_LOAD_PLUGINS", wanted, {c.name for c in there})
+    return [c for c in there if c.origin == STANDARD_DISTRIBUTION or c.name in wanted]
+
+
+def discover(plugins_dir: Path | None = None) -> list[Found]:
+    """The plugins that `MUXX_LOAD_PLUGINS` leaves, imported, by name. One that cannot be loaded is among them, with its problem:
+    whether that matters, the configuration says."""
+    return [_found(list(same)) for _, same in groupby(chosen(candidates(plugins_dir)), key=lambda c: c.name)]
+
+
+def _found(same: Sequence[Candidate]) -> Found:
+    """The plugin of a name, from all that claim it."""
+    first = same[0]
+    try:
+        if len(same) > 1:
+            raise PluginLoadError(first.name, _clash(first, same[1]))
+        found = Found(first.name, first.load(), first.origin, first.version)
+        found.config_class  # noqa: B018 - asked here, so that one that is none is this plugin's problem
+    except PluginLoadError as problem:
+        return Found(first.name, Unloaded, first.origin, first.version, problem)
+    return found
+
+
+def _clash(one: Candidate, other: Candidate) -> str:
+    if one.is_file and other.is_file:
+        return f"{one.origin} and {other.origin} give this one name; rename one of them"
+    if one.is_file or other.is_file:
+        file, distribution = (one, other) if one.is_file else (other, one)
+        return f"{file.origin} has the name of a plugin that {distribution.origin} brings; rename the file"
+    return f"two distributions bring this name ({one.origin}, {other.origin}); uninstall one"
+
+
+def load_checked(path: Path | None, plugins_dir: Path | None) -> Loaded:
+    """The configuration in `path` as it is now, checked against the plugins that are there now."""
+    found = discover(plugins_dir)
+    return Loaded(found, load_config(path, config_classes(found), plugins_dir=plugins_dir))
 
 
 def config_classes(found: Iterable[Found]) -> dict[str, type[PluginConfig]]:
@@ -145,13 +218,15 @@ def build(found: Sequence[Found], config: Config) -> PluginSet:
     """Instantiate the plugins that `config` leaves on, check their hooks, order them and compile their chains."""
     manager = pluggy.PluginManager("muxx")
     manager.add_hookspecs(hookspecs)
-    _refuse_unknown({f.name for f in found}, config)
+    _refuse_unknown_settings({f.name for f in found}, config)
     plugins: list[Plugin] = []
     disabled: list[Found] = []
     for item in _registration_order(found, config):
         if _is_off(item.name, config):
             disabled.append(item)
             continue
+        if item.problem is not None:
+            raise item.problem
         settings = _settings(item, config)
         instance = _instantiate(item, settings)
         hooks = check_hooks(item.name, instance)
@@ -160,17 +235,20 @@ def build(found: Sequence[Found], config: Config) -> PluginSet:
     return PluginSet(plugins, disabled, manager)
 
 
-def _refuse_unknown(found: set[str], config: Config) -> None:
-    """A name in `[plugins]` has to be an installed plugin's, though `MUXX_LOAD_PLUGINS` may have left that one out."""
+def _refuse_unknown_settings(found: set[str], config: Config) -> None:
+    """A name in `[plugins]` has to be a plugin's that is there, though `MUXX_LOAD_PLUGINS` may have left that one out."""
     named = (*config.plugins.tables, *(config.plugins.only or ()), *config.plugins.order)
     if found.issuperset(named):
         return  # the usual case, and looking through every installed package takes its time
-    names = found | {entry.name for entry in metadata.entry_points(group=GROUP)}
+    _refuse_unknown("[plugins]", named, found | {c.name for c in candidates(config.plugins_dir)})
+
+
+def _refuse_unknown(where: str, named: Iterable[str], known: set[str]) -> None:
     for name in named:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "is its package installed?"
-            raise StartError(f"[plugins] names {name!r}, but no such plugin is installed; {hint}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "is its package installed, or its file in --plugins-dir?"
+            raise StartError(f"{where} names {name!r}, but there is no such plugin; {hint}")
 
 
 def _registration_order(found: Sequence[Found], config: Config) -> list[Found]:
@@ -263,7 +341,8 @@ def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plu
         plugin = plugins[impl.plugin_name]
         call = _full_signature(hookspecs.signature_of(hook), impl.function)
         is_async, settings = inspect.iscoroutinefunction(impl.function), plugin.config
-        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s))
+        mark: Mark | None = "tryfirst" if impl.tryfirst else "trylast" if impl.trylast else None
+        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s, mark))
     return tuple(steps)
 
 
@@ -278,20 +357,3 @@ def _full_signature(full: tuple[str, ...], function: Callable[..., Any]) -> Call
         return function(*[args[i] for i in picks])
 
     return adapted
-
-
-@dataclass(slots=True)
-class Described:
-    """A row of `muxx plugins`."""
-
-    name: str
-    version: str
-    origin: str
-    state: str
-    hooks: list[str] = field(default_factory=list)
-
-
-def describe(plugins: PluginSet) -> list[Described]:
-    """Every plugin found, those that are on in calling order."""
-    rows = [Described(p.name, p.version, p.origin, "on", list(p.hooks)) for p in reversed(plugins.plugins)]
-    return rows + [Described(f.name, f.version, f.origin, "off") for f in plugins.disabled]

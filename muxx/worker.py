@@ -16,12 +16,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from . import recorder
-from .config import Config, load_config
+from .config import Config
 from .errors import ShuttingDown, StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
-from .plugins import Found, PluginSet, build, config_classes, discover
+from .plugins import Found, PluginSet, build, discover, load_checked
 from .recorder import Recorder
 from .server import Service
 
@@ -120,8 +120,7 @@ class Worker:
         """Serve new requests by the file as it is now. A file that cannot be used changes nothing; the log says why."""
         async with self._reloading:
             try:
-                found = discover()
-                config = load_config(self.config.path, config_classes(found))
+                found, config = load_checked(self.config.path, self.config.plugins_dir)
                 gateway = await self._new_gateway(config, found)
             except StartError as error:
                 log.error("reload refused, the old configuration stays: %s", error)
@@ -226,7 +225,7 @@ class Running:
 @asynccontextmanager
 async def serve_in_process(config: Config, *, mock: bool = False, grace: float = 1.0) -> AsyncIterator[Running]:
     """The service as `muxx serve` runs it, in the running event loop: for tests and for embedding."""
-    found = discover()
+    found = discover(config.plugins_dir)
     async with Host.open(config) as host:
         host.lock_instance()
         key = await prepare(host, build(found, config))

@@ -18,12 +18,12 @@ from typing import Any
 
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
-from .config import Config, load_config
+from .config import Config
 from .errors import StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
-from .plugins import Found, PluginSet, build, config_classes, discover
+from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
@@ -98,8 +98,7 @@ class Service:
     def _reload(self) -> bool:
         """Check the file here, once; only one that every child can start with reaches them."""
         try:
-            found = discover()
-            config = load_config(self._config.path, config_classes(found))
+            found, config = load_checked(self._config.path, self._config.plugins_dir)
             check_models(config, build(found, config))
         except StartError as error:
             log.error("reload refused, the old configuration stays: %s", error)

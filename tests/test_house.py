@@ -35,7 +35,7 @@ SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
     version  __init__  errors  exchange  textwindow  hookspecs
-    tomlfile  validation  config  explain  plugins  console  chains
+    tomlfile  validation  config  explain  pluginfiles  plugins  pluginlist  scaffold  console  chains
     wire  wire.sse  wire.body  wire.models
     wire.openai.usage  wire.openai.request  wire.openai.answer  wire.openai.pieces  wire.openai.chunks
     wire.openai.envelope  wire.openai.prompt  wire.openai.completions  wire.openai.embeddings  wire.openai
@@ -45,7 +45,7 @@ FROM_THE_BOTTOM_UP = """
     headers  ids  providers  routing  transport  lean  complete  upstream
     segments  tail  outbox  journal  shared  db  host  recorder
     projects  running  call  accounting  flight  relay  answering  replying  pipeline  innercall  gateway
-    endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  cli  __main__
+    endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  plugincommands  cli  __main__
     testing.waiting  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
     testing.answers  testing.client  testing.upstream  testing
     testing.installing  testing.running  testing.process  testing.fixtures

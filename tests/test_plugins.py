@@ -15,7 +15,7 @@ import pytest
 from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl
 from muxx.config import ConfigError, load_config
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
-from muxx.plugins import Found, PluginLoadError, PluginSet, build, config_classes, describe, discover
+from muxx.plugins import Found, PluginLoadError, PluginSet, build, config_classes, discover
 from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml
@@ -45,6 +45,17 @@ def refusal(config: Mapping[str, Any] | None = None, /, **plugins: type) -> str:
         plugin_set(config, **plugins)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def problem_of(name: str) -> str:
+    """Why the one plugin of this name is refused, where it is on. Off, it harms nobody."""
+    [item] = [item for item in discover() if item.name == name]
+    assert item.problem is not None
+    with pytest.raises(PluginLoadError) as caught:
+        build([item], load_config(None, config_classes([item])))
+    off = load_from({name: {"enabled": False, "whatever": 1}}, {name: item.cls})
+    assert build([item], off).disabled == (item,)
     return str(caught.value)
 
 
@@ -92,8 +103,9 @@ def test_a_name_brought_by_two_distributions_is_refused(tmp_path: Path) -> None:
         for part in ("one", "two"):
             (tmp_path / part).mkdir()
             stack.enter_context(installed({"twice": Any_}, tmp_path / part))
-        with pytest.raises(PluginLoadError, match=r"plugin 'twice': two distributions bring this name \(.+, .+\); uninstall one"):
-            discover()
+        assert re.fullmatch(
+            r"plugin 'twice': two distributions bring this name \(muxx_testing.+, muxx_testing.+\); uninstall one", problem_of("twice")
+        )
 
 
 def test_without_an_authenticator_no_gateway_is_made() -> None:
@@ -242,8 +254,7 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_distribution(tmp_pat
     with installed({"torn": Settled}, tmp_path):
         [entries] = tmp_path.glob("*/entry_points.txt")
         entries.write_text("[muxx]\ntorn = no_such_module_anywhere:Torn\n")
-        with pytest.raises(PluginLoadError, match=r"plugin 'torn': .*cannot be imported.*upgrade or uninstall muxx_testing"):
-            discover()
+        assert re.match(r"plugin 'torn': .*cannot be imported.*upgrade or uninstall muxx_testing", problem_of("torn"))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +284,10 @@ def test_an_installed_plugin_is_found_with_its_origin_and_version(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(None, {"guest", "other"}), ("", set()), ("guest", {"guest"}), (" guest , other ", {"guest", "other"}), ("nobody", set())],
+    [
+        (None, {"guest", "other"}), ("", set()), (" , ", set()), ("guest", {"guest"}), (" guest , other ", {"guest", "other"}),
+        ("keys", set()),
+    ],
 )
 def test_muxx_load_plugins_limits_which_outside_plugins_are_found(
     value: str | None, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -286,6 +300,41 @@ def test_muxx_load_plugins_limits_which_outside_plugins_are_found(
         names = {item.name for item in discover()}
     assert names >= STANDARD
     assert names & {"guest", "other"} == expected
+
+
+def test_muxx_load_plugins_refuses_a_name_that_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt guard would be left out without a word."""
+    monkeypatch.setenv("MUXX_LOAD_PLUGINS", "guset")
+    with installed({"guest": Settled}, tmp_path), pytest.raises(StartError, match=r"MUXX_LOAD_PLUGINS names 'guset'.*did you mean 'guest'"):
+        discover()
+
+
+def test_an_entry_point_that_names_no_class_is_refused(tmp_path: Path) -> None:
+    with installed({"loose": Settled}, tmp_path):
+        [entries] = tmp_path.glob("*/entry_points.txt")
+        entries.write_text("[muxx]\nloose = muxx.version\n")
+        assert "muxx.version is no class; its entry point has to name one" in problem_of("loose")
+
+
+def test_a_plugin_whose_config_is_none_of_muxxs_is_this_plugins_problem_alone(tmp_path: Path) -> None:
+    class Free:
+        class Config:
+            pass
+
+    with installed({"free": Free}, tmp_path):
+        assert "its Config must be a class derived from muxx.PluginConfig" in problem_of("free")
+
+
+@pytest.mark.parametrize("error", ["raise SystemExit(0)", "raise OSError('two\\nlines')", "import no_such_module_anywhere"])
+def test_whatever_an_import_raises_is_one_line_about_the_plugin(error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "muxx_test_raising.py").write_text(error)
+    with installed({"raising": Settled}, tmp_path):
+        [entries] = tmp_path.glob("*/entry_points.txt")
+        entries.write_text("[muxx]\nraising = muxx_test_raising:Raising\n")
+        said = problem_of("raising")
+    assert "\n" not in said
+    assert "muxx_test_raising:Raising cannot be imported" in said
 
 
 def test_an_installed_plugin_is_on() -> None:
@@ -344,11 +393,6 @@ def test_two_sets_of_plugins_share_no_instance() -> None:
     assert first.plugins[0].instance is not second.plugins[0].instance
 
 
-def test_each_plugin_is_described_with_its_hooks_in_the_contracts_order() -> None:
-    rows = describe(plugin_set({"off": {"enabled": False}}, on=Marks, off=Marks))
-    assert [(row.name, row.state, row.hooks) for row in rows] == [("on", "on", ["pre_request", "on_chunk"]), ("off", "off", [])]
-
-
 # ── order ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -404,10 +448,6 @@ def test_def_and_async_def_keep_one_order() -> None:
     assert [(step.plugin, step.is_async) for step in plugins.chain("pre_request")] == [
         ("a", False), ("b", True), ("c", False), ("d", True),
     ]  # fmt: skip
-
-
-def test_plugins_are_shown_in_calling_order() -> None:
-    assert [row.name for row in describe(plugin_set({"order": ["c"]}, a=Marks, b=Marks, c=Marks))] == ["c", "a", "b"]
 
 
 # ── arguments ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

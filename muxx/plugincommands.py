@@ -1,0 +1,107 @@
+"""`muxx plugins`: the plugins there are, the order they are called in, and a new one to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import click
+
+from .console import config_path_option, echo_json, failures, find_config, find_plugins_dir, plugins_dir_option, table
+from .pluginlist import Listed, Survey, survey
+from .scaffold import Names, names_of, write
+
+
+class ListedByDefault(click.Group):
+    """Without the name of a command it is `list` that is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        asks_for_help = args[:1] in ([option] for option in ctx.help_option_names)
+        if not ctx.resilient_parsing and not asks_for_help and (not args or args[0].startswith("-")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ListedByDefault)
+def plugins() -> None:
+    """List the plugins there are, show who is called when, and make a new one. Alone it lists."""
+
+
+@plugins.command("list")
+@config_path_option()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(ctx: click.Context, path: Path | None, as_json: bool) -> None:
+    """List every plugin: those that are on in calling order, with their hooks, then the others and why they are not.
+
+    Where a plugin is broken, the list says so and the command fails as a start would.
+    """
+    seen = _survey(ctx, path)
+    if as_json:
+        echo_json([dataclasses.asdict(row) for row in seen.rows])
+    else:
+        columns = ("name", "version", "order", "hooks", "origin", "state")
+        table(columns, [_cells(row, seen) for row in seen.rows])
+    _fail_where_broken(ctx, seen)
+
+
+@plugins.command()
+@config_path_option()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def order(ctx: click.Context, path: Path | None, as_json: bool) -> None:
+    """Show for each hook who is called, in order. A hook marked tryfirst or trylast stands before or after the others."""
+    seen = _survey(ctx, path)
+    chains = {hook: chain for hook, chain in seen.chains.items() if chain}
+    if as_json:
+        echo_json({hook: [{"plugin": step.plugin, "mark": step.mark} for step in chain] for hook, chain in chains.items()})
+    else:
+        rows = [(hook, place, step) for hook, chain in chains.items() for place, step in enumerate(chain, start=1)]
+        table(("hook", "order", "plugin", "mark"), [(hook, place, step.plugin, step.mark) for hook, place, step in rows])
+    _fail_where_broken(ctx, seen)
+
+
+def _survey(ctx: click.Context, path: Path | None) -> Survey:
+    with failures():
+        return survey(find_config(path), find_plugins_dir(ctx))
+
+
+def _cells(row: Listed, seen: Survey) -> tuple[object, ...]:
+    marks = {(step.plugin, hook): step.mark for hook, chain in seen.chains.items() for step in chain if step.mark}
+    hooks = [f"{hook} ({marks[row.name, hook]})" if (row.name, hook) in marks else hook for hook in row.hooks]
+    state = {"off": f"off: {row.reason}", "left out": f"left out by {row.reason}"}.get(row.state, row.state)
+    return row.name, row.version, row.order, ", ".join(hooks) or None, row.origin, state
+
+
+def _fail_where_broken(ctx: click.Context, seen: Survey) -> None:
+    for sentence in seen.broken:
+        click.echo(f"Error: {sentence}", err=True)
+    if seen.broken:
+        ctx.exit(2)
+
+
+@plugins.command()
+@click.argument("name", callback=lambda ctx, _, given: given if ctx.resilient_parsing else _names(ctx, given), metavar="NAME")
+@click.option("--directory", type=click.Path(path_type=Path), metavar="DIR", help="Where to make it.  [default: ./muxx-NAME]")
+@plugins_dir_option
+def new(name: Names, directory: Path | None) -> None:
+    """Make a new plugin: a package with a plugin to begin with, its tests, and what it takes to build a wheel.
+
+    NAME is what the plugin will be called everywhere, in lower case: shout, or rate_note.
+    """
+    folder = Path(name.distribution) if directory is None else directory
+    with failures():
+        made = write(name, folder)
+    click.echo(f"Made {folder}:\n")
+    for path in made:
+        click.echo(f"    {path}")
+    click.echo(
+        f"\nNext, where muxx is installed:\n\n    cd {shlex.quote(str(folder))}\n    pip install -e '.[test]'\n    pytest\n"
+        f"    muxx plugins\n\nIt has no licence yet: its README says where to put yours."
+    )
+
+
+def _names(ctx: click.Context, given: str) -> Names:
+    with failures():
+        return names_of(given, find_plugins_dir(ctx))

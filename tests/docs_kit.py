@@ -21,7 +21,12 @@ from muxx.testing import clean_environment, unused_port
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*.md")])
 
+GUIDE = ROOT / "plugins/README.md"
+TUTORIAL = "From an empty folder to a wheel"
+"""The section of the guide that is followed from its first block to its last, in one go (tests/test_tutorial.py)."""
+
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+_SECTION = re.compile(r"^## (.*)$", re.M)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class Block:
     line: int
     language: str
     text: str
+    section: str = ""
+    """The heading it stands under."""
+    introduced: str = ""
+    """The paragraph that stands right above it."""
 
     @property
     def place(self) -> str:
@@ -51,7 +60,10 @@ def blocks(*languages: str, page: Path | None = None) -> list[Block]:
         text = path.read_text()
         for match in _BLOCK.finditer(text):
             if match[1] in languages or not languages:
-                found.append(Block(path, text.count("\n", 0, match.start()) + 2, match[1], match[2]))
+                above = text[: match.start()]
+                section = (_SECTION.findall(above) or [""])[-1]
+                line, paragraph = above.count("\n") + 2, above.rstrip().rpartition("\n\n")[2]
+                found.append(Block(path, line, match[1], match[2], section, paragraph))
     return found
 
 

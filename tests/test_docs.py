@@ -16,7 +16,7 @@ import click
 import orjson
 import pytest
 from click.testing import CliRunner
-from docs_kit import PAGES, ROOT, Block, Clone, blocks
+from docs_kit import GUIDE, PAGES, ROOT, TUTORIAL, Block, Clone, blocks
 
 from muxx import hookspecs
 from muxx.cli import cli
@@ -27,7 +27,6 @@ from muxx.testing.installing import installed
 from muxx_std.logs.present import FIELDS
 
 README = ROOT / "README.md"
-GUIDE = ROOT / "plugins/README.md"
 SHELL_PAGES = [page for page in PAGES if blocks("bash", page=page)]
 LANGUAGES = {"bash", "python", "toml", "ini", "text"}
 
@@ -49,11 +48,16 @@ def served_by_make() -> str:
     return plan.strip().splitlines()[-1]
 
 
+def outside_the_tutorial(*languages: str, page: Path | None = None) -> list[Block]:
+    """The tutorial's blocks build on one another: tests/test_tutorial.py runs them."""
+    return [block for block in blocks(*languages, page=page) if block.section != TUTORIAL]
+
+
 def script_of(page: Path) -> str:
     """The page's commands as one script, for what one block exports the next one uses. Python blocks run where they stand."""
     languages = ("bash", "python") if page == README else ("bash",)
     lines = []
-    for block in blocks(*languages, page=page):
+    for block in outside_the_tutorial(*languages, page=page):
         body = block.text if block.language == "bash" else f"python - <<'BLOCK'\n{block.text}BLOCK\n"
         lines.append(f"echo '── {block.place}' >&2\n{body}")
     return "\n".join(lines)
@@ -128,14 +132,14 @@ def test_the_guide_says_of_every_hook_when_it_runs_what_it_returns_and_what_a_cr
             assert word in section, section.splitlines()[0]
 
 
-@pytest.mark.parametrize("block", [b for b in blocks("python") if b.page != README], ids=name_of)
+@pytest.mark.parametrize("block", [b for b in outside_the_tutorial("python") if b.page != README], ids=name_of)
 def test_a_python_block_runs(block: Block) -> None:
     block.run()
 
 
 def example(name: str) -> type:
     """A plugin class of the guide."""
-    for block in blocks("python", page=GUIDE):
+    for block in outside_the_tutorial("python", page=GUIDE):
         if re.search(rf"^class {name}\b", block.text, re.M):
             cls = getattr(block.run(), name)
             assert isinstance(cls, type)
@@ -239,7 +243,7 @@ async def test_an_example_plugin_does_what_it_is_shown_for(name: str, caplog: py
 
 
 def test_every_example_plugin_is_checked() -> None:
-    classes = {name for block in blocks("python", page=GUIDE) for name in re.findall(r"^class (\w+)", block.text, re.M)}
+    classes = {name for block in outside_the_tutorial("python", page=GUIDE) for name in re.findall(r"^class (\w+)", block.text, re.M)}
     assert classes == CHECKS.keys() | {"Port", "Loud"}, "Port has a test of its own, Loud is in a block that tests itself"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl
+from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl, hookspecs
 from muxx.config import ConfigError, load_config
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
 from muxx.plugins import Found, PluginLoadError, PluginSet, build, config_classes, discover
@@ -504,6 +504,22 @@ def test_hooks_may_be_inherited() -> None:
         pass
 
     assert plugin_set(child=Child).plugins[0].hooks == ("pre_request", "on_chunk")
+
+
+# ── what is to go ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_deprecated_hook_or_argument_warns_whoever_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the guide promises its readers; pluggy does it, once a hook is marked."""
+    spec: dict[str, Any] = hookspecs.pre_request.muxx_spec  # type: ignore[attr-defined]
+    monkeypatch.setitem(spec, "warn_on_impl", DeprecationWarning("use another hook"))
+    with pytest.warns(DeprecationWarning, match="use another hook"):
+        plugin_set(marks=Marks)
+    monkeypatch.setitem(spec, "warn_on_impl", None)
+    monkeypatch.setitem(spec, "warn_on_impl_args", {"exchange": DeprecationWarning("use another argument")})
+    with pytest.warns(DeprecationWarning, match="use another argument"):
+        plugin_set(placed=placed())
+    plugin_set(marks=Marks)
 
 
 # ── start-up hooks ──────────────────────────────────────────────────────────────────────────────────────────────────────────

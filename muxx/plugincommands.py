@@ -1,16 +1,21 @@
-"""`muxx plugins`: the plugins there are, the order they are called in, and a new one to begin with."""
+"""`muxx plugins`: the plugins there are, the order they are called in, and a new one to begin with.
+
+What only one of these commands needs is imported in it, for every start of `muxx` comes past here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .console import config_path_option, echo_json, failures, find_config, find_plugins_dir, plugins_dir_option, table
-from .pluginlist import Listed, Survey, survey
-from .scaffold import Names, names_of, write
+
+if TYPE_CHECKING:
+    from .pluginlist import Listed, Survey
 
 
 class ListedByDefault(click.Group):
@@ -63,6 +68,8 @@ def order(ctx: click.Context, path: Path | None, as_json: bool) -> None:
 
 
 def _survey(ctx: click.Context, path: Path | None) -> Survey:
+    from .pluginlist import survey
+
     with failures():
         return survey(find_config(path), find_plugins_dir(ctx))
 
@@ -82,17 +89,21 @@ def _fail_where_broken(ctx: click.Context, seen: Survey) -> None:
 
 
 @plugins.command()
-@click.argument("name", callback=lambda ctx, _, given: given if ctx.resilient_parsing else _names(ctx, given), metavar="NAME")
+@click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path), metavar="DIR", help="Where to make it.  [default: ./muxx-NAME]")
 @plugins_dir_option
-def new(name: Names, directory: Path | None) -> None:
+@click.pass_context
+def new(ctx: click.Context, name: str, directory: Path | None) -> None:
     """Make a new plugin: a package with a plugin to begin with, its tests, and what it takes to build a wheel.
 
     NAME is what the plugin will be called everywhere, in lower case: shout, or rate_note.
     """
-    folder = Path(name.distribution) if directory is None else directory
+    from .scaffold import names_of, write
+
     with failures():
-        made = write(name, folder)
+        names = names_of(name, find_plugins_dir(ctx))
+        folder = Path(names.distribution) if directory is None else directory
+        made = write(names, folder)
     click.echo(f"Made {folder}:\n")
     for path in made:
         click.echo(f"    {path}")
@@ -100,8 +111,3 @@ def new(name: Names, directory: Path | None) -> None:
         f"\nNext, where muxx is installed:\n\n    cd {shlex.quote(str(folder))}\n    pip install -e '.[test]'\n    pytest\n"
         f"    muxx plugins\n\nIt has no licence yet: its README says where to put yours."
     )
-
-
-def _names(ctx: click.Context, given: str) -> Names:
-    with failures():
-        return names_of(given, find_plugins_dir(ctx))

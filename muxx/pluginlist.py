@@ -6,7 +6,7 @@ A plugin that is broken stops every start. Here it is a row with its reason, for
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,11 +25,11 @@ class Listed:
     version: str | None
     order: int | None
     """Its place among those that are on, 1 first; a hook of its own may say otherwise (`Survey.chains`)."""
-    hooks: list[str] = field(default_factory=list)
-    """Those it implements; of a plugin that is not on nobody asks."""
-    origin: str = ""
+    hooks: list[str]
+    """Those it implements; none of a plugin that is not on, for nobody has looked."""
+    origin: str
     """The distribution, or the file."""
-    state: State = "on"
+    state: State
     reason: str | None = None
     """Why it is not on."""
 
@@ -54,7 +54,7 @@ def survey(path: Path | None, plugins_dir: Path | None) -> Survey:
     config = load_config(path, config_classes(found), plugins_dir=plugins_dir)
     plugins, broken = _build_what_can_be(found, config)
     on = [
-        Listed(plugin.name, plugin.version, place, list(plugin.hooks), plugin.origin)
+        Listed(plugin.name, plugin.version, place, list(plugin.hooks), plugin.origin, "on")
         for place, plugin in enumerate(reversed(plugins.plugins), start=1)
     ]
     others = [

@@ -337,13 +337,20 @@ def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plu
     impls = getattr(manager.hook, hook).get_hookimpls()
     steps = []
     # pluggy turns the order round among those that are `trylast`, so the order is made here.
-    for impl in sorted(impls, key=lambda i: (i.trylast - i.tryfirst, rank[i.plugin_name])):
+    for impl in sorted(impls, key=lambda i: (_place(i, plugins[i.plugin_name]), rank[i.plugin_name])):
         plugin = plugins[impl.plugin_name]
         call = _full_signature(hookspecs.signature_of(hook), impl.function)
         is_async, settings = inspect.iscoroutinefunction(impl.function), plugin.config
         mark: Mark | None = "tryfirst" if impl.tryfirst else "trylast" if impl.trylast else None
         steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s, mark))
     return tuple(steps)
+
+
+def _place(impl: pluggy.HookImpl, plugin: Plugin) -> int:
+    """Where an implementation stands by its mark. Of those with one mark the standard plugins' are outermost: whoever is `trylast`
+    still comes before the keys that refuse what they do not know, and before the cache that answers."""
+    marked = 2 * (impl.trylast - impl.tryfirst)
+    return marked + (marked > 0) - (marked < 0) if plugin.origin == STANDARD_DISTRIBUTION else marked
 
 
 def _full_signature(full: tuple[str, ...], function: Callable[..., Any]) -> Callable[..., Any]:

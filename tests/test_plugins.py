@@ -428,6 +428,17 @@ def test_among_those_first_and_among_those_last_the_name_decides(place: str) -> 
     assert order_of(plugin_set(b=placed(place), c=placed(place), a=placed(place))) == ["a", "b", "c"]
 
 
+def test_of_those_last_the_standard_plugins_come_last_and_of_those_first_they_come_first() -> None:
+    """A guard that is `trylast`, whatever its name, is asked before the cache answers; limits come before any guard."""
+    outside = {"zoo": placed("trylast"), "aba": placed("tryfirst")}
+    standard = {"cache": placed("trylast"), "limits": placed("tryfirst")}
+    there = [Found(name, cls, "muxx", "0") for name, cls in standard.items()]
+    there += [Found(name, cls, "muxx-outside", "0") for name, cls in outside.items()]
+    for order in ([], ["aba", "cache"]):
+        config = load_from({"order": order}, {**outside, **standard})
+        assert order_of(build(there, config)) == ["limits", "aba", "zoo", "cache"]
+
+
 def test_the_files_order_goes_before_names_but_not_before_tryfirst_and_trylast() -> None:
     plugins = plugin_set({"order": ["y", "z", "x"]}, x=placed("tryfirst"), y=placed("trylast"), z=placed(), a=placed())
     assert order_of(plugins) == ["x", "z", "a", "y"]

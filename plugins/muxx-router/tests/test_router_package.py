@@ -99,7 +99,7 @@ SLIPS: list[tuple[dict[str, Any], str]] = [
     (table(tiers(7, 5, None)), LIMITS),
     (table(tiers(5, 5, None)), LIMITS),
     (table(tiers(None, None)), LIMITS),
-    (table({"candidates": [MINI, "gpt-4o-mini"]}), "candidate 2 of route 1 needs a table under models, with its context at least"),
+    (table({"candidates": [MINI, "mini"]}), "candidate 2 of route 1 needs a table under models, with its context at least"),
     (table({"candidates": [ROUTE]}, models=FACTS | {ROUTE: {"context": 1}}), "candidate 1 of route 1 is itself a route; name a "
      "model there"),
     (table({"candidates": [MINI], "unpriced": "lst"}), "must be 'last' or 'exclude' (did you mean 'last'?)"),

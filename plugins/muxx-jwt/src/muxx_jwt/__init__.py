@@ -28,6 +28,9 @@ NAME = "jwt"
 REFUSED = "Invalid token. Get a new one from your identity provider and send it as Authorization: Bearer."
 """What every bad token is told: why it is bad would help only who makes tokens up."""
 
+NO_TOKEN = object()
+"""What a connection remembers of a head without a token, so that callers with muxx keys pay for the look once."""
+
 
 class Jwt:
     """The plugin. `_remembered` holds tokens by a hash that means nothing outside this process, for one set of keys."""
@@ -61,16 +64,20 @@ class Jwt:
     @hookimpl
     async def authenticate(self, gateway: Gateway, request: HttpRequest) -> Identity | None:
         """The token's owner; None where there is no token. Every bad token gets one and the same answer."""
-        known: Verified | None = request.memory.get(self)
+        known = request.memory.get(self)
+        if known is NO_TOKEN:
+            return None
         if known is None or not self._holds(known):
             try:
                 token = token_of(request.headers)
                 if token is None:
+                    request.memory[self] = NO_TOKEN
                     return None
                 known = request.memory[self] = await self._judged(gateway, token)
             except BadToken:
                 raise AuthenticationError(REFUSED) from None
-        return known.identity
+        identity: TokenIdentity = known.identity
+        return identity
 
     @hookimpl(tryfirst=True)
     def pre_request(self, exchange: Exchange) -> None:

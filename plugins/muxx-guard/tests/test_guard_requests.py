@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import muxx
@@ -107,6 +108,18 @@ async def test_a_long_request_is_asked_about_in_several_questions_and_changed_as
         assert gateway.upstream.last.json()["messages"][0]["content"] == SECRET.sub("[HIDDEN]", text)
     assert max(map(len, service.texts)) == 500
     assert row["attributes"]["guard"]["request"] == {"verdict": "changed", "questions": len(service.questions)}
+
+
+async def test_what_is_replaced_across_a_cut_is_replaced_once() -> None:
+    def no_digits(question: dict[str, Any]) -> Any:
+        matches = [match for text in question["texts"] for match in re.finditer("[0-9]+", text["text"])]
+        return {"allow": True, "replace": [{"text": 0, "start": m.start(), "end": m.end(), "with": "#"} for m in matches]}
+
+    settings = {"batch_chars": 100, "overlap_chars": 20, "answers": False}
+    async with GuardService(no_digits) as service, gateway_for(service, **settings) as gateway:
+        for before in (60, 75, 79, 80, 85, 99):
+            await gateway.chat("x" * before + "1" * 20 + "x" * 50)
+            assert gateway.upstream.last.json()["messages"][0]["content"] == "x" * before + "#" + "x" * 50
 
 
 @pytest.mark.parametrize("at", range(480, 520, 4))

@@ -42,6 +42,15 @@ class Signer:
         self.kid, self.algorithm = kid, algorithm
         self.private = private or make()
 
+    def signature(self, signed: bytes) -> bytes:
+        return jwt.get_algorithm_by_name(self.algorithm).sign(signed, self.private)
+
+    @property
+    def secret(self) -> str:
+        """The private half of a key on a curve, as a key set must never show it."""
+        found: str = json.loads(jwt.get_algorithm_by_name(self.algorithm).to_jwk(self.private))["d"]
+        return found
+
     def jwk(self, **members: Any) -> dict[str, Any]:
         """The public half as an entry of a key set."""
         algorithm = jwt.get_algorithm_by_name(self.algorithm)

@@ -347,8 +347,11 @@ def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plu
 
 
 def _place(impl: pluggy.HookImpl, plugin: Plugin) -> int:
-    """Where an implementation stands by its mark. Of those with one mark the standard plugins' are outermost: whoever is `trylast`
-    still comes before the keys that refuse what they do not know, and before the cache that answers."""
+    """Where an implementation stands by its mark.
+
+    Of those with one mark the standard plugins' are outermost: whoever is `trylast` still comes before the keys, which refuse
+    what they do not know, and before the cache, which answers.
+    """
     marked = 2 * (impl.trylast - impl.tryfirst)
     return marked + (marked > 0) - (marked < 0) if plugin.origin == STANDARD_DISTRIBUTION else marked
 

@@ -160,7 +160,7 @@ class Muxx(Server):
         self._config = directory / "muxx.toml"
         self._config.write_text(CONFIG.format(port=self.port, upstream=upstream_port))
         self._rows = directory / "muxx-logs.db"
-        self._command = [sys.executable, str(HERE / "serve.py"), loop, str(self._config)]
+        self._command = [sys.executable, str(HERE / "serve.py"), loop, "--config", str(self._config)]
 
     def start(self) -> None:
         self.key = generate("live")
@@ -191,3 +191,33 @@ class Muxx(Server):
             if rows > self.sent or time.monotonic() > deadline:
                 raise BenchError(f"muxx was sent {self.sent} requests and has {rows} rows")
             time.sleep(0.02)
+
+
+IDLE_PLUGIN = """
+import muxx
+
+
+class Idle:
+    @muxx.hookimpl
+    def pre_request(self, exchange: muxx.Exchange) -> None:
+        exchange.skip_chunks("idle")
+
+    @muxx.hookimpl
+    def on_chunk(self, chunk: muxx.Chunk) -> None:
+        raise AssertionError("it has opted out")
+"""
+
+
+class MuxxWithIdlePlugin(Muxx):
+    """muxx with a plugin that would see every chunk, and takes itself off every exchange."""
+
+    name = "idle plugin"
+
+    def __init__(self, directory: Path, core: int, loop: str, upstream_port: int) -> None:
+        own = directory / "idle"
+        own.mkdir()
+        super().__init__(own, core, loop, upstream_port)
+        plugins = own / "plugins"
+        plugins.mkdir()
+        (plugins / "idle.py").write_text(IDLE_PLUGIN)
+        self._command += ["--plugins-dir", str(plugins)]

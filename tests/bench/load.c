@@ -1,9 +1,9 @@
 // The clients of the benchmark: one thread, epoll, keep-alive, a closed loop per connection.
 //
-//   load PORT CONNECTIONS SECONDS FIRST EVENTS < REQUEST
+//   load PORT CONNECTIONS SECONDS FIRST STEP EVENTS < REQUEST
 //
-// REQUEST is a whole HTTP request (made by payloads.py) in which sixteen '#' stand for a number: FIRST for the first request sent, one
-// more for each further one, so no two prompts are alike. Every answer is read to its end and judged: status 200, framing, the number
+// REQUEST is a whole HTTP request (made by payloads.py) in which sixteen '#' stand for a number: FIRST for the first request sent,
+// STEP more for each further one: with 1 no two prompts are alike, with 0 all are. Every answer is read to its end and judged: status 200, framing, the number
 // of its own request, and for a stream (EVENTS > 0) the number of events and `[DONE]` as the last. The first wrong one ends the run
 // with exit code 1. After SECONDS nothing new is sent, and the answers still due are waited for.
 //
@@ -36,7 +36,7 @@ typedef struct {
 static char request[REQUEST];
 static size_t request_size;
 static char *request_number;
-static uint64_t sent, first;
+static uint64_t sent, first, step;
 static uint64_t answers;
 static int events, port;
 static int64_t last;
@@ -57,7 +57,7 @@ static void fail(const connection *c, const char *what) {
 
 static void ask(connection *c) {
     char digits[DIGITS + 1];
-    c->number = first + sent++;
+    c->number = first + step * sent++;
     c->have = c->head = c->at = c->size = 0;
     snprintf(digits, sizeof digits, "%016" PRIx64, c->number);
     memcpy(request_number, digits, DIGITS);
@@ -142,12 +142,13 @@ static int ascending(const void *a, const void *b) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 6) return 2;
+    if (count != 7) return 2;
     port = atoi(arguments[1]);
     int connections = atoi(arguments[2]);
     int64_t window = strtod(arguments[3], 0) * 1e9;
     first = strtoull(arguments[4], 0, 10);
-    events = atoi(arguments[5]);
+    step = strtoull(arguments[5], 0, 10);
+    events = atoi(arguments[6]);
     request_size = fread(request, 1, sizeof request, stdin);
     request_number = memmem(request, request_size, "################", DIGITS);
     if (!request_number) fail(0, "the template has no place for a number");

@@ -25,6 +25,7 @@ class Run:
 
     template: bytes
     number: int
+    step: int
     events: int
     ends: float
     sent: int = 0
@@ -33,7 +34,7 @@ class Run:
 
     def next(self) -> tuple[bytes, bytes]:
         """The next request and its number in sixteen digits."""
-        digits = b"%016x" % (self.number + self.sent)
+        digits = b"%016x" % (self.number + self.step * self.sent)
         self.sent += 1
         return self.template.replace(MARK, digits, 1), digits
 
@@ -81,9 +82,9 @@ def judge(body: bytes, number: bytes, events: int) -> None:
         raise WrongAnswer("the stream has another number of events")
 
 
-async def main(port: int, connections: int, seconds: float, first: int, events: int) -> None:
+async def main(port: int, connections: int, seconds: float, first: int, step: int, events: int) -> None:
     started = time.monotonic()
-    run = Run(sys.stdin.buffer.read(), first, events, started + seconds)
+    run = Run(sys.stdin.buffer.read(), first, step, events, started + seconds)
     async with asyncio.timeout(seconds + PATIENCE_SECONDS), asyncio.TaskGroup() as clients:
         for _ in range(connections):
             clients.create_task(client(port, run))
@@ -101,4 +102,4 @@ if __name__ == "__main__":
         import uvloop as loop
     except ImportError:
         import asyncio as loop  # type: ignore[no-redef]
-    loop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])))
+    loop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *map(int, sys.argv[4:7])))

@@ -23,6 +23,10 @@ class Cell:
     connections: int
     stream: bool = False
     pace_ms: int = 0
+    same: bool = False
+    """Every request is the same one, which a cache may answer; else no two prompts are alike."""
+    pair: tuple[str, str] = ("muxx", "pass-through")
+    """Who is compared with whom."""
 
     @property
     def events(self) -> int:
@@ -35,6 +39,10 @@ CELLS = (
     Cell("plain-c64", "plain calls, 64 connections", 64),
     Cell("stream-burst", "streams, 16 at once, events as fast as they go", 16, stream=True),
     Cell("stream-paced", "streams, 100 at once, 10 ms between events", 100, stream=True, pace_ms=10),
+    Cell("hit-c64", "one question over and over, 64 connections", 64, same=True),
+    Cell("hit-stream", "one stream over and over, 16 at once", 16, stream=True, same=True),
+    Cell("idle-plain", "plain calls, 64 connections", 64, pair=("idle plugin", "muxx")),
+    Cell("idle-stream", "streams, 16 at once, events as fast as they go", 16, stream=True, pair=("idle plugin", "muxx")),
 )
 FLOOR_CELL = "plain-c64"
 SATURATING = tuple(cell for cell in CELLS if cell.name in (FLOOR_CELL, "stream-burst"))
@@ -45,7 +53,7 @@ WARM_UP_SECONDS = 0.3
 
 
 class Bench:
-    """Sends load. No number is ever used twice, so no two prompts of a run are alike."""
+    """Sends load. No number is ever used twice, but in one cell's load where that asks one question only."""
 
     def __init__(self, tools: Tools, upstream: Upstream) -> None:
         self._tools = tools
@@ -60,6 +68,7 @@ class Bench:
             connections=cell.connections,
             seconds=seconds,
             first=self._next,
+            step=0 if cell.same else 1,
             events=cell.events,
         )
         self._next += result["answers"]

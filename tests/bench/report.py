@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,26 +19,30 @@ TABLE_WIDTH = 116
 ENOUGH = 1.5
 """Upstream and load are no bottleneck where they reach this many times the rate of the faster gateway."""
 
-NAMES = ("muxx", "pass-through")
 DOCS_PATH = "docs/performance.md"
 DOCS = Path(__file__).parents[2] / DOCS_PATH
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per cell: each gateway's medians, and the medians and extremes of muxx's ratios to the pass-through round by round."""
-    return {name: _cell_summary([one["cells"][name] for one in rounds]) for name in rounds[0]["cells"]}
-
-
-def _cell_summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    fields = rounds[0]["muxx"]
-    medians: dict[str, Any] = {
-        name: {field: round(median(one[name][field] for one in rounds), 3) for field in fields} for name in NAMES
+    """Per cell: the medians of each of the two, and the medians and extremes of the first one's ratios to the second round by
+    round."""
+    return {
+        cell.name: _cell_summary(cell, [one["cells"][cell.name] for one in rounds])
+        for cell in CELLS
+        if cell.name in rounds[0]["cells"]
     }
-    return medians | {"rate_ratio": _ratios(rounds, "requests_per_s"), "cpu_ratio": _ratios(rounds, "cpu_us")}
 
 
-def _ratios(rounds: list[dict[str, Any]], field: str) -> dict[str, float]:
-    ratios = [one["muxx"][field] / one["pass-through"][field] for one in rounds]
+def _cell_summary(cell: Cell, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    fields = rounds[0][cell.pair[0]]
+    medians: dict[str, Any] = {
+        name: {field: round(median(one[name][field] for one in rounds), 3) for field in fields} for name in cell.pair
+    }
+    return medians | {"rate_ratio": _ratios(cell, rounds, "requests_per_s"), "cpu_ratio": _ratios(cell, rounds, "cpu_us")}
+
+
+def _ratios(cell: Cell, rounds: list[dict[str, Any]], field: str) -> dict[str, float]:
+    ratios = [one[cell.pair[0]][field] / one[cell.pair[1]][field] for one in rounds]
     return {"median": round(median(ratios), 3), "least": round(min(ratios), 3), "most": round(max(ratios), 3)}
 
 
@@ -50,33 +55,52 @@ def floor(loops: dict[str, Any]) -> dict[str, Any]:
 def line(cell: Cell, figures: dict[str, Any]) -> str:
     """One measurement of both, for the progress."""
     unit = "event" if cell.stream else "request"
-    rates = [f"{name} {figures[name]['requests_per_s']:,.0f}/s {figures[name]['cpu_us']:.1f} µs/{unit}" for name in NAMES]
-    noise = max(figures[name]["noise"] for name in NAMES)
+    rates = [f"{name} {figures[name]['requests_per_s']:,.0f}/s {figures[name]['cpu_us']:.1f} µs/{unit}" for name in cell.pair]
+    noise = max(figures[name]["noise"] for name in cell.pair)
     return f"{cell.name}: {', '.join(rates)}, noise {noise:.0%}"
 
 
-COLUMNS = ("load", "muxx /s", "bare /s", "ratio", "muxx µs", "bare µs", "ratio", "muxx p50 / p99 ms", "bare p50 / p99 ms")
-"""Rates, µs of CPU per request or event, latencies."""
+@dataclass(frozen=True)
+class Shown:
+    """A table: the cells that compare one pair, and what the two are called in it."""
+
+    pair: tuple[str, str]
+    names: tuple[str, str]
+    title: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Rates, µs of CPU per request or event, latencies."""
+        a, b = self.names
+        return ("load", f"{a} /s", f"{b} /s", "ratio", f"{a} µs", f"{b} µs", "ratio", f"{a} p50 / p99 ms", f"{b} p50 / p99 ms")
+
+    def rows(self, one: dict[str, Any], *, in_words: bool) -> list[tuple[str, ...]]:
+        """A row per cell, under `columns`."""
+        summaries = one["summary"]
+        cells = [cell for cell in CELLS if cell.pair == self.pair and cell.name in summaries]
+        return [(cell.title if in_words else cell.name, *_row(cell, summaries[cell.name])) for cell in cells]
 
 
-def rows(one: dict[str, Any], *, in_words: bool) -> list[tuple[str, ...]]:
-    """The table of one loop, a row per cell, under `COLUMNS`."""
-    summaries = one["summary"]
-    return [
-        (cell.title if in_words else cell.name, *_row(cell, summaries[cell.name])) for cell in CELLS if cell.name in summaries
-    ]
+TABLES = (
+    Shown(("muxx", "pass-through"), ("muxx", "bare"), "Requests or stream events per second, and µs of CPU for each:"),
+    Shown(
+        ("idle plugin", "muxx"),
+        ("with", "without"),
+        "muxx with a plugin that has `on_chunk` and takes itself off each exchange, against muxx without it:",
+    ),
+)
 
 
 def _row(cell: Cell, figures: dict[str, Any]) -> tuple[str, ...]:
     rate = "events_per_s" if cell.stream else "requests_per_s"
-    muxx, bare = (figures[name] for name in NAMES)
-    latencies = ("", "") if cell.stream else tuple(f"{one['p50_ms']:.2f} / {one['p99_ms']:.2f}" for one in (muxx, bare))
+    first, second = (figures[name] for name in cell.pair)
+    latencies = ("", "") if cell.stream else tuple(f"{one['p50_ms']:.2f} / {one['p99_ms']:.2f}" for one in (first, second))
     return (
-        f"{muxx[rate]:,.0f}",
-        f"{bare[rate]:,.0f}",
+        f"{first[rate]:,.0f}",
+        f"{second[rate]:,.0f}",
         f"{figures['rate_ratio']['median']:.2f}",
-        f"{muxx['cpu_us']:.1f}",
-        f"{bare['cpu_us']:.1f}",
+        f"{first['cpu_us']:.1f}",
+        f"{second['cpu_us']:.1f}",
         f"{figures['cpu_ratio']['median']:.2f}",
         *latencies,
     )
@@ -87,12 +111,14 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     for loop, one in result["loops"].items():
-        table = Table(*COLUMNS[:1], title=f"{loop}: requests or events per second, µs of CPU each; {_rounds(result)}")
-        for column in COLUMNS[1:]:
-            table.add_column(column, justify="right")
-        for row in rows(one, in_words=False):
-            table.add_row(*row)
-        console.print(table)
+        for shown in TABLES:
+            table = Table(shown.columns[0], title=f"{loop}: requests or events per second, µs of CPU each; {_rounds(result)}")
+            for column in shown.columns[1:]:
+                table.add_column(column, justify="right")
+            for row in shown.rows(one, in_words=False):
+                table.add_row(*row)
+            if table.row_count:
+                console.print(table)
         console.print(_bottleneck(one))
         console.print(_counted(one), end="\n\n")
     console.print(_verdict(result["floor"]))
@@ -109,7 +135,7 @@ def _counted(one: dict[str, Any]) -> str:
     stored = sum(each["rows"] for each in one["rounds"])
     noise = max(figures["noise"] for each in one["rounds"] for pair in each["cells"].values() for figures in pair.values())
     return (
-        f"muxx was sent {requests:,} requests, no two alike, and has {stored:,} rows. "
+        f"muxx was sent {requests:,} requests and has {stored:,} rows. "
         f"Other processes took at most {noise:.0%} of a core during any measurement."
     )
 
@@ -117,7 +143,7 @@ def _counted(one: dict[str, Any]) -> str:
 def _bottleneck(one: dict[str, Any]) -> str:
     """Whether the figures are the gateways' own, or their surroundings'."""
     alone = one["ceiling"][FLOOR_CELL]["requests_per_s"]
-    times = alone / max(one["summary"][FLOOR_CELL][name]["requests_per_s"] for name in NAMES)
+    times = alone / max(one["summary"][FLOOR_CELL][name]["requests_per_s"] for name in TABLES[0].pair)
     said = f"Upstream and load alone reach {alone:,.0f} requests/s at 64 connections, {times:.1f} times the faster gateway."
     return said if times >= ENOUGH else f"{said} THEY ARE TOO SLOW: the figures are theirs as much as the gateways'."
 
@@ -156,7 +182,7 @@ everything else equal, the lean one served 2.5 to 3.8 times the requests per sec
   the other. While one gateway is measured the other is stopped (SIGSTOP). Who goes first changes from round to round.
   A measurement that other processes disturbed is repeated, at most twice, and the least disturbed counts.
 - A plain call has the head the OpenAI SDK sends, a prompt of 1 KB and an answer of 570 bytes. A stream has 100 events of about 290 bytes. No two prompts are
-  alike, every answer carries the number of its own request, and the load generator checks that, the status, and that the
+  alike, except where one question is asked over and over: there muxx answers from its cache and the pass-through asks the provider. Every answer carries the number of its own request, and the load generator checks that, the status, and that the
   answer is whole.
 - After every load the bench waits until the log database has exactly one row per request, or fails. CPU is the user and system
   time of all the gateway's processes until then: what the recorder does later is not left out.
@@ -182,10 +208,14 @@ def page(result: dict[str, Any]) -> str:
 
 
 def _section(loop: str, one: dict[str, Any]) -> str:
-    lines = [COLUMNS, ("---", *("---:" for _ in COLUMNS[1:])), *rows(one, in_words=True)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    what = "Requests or stream events per second, and µs of CPU for each:"
-    return f"## On {loop}\n\n{what}\n\n{table}\n\n{_bottleneck(one)} {_counted(one)}"
+    tables = "\n\n".join(f"{shown.title}\n\n{_in_markdown(shown, one)}" for shown in TABLES)
+    return f"## On {loop}\n\n{tables}\n\n{_bottleneck(one)} {_counted(one)}"
+
+
+def _in_markdown(shown: Shown, one: dict[str, Any]) -> str:
+    columns = shown.columns
+    lines = [columns, ("---", *("---:" for _ in columns[1:])), *shown.rows(one, in_words=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The command: rounds of all cells, each cell with both gateways one right after the other; then table, JSON or docs.
+"""The command: rounds of all cells, each cell with the two it compares, one right after the other; then table, JSON or docs.
 
 Neighbours on a shared machine move Python's figures by a fifth from minute to minute. So the two are compared within seconds
 of each other, who goes first changes from round to round, and what is reported are medians: of the figures, and of the ratios
@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from . import report
-from .gateways import Muxx, PassThrough, Server, Upstream
+from .gateways import Muxx, MuxxWithIdlePlugin, PassThrough, Server, Upstream
 from .machine import cores, facts
 from .measure import CELLS, SATURATING, WARM_UP, WARM_UP_SECONDS, Bench, Cell
 from .payloads import pieces
@@ -67,29 +67,33 @@ def _loop(settings: Settings, loop: str, tools: Tools, directory: Path) -> dict[
 
 
 def _round(settings: Settings, bench: Bench, loop: str, number: int, upstream_port: int, directory: Path) -> dict[str, Any]:
-    """Both gateways from their start, through every cell. At its end, muxx has a row for each request."""
+    """All of them from their start, through every cell. At its end, muxx has a row for each request."""
     gateway_core, _ = cores()
     with ExitStack() as stack:
         muxx = stack.enter_context(Muxx(directory, gateway_core, loop, upstream_port))
-        passthrough = stack.enter_context(PassThrough(directory, gateway_core, loop, upstream_port))
-        both: list[Server] = [muxx, passthrough]
-        for server in both:
+        servers: list[Server] = [
+            muxx,
+            stack.enter_context(MuxxWithIdlePlugin(directory, gateway_core, loop, upstream_port)),
+            stack.enter_context(PassThrough(directory, gateway_core, loop, upstream_port)),
+        ]
+        for server in servers:
             bench.send(server, WARM_UP, WARM_UP_SECONDS)
             server.settle()
         cells: dict[str, dict[str, Any]] = {}
         for cell in settings.cells:
-            cells[cell.name] = _quietest(settings, bench, cell, both if number % 2 else both[::-1])
+            cells[cell.name] = _quietest(settings, bench, cell, servers, backwards=bool(number % 2))
             _say(f"  {report.line(cell, cells[cell.name])}")
         return {"requests": muxx.sent, "rows": muxx.rows(), "cells": cells}
 
 
-def _quietest(settings: Settings, bench: Bench, cell: Cell, servers: list[Server]) -> dict[str, Any]:
-    """One cell with each server in turn; again while neighbours are noisy, and the pair with the least noise counts."""
+def _quietest(settings: Settings, bench: Bench, cell: Cell, servers: list[Server], *, backwards: bool) -> dict[str, Any]:
+    """One cell with each of its two in turn; again while neighbours are noisy, and the pair with the least noise counts."""
     best: dict[str, Any] = {}
+    two = sorted((server for server in servers if server.name in cell.pair), key=lambda server: server.name, reverse=backwards)
     for _ in range(settings.tries):
         pair = {
             server.name: bench.measure(server, cell, settings.seconds, [other for other in servers if other is not server])
-            for server in servers
+            for server in two
         }
         if not best or _noise(pair) < _noise(best):
             best = pair

@@ -1,6 +1,6 @@
 """`muxx serve` on the event loop of one's choice: muxx takes uvloop where it is installed, the benchmark measures both.
 
-python serve.py LOOP CONFIG
+python serve.py LOOP OPTIONS…
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 
 
-def main(loop: str, config: str) -> None:
+def main(loop: str, *options: str) -> None:
     if loop == "asyncio":
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # to whoever imports it, it is not installed
     else:
         import uvloop  # noqa: F401  # a comparison on a loop that is not there is none: fail here
     from muxx.cli import cli
 
-    cli(["serve", "--config", config], prog_name="muxx")
+    cli(["serve", *options], prog_name="muxx")
 
 
 if __name__ == "__main__":

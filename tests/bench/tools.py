@@ -27,9 +27,11 @@ class Tools:
     load: list[str]
     language: str
 
-    def run_load(self, request: bytes, *, port: int, connections: int, seconds: float, first: int, events: int) -> dict[str, Any]:
+    def run_load(
+        self, request: bytes, *, port: int, connections: int, seconds: float, first: int, step: int, events: int
+    ) -> dict[str, Any]:
         """Send load for `seconds`; what came of it. Any wrong answer raises."""
-        arguments = [str(port), str(connections), str(seconds), str(first), str(events)]
+        arguments = [str(value) for value in (port, connections, seconds, first, step, events)]
         done = subprocess.run(
             [*self.load, *arguments], input=request, capture_output=True, timeout=seconds + ANSWER_SECONDS, check=False
         )

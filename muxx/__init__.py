@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .host import Host
     from .journal import find_record
+    from .shared import Shared
     from .textwindow import TextWindow
     from .transport import Sink, Transport, UpstreamResponse
 
@@ -96,6 +97,7 @@ _HOME = {
     "hookspecs": "hookimpl",
     "host": "Host",
     "journal": "find_record",
+    "shared": "Shared",
     "textwindow": "TextWindow",
     "transport": "Sink Transport UpstreamResponse",
 }
@@ -144,6 +146,7 @@ __all__ = [
     "Response",
     "Role",
     "Route",
+    "Shared",
     "ShuttingDown",
     "Sink",
     "SpendCapExceeded",

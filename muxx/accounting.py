@@ -199,7 +199,16 @@ def _land(call: Call, flight: Flight, complete: bool, usage: Usage, cost: Cost |
     """Tell the shared call when its provider has said all of the answer: more than a plugin wanted, or than a connection that
     ended early let through."""
     if complete and call.facts is not None and (call.stream is None or call.stream.done):
-        flight.has_landed(call.facts, usage, cost)
+        flight.has_landed(call, call.facts, usage, cost)
+
+
+def record_gone(call: Call) -> None:
+    """The client has gone, and the upstream call goes on for others: the row says so now, and what the call comes to later."""
+    exchange = call.exchange
+    exchange.error, exchange.ended_by = ClientGone(), "client"
+    _book(call, None, complete=False)
+    note(call, final_status(exchange, exchange.error))
+    call.recorded = True
 
 
 def rebook(call: Call, facts: Facts | None, complete: bool) -> None:

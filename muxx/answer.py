@@ -42,7 +42,10 @@ class Answer:
     cancels the exchange by its own way.
     """
 
-    __slots__ = ("_bodiless", "_connection", "_head", "_http11", "head_sent", "keep_alive", "on_resume", "stalled_since")
+    __slots__ = (
+        "_bodiless", "_connection", "_head", "_http11",
+        "head_sent", "keep_alive", "on_gone", "on_resume", "stalled_since",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection, message: RawRequestMessage | None) -> None:
         """`message` is the request's head; None when it could not be parsed, and then the connection ends with this answer."""
@@ -51,6 +54,7 @@ class Answer:
         self.head_sent = False
         self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
+        self.on_gone: Callable[[], bool] | None = None
         connection.answer = self
         if message is None:
             self._http11, self._bodiless, self.keep_alive = True, False, False

@@ -24,7 +24,7 @@ from .relay import Delivered, HookedRelay, Relay
 from .routing import RETRY_STATUSES
 
 if TYPE_CHECKING:
-    from .call import Call, Errand
+    from .call import Call
     from .plugins import Chain
     from .transport import UpstreamResponse
     from .wire.wires import Facts, StreamFacts
@@ -184,7 +184,7 @@ TOO_LARGE = "The model provider's answer is larger than the gateway's limit."
 class Collector:
     """A sink for a plain answer: all of it, up to a limit."""
 
-    def __init__(self, call: Errand, response: UpstreamResponse, seconds: float, most: int, *, commits: bool) -> None:
+    def __init__(self, call: Call, response: UpstreamResponse, seconds: float, most: int, *, commits: bool) -> None:
         self._call = call
         self._response = response
         self._seconds = seconds
@@ -229,19 +229,19 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     await send_whole(call, status, body, content_type, age + downstream_lines(attempt.target.provider, headers))
 
 
-async def _body(errand: Errand, attempt: Attempt, response: UpstreamResponse) -> bytes:
+async def _body(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
     """All of a plain answer's bytes, within the limits."""
     _refuse_encoded(response)
-    errand.exchange.phase = "stream"
+    call.exchange.phase = "stream"
     body = response.body_now()
     if body is None:
-        return await _collect(errand, attempt, response)
-    if len(body) > errand.gateway.config.server.max_response_bytes:
+        return await _collect(call, attempt, response)
+    if len(body) > call.gateway.config.server.max_response_bytes:
         raise UpstreamProtocolError(TOO_LARGE)
     return body
 
 
-async def _collect(call: Errand, attempt: Attempt, response: UpstreamResponse) -> bytes:
+async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
     timeouts, server = attempt.target.timeouts, call.gateway.config.server
     commits = 200 <= response.status < 300
     collector = Collector(call, response, timeouts.between_events, server.max_response_bytes, commits=commits)
@@ -303,7 +303,7 @@ async def through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chu
     return out
 
 
-async def refusal(call: Errand, attempt: Attempt, response: UpstreamResponse) -> MuxxError:
+async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> MuxxError:
     """What a provider's status other than 2xx means to the client."""
     status, body = response.status, await _body(call, attempt, response)
     provider = attempt.target.provider
@@ -337,7 +337,7 @@ def _error_member(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _masked(call: Errand, attempt: Attempt, body: bytes) -> bytes:
+def _masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
     """A provider's error body without the secrets muxx knows, which some providers quote."""
     secrets = {attempt.target.provider.api_key, call.head.client_credential}
     for secret in secrets:

@@ -27,6 +27,8 @@ class ClientSide(Protocol):
     """Monotonic seconds since which the client has not read; None while it does."""
     on_resume: Callable[[], None] | None
     """Called when a client that had stopped reading reads again."""
+    on_gone: Callable[[], bool] | None
+    """Called when the client goes; True: the task that serves it goes on all the same, for others."""
 
     @property
     def gone(self) -> bool: ...
@@ -51,28 +53,44 @@ class ClientSide(Protocol):
     async def drained(self, seconds: float) -> bool: ...
 
 
-class Errand:
-    """Work on an exchange in a task of its own, within limits. `abort()` ends it from outside; `check()` keeps its limits."""
+class Call:
+    """One running exchange. `abort()` ends it from outside its task; `check()` keeps its limits."""
 
+    facts: Facts | None = None
+    stream: StreamFacts | None = None
+    """What is known of the stream that answers, for the error that may end it."""
+    delivered: bytes | None = None
+    """The answer as delivered, as JSON text."""
     committed = False
     """A 2xx answer has begun: nobody else may be asked any more."""
+    recorded = False
+    row: dict[str, Any] | None = None
+    error_relayed = False
+    """The provider's own error event was passed on: nothing is added to it."""
+    flight: Flight | None = None
+    """The upstream call this exchange shares, or may share, with others."""
     reason: MuxxError | None = None
     due = whole_due = NEVER
     on_due: Callable[[], None] | None = None
-    """What a passed `due` does; None: the provider is late. (A bound method of this errand would make every one a cycle for the
-    garbage collector.)"""
-    task: asyncio.Task[Any] | None = None
+    """What a passed `due` does; None: the provider is late. (A bound method of this call would make every call a cycle for
+    the garbage collector.)"""
 
-    def __init__(self, gateway: Gateway, exchange: Exchange, wire: Wire, head: HttpRequest) -> None:
+    def __init__(self, gateway: Gateway, exchange: Exchange, wire: Wire, head: HttpRequest, down: ClientSide) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.wire = wire
         """The format the client called in."""
         self.head = head
+        self.down = down
+        self.task = asyncio.current_task()
 
     def check(self, now: float) -> None:
-        """Keep the limits; called a few times a second."""
-        if now >= self.whole_due:
+        """Keep the call's limits; called a few times a second."""
+        stalled = self.down.stalled_since
+        if stalled is not None and now - stalled > self.gateway.config.server.write_stall_timeout_s:
+            self.abort(ClientStalled())
+            self.down.abort()
+        elif now >= self.whole_due:
             self.abort(UpstreamTimeout())
         elif now >= self.due:
             self.due = NEVER
@@ -82,7 +100,7 @@ class Errand:
                 self.abort(UpstreamTimeout())
 
     def abort(self, reason: MuxxError) -> None:
-        """End the task from outside; only the first reason counts."""
+        """End the exchange from outside its task; only the first reason counts."""
         if self.reason is None and self.task is not None:
             self.reason = reason
             self.task.cancel()
@@ -104,34 +122,3 @@ class Errand:
         self.aborted()
         self.reason = None
         return reason
-
-
-class Call(Errand):
-    """One running exchange, from its client's side."""
-
-    facts: Facts | None = None
-    stream: StreamFacts | None = None
-    """What is known of the stream that answers, for the error that may end it."""
-    delivered: bytes | None = None
-    """The answer as delivered, as JSON text."""
-    recorded = False
-    row: dict[str, Any] | None = None
-    error_relayed = False
-    """The provider's own error event was passed on: nothing is added to it."""
-    flight: Flight | None = None
-    """The upstream call this exchange shares, or may share, with others."""
-
-    def __init__(self, gateway: Gateway, exchange: Exchange, wire: Wire, head: HttpRequest, down: ClientSide) -> None:
-        super().__init__(gateway, exchange, wire, head)
-        self.down = down
-        self.task = asyncio.current_task()
-
-    def check(self, now: float) -> None:
-        stalled = self.down.stalled_since
-        if stalled is not None and now - stalled > self.gateway.config.server.write_stall_timeout_s:
-            self.abort(ClientStalled())
-            self.down.abort()
-            return
-        super().check(now)
-        if self.flight is not None:
-            self.flight.check(now)

@@ -142,7 +142,11 @@ class Connection(RequestHandler):
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """The task that serves the client ends, unless others wait for what it is about."""
         self._stop_waiting()
+        answer = self.answer
+        if answer is not None and answer.on_gone is not None and answer.on_gone():
+            self._task_handler = None
         super().connection_lost(exc)
 
     def eof_received(self) -> None:

@@ -274,14 +274,17 @@ class WholeAnswer:
 
     body: bytes
     """The events of a stream, or a plain answer."""
-    content_type: str
+    headers: Mapping[str, str]
+    """The provider's response headers, by their lower-case names."""
     target: Target
     """Who gave it."""
     usage: Usage
     cost: Cost | None
     """What it came to; None where no price is known."""
-    storable: bool
-    """The provider did not forbid storing it (`Cache-Control: no-store`)."""
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "application/json")
 
     @property
     def is_stream(self) -> bool:

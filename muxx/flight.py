@@ -1,7 +1,8 @@
 """One upstream call that answers any number of identical requests, each of them an exchange of its own.
 
-The call is an errand in a task of its own, so it goes on when whoever began it leaves. What the provider sends is kept, and each
-exchange reads it through a `Reader`, an `UpstreamResponse` like any other: relays, hooks and records know nothing of sharing.
+Whoever begins the call makes it in its own task, as if it were alone. What the provider sends is kept, and each exchange reads
+it through a `Reader`, an `UpstreamResponse` like any other: relays, hooks and records know nothing of sharing. Until the answer
+has begun, the one who began the call sees it through even if its client has gone; from then on the call needs no task.
 
 Invariants: every reader gets every byte, in order, whenever it came aboard; the call ends with its last reader; while the answer
 is kept, a slow reader delays nobody but itself; the exchange that began the call pays for all of it, also for what the provider
@@ -11,16 +12,13 @@ did after that exchange had ended.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .accounting import rebook
-from .call import NEVER, Errand
-from .chains import describe_crash, isolated
-from .errors import LogUnavailable, MuxxError, UpstreamTruncated
-from .exchange import Attempt, Cost, Phase, Usage, WholeAnswer
-from .headers import is_event_stream
+from .accounting import rebook, record_gone
+from .chains import isolated
+from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected
+from .exchange import Attempt, Cost, Exchange, Phase, Usage, WholeAnswer
 
 if TYPE_CHECKING:
     from .call import Call
@@ -33,55 +31,61 @@ MOST_HELD = 64 * 1024 * 1024
 LEAST_KEPT = 256 * 1024
 """Bytes of an answer that are kept for those who come later, where nobody collects it."""
 
-Receive = Callable[[Attempt, "UpstreamResponse", bool], Awaitable[None]]
-AttemptTargets = Callable[[Errand, Receive], Awaitable[None]]
-
 
 class Reader:
-    """One exchange's view of a shared answer. `begun` resolves when the answer has begun, or to why there is none."""
+    """One exchange's view of a shared answer."""
 
     status = 0
     headers: Mapping[str, str] = {}
+    _begun: asyncio.Future[None] | None = None
+    """Of those who join."""
+    paused = False
+    next = 0
+    """The first piece of the answer that has not been handed on."""
+    _sink: Sink | None = None
+    _done: asyncio.Future[None] | None = None
 
-    def __init__(self, flight: Flight, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, flight: Flight, call: Call) -> None:
         self.call = call
-        self.begun: asyncio.Future[None] = loop.create_future()
-        self.paused = False
-        self.next = 0
-        """The first piece of the answer that has not been handed on."""
         self._flight = flight
-        self._sink: Sink | None = None
-        self._done: asyncio.Future[None] | None = None
 
     def begin(self, response: UpstreamResponse | None, error: MuxxError | None) -> None:
         if response is not None:
             self.status, self.headers = response.status, response.headers
-        if self.begun.done():
+        if self._begun is None or self._begun.done():
             return
         if error is None:
-            self.begun.set_result(None)
+            self._begun.set_result(None)
         else:
-            self.begun.set_exception(error)
-            self.begun.exception()  # whoever awaits it still gets it; one who has left logs nothing
+            self._begun.set_exception(error)
+            self._begun.exception()  # whoever awaits it still gets it; one who has left logs nothing
+
+    async def wait(self) -> None:
+        """Until the answer has begun; raises why there is none."""
+        if not self.status:
+            self._begun = asyncio.get_running_loop().create_future()
+            await self._begun
 
     def body_now(self) -> bytes | None:
         flight = self._flight
         if not flight.whole or self.next:
             return None
-        self.next = len(flight.pieces)
-        return b"".join(flight.pieces) if self.next != 1 else flight.pieces[0]
+        self.next = 1
+        return flight.pieces[0]
 
     def pump(self, sink: Sink) -> asyncio.Future[None]:
         self._sink = sink
-        self._done = self.begun.get_loop().create_future()
+        self._done = done = asyncio.get_running_loop().create_future()
+        self._flight.start()
         self.advance()
-        return self._done
+        return done
 
     def advance(self) -> None:
         """Hand on what has come, as far as the sink takes it, and then the end."""
-        sink, flight = self._sink, self._flight
+        flight = self._flight
         pieces = flight.pieces
         while self.next < len(pieces):
+            sink = self._sink
             if sink is None or self.paused:
                 return
             self.next += 1
@@ -103,37 +107,34 @@ class Reader:
         self._flight.balance()
 
     def close(self) -> None:
-        """Want no more. Where the provider says more than an answer holds, nobody trusts it further; a plugin that ended the
-        answer early speaks for its own exchange only."""
+        """Want no more. Idempotent."""
         self._sink = None
-        stream = self.call.stream
-        if stream is None or stream.done:
-            self._flight.distrust()
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
+        self._flight.leave(self)
 
 
-class Flight(Errand):
-    """An upstream call on behalf of the exchange that began it, and the answer as far as it has come. It is the sink of that."""
+class Flight:
+    """An upstream call, and its answer as far as it has come. It is the sink of that."""
 
     attempt: Attempt
     response: UpstreamResponse | None = None
-    withhold_usage = False
-    """The usage event in the answer is muxx's own wish, not that of the exchange that began the call."""
+    begun = False
+    """A byte of an answer has come: nobody else is asked any more, and who joins gets this one."""
     ended = False
     whole = False
-    """All of the answer came with its head."""
+    """All of the answer came with its head, and is one piece."""
     error: MuxxError | None = None
     facts: Facts | None = None
     """What is known of the whole answer, once an exchange has had all of it; until then, of as much as anybody has had."""
     complete = False
+    _pump: asyncio.Future[None] | None = None
     _trusted = True
     _stopped = False
     _in_debt = False
-    """The exchange that began the call ended before it: its usage is to be booked when the call ends."""
+    """The exchange that began the call has ended, and the call goes on: its usage is booked at the end."""
 
     def __init__(self, flights: Flights, key: Any, starter: Call, most: int) -> None:
-        super().__init__(starter.gateway, starter.exchange, starter.wire, starter.head)
         self.key = key
         self.starter = starter
         self.readers: set[Reader] = set()
@@ -142,82 +143,104 @@ class Flight(Errand):
         """`pieces` begins with the answer's beginning."""
         self._flights = flights
         self._most = most
-        self._size = 0
+        self._held = 0
+        self._listed = key is not None
 
     # The upstream side.
 
-    async def run(self, attempt_targets: AttemptTargets) -> None:
-        """Make the call. Whatever becomes of it is told to the readers."""
-        error: MuxxError | None = None
-        try:
-            await attempt_targets(self, self._receive)
-        except asyncio.CancelledError:
-            error = self.aborted()
-        except MuxxError as raised:
-            error = raised
-        except Exception as raised:
-            self.gateway.log.error("request %s failed inside the gateway: %s", self.exchange.id, describe_crash(raised))
-            error = MuxxError()
-        self._end(error)
-
-    async def _receive(self, attempt: Attempt, response: UpstreamResponse, withhold_usage: bool) -> None:
-        """Take a provider's answer. Until its first byte has come, another provider may still be asked instead."""
-        self.attempt, self.response, self.withhold_usage = attempt, response, withhold_usage
-        self.exchange.phase = "stream"
+    def take(self, attempt: Attempt, response: UpstreamResponse) -> Reader:
+        """A provider's answer, for the exchange that began the call to read. Until its first byte has come, it may still be
+        another's that all get."""
+        self.attempt, self.response = attempt, response
+        self.ended, self.error = False, None
+        reader = Reader(self, self.starter)
+        reader.status, reader.headers = response.status, response.headers
+        self.readers.add(reader)
         body = response.body_now()
         if body:
-            self.whole = True
-            self.feed(body)
-            return
-        self.due, self.on_due = time.monotonic() + attempt.target.timeouts.first_token, None
-        try:
-            await response.pump(self)
-        except asyncio.CancelledError:
-            if not self.committed and (late := self.late()) is not None:
-                raise late from None
-            raise
-        finally:
-            self.due = NEVER
-        if not self.committed and is_event_stream(response.headers):
-            raise UpstreamTruncated()
+            self.whole = self.ended = True
+            self._hold(body)
+            if len(body) > self._most:
+                self._keep_no_longer()
+            if len(self.readers) > 1 or self._in_debt:
+                self._tell_those_who_wait(None)
+        return reader
+
+    def start(self) -> None:
+        """Have the provider's bytes pushed here. Idempotent."""
+        if self._pump is None and not self.ended and self.response is not None:
+            self._pump = pump = asyncio.ensure_future(self.response.pump(self))
+            if pump.done():
+                self._pumped(pump)
+            else:
+                pump.add_done_callback(self._pumped)
+
+    def _hold(self, data: bytes) -> None:
+        self.begun = True
+        self.pieces.append(data)
+        self._held += len(data)
+        self._flights.held += len(data)
 
     def feed(self, data: bytes) -> None:
-        self.pieces.append(data)
-        self._size += len(data)
-        self._flights.held += len(data)
-        if not self.committed:
-            self.committed = True
-            self.due = NEVER  # from now on each reader has its own limits
-            self._begin(None)
+        begins = not self.begun
+        self._hold(data)
+        if begins:
+            self._tell_those_who_wait(None)
+        if self._pump is not None and self._pump.done() and not self._pump.cancelled() and self._pump.exception() is None:
+            self.ended = True
         for reader in tuple(self.readers):
             reader.advance()
-        if self.kept and (self._size > self._most or self._flights.held > MOST_HELD):
+        if self.kept and (self._held > self._most or self._flights.held > MOST_HELD):
             self._keep_no_longer()
         if not self.kept:
             self._drop_read()
 
-    def _begin(self, error: MuxxError | None) -> None:
-        for reader in self.readers:
-            reader.begin(self.response, error)
-
-    def _end(self, error: MuxxError | None) -> None:
-        self.ended, self.error = True, error
+    def _pumped(self, pump: asyncio.Future[None]) -> None:
+        """The provider's body has ended, cleanly or not."""
+        if pump.cancelled():
+            return
+        error = pump.exception()  # asked for in any case: asyncio complains of errors nobody took
+        if pump is not self._pump:
+            return
+        self.ended = True
         if error is not None:
-            self._flights.remove(self)
-        if not self.committed:
-            self._begin(error)
+            self.error = error if isinstance(error, MuxxError) else UpstreamDisconnected()
+            if self.begun:
+                self._delist()
         for reader in tuple(self.readers):
             reader.advance()
+
+    def fail(self, error: BaseException) -> None:
+        """There is no answer, and there will be none: those who wait for one are told why."""
+        if self.begun:
+            return
+        self._delist()
+        self.ended, self.error = True, error if isinstance(error, MuxxError) else self.starter.reason or MuxxError()
+        self._tell_those_who_wait(self.error)
+
+    def _tell_those_who_wait(self, error: MuxxError | None) -> None:
+        for reader in self.readers:
+            reader.begin(self.response, error)
+        if self._in_debt and error is None:
+            self.starter.abort(ClientGone())  # it has seen the call through to here
 
     def _keep_no_longer(self) -> None:
         """The answer has grown too large: who comes now makes a call of its own."""
         self.kept = False
-        self._flights.remove(self)
+        self._delist()
         self.balance()
+
+    def _delist(self) -> None:
+        """Nobody joins any more."""
+        if self._listed:
+            self._listed = False
+            self._flights.remove(self.key)
 
     def _drop_read(self) -> None:
         read = min((reader.next for reader in self.readers), default=len(self.pieces))
-        self._flights.held -= sum(map(len, self.pieces[:read]))
+        size = sum(map(len, self.pieces[:read]))
+        self._held -= size
+        self._flights.held -= size
         del self.pieces[:read]
         for reader in self.readers:
             reader.next -= read
@@ -230,72 +253,95 @@ class Flight(Errand):
             self._stopped = stop
             self.response.pause() if stop else self.response.resume()
 
-    def distrust(self) -> None:
-        self._trusted = False
-        if self.response is not None:
-            self.response.close()
-
     # The readers' side.
 
     @property
     def phase(self) -> Phase | None:
         """How far the call has come, for the row of whoever leaves it."""
-        exchange = self.exchange
+        exchange = self.starter.exchange
         was_sent = exchange.phase == "connect" and bool(exchange.attempts) and exchange.attempts[-1].sent
         return "head" if was_sent else exchange.phase
 
     def board(self, call: Call) -> Reader:
-        reader = Reader(self, call, asyncio.get_running_loop())
-        if self.committed or self.ended:
-            reader.begin(self.response, self.error)
+        """Come aboard a call that another exchange has begun."""
+        reader = Reader(self, call)
+        if self.begun:
+            reader.begin(self.response, None)
         self.readers.add(reader)
-        call.flight = self
         return reader
 
     def leave(self, reader: Reader) -> None:
         """The reader's exchange wants no more. With the last one the call ends."""
+        if reader not in self.readers:
+            return
         self.readers.discard(reader)
+        own = reader.call is self.starter
+        if own and not self.begun:  # this attempt came to nothing
+            self._close()
+            return
+        stream = reader.call.stream
+        if stream is not None and stream.done and not self.ended:
+            self._trusted = False  # the provider says more than an answer holds
         if not self.complete:
             self._learn(reader.call.facts)
-            self._in_debt = self._in_debt or (reader.call is self.starter and bool(self.readers))
+            self._in_debt = self._in_debt or (own and bool(self.readers))
         if self.readers:
             self.balance()
-            return
-        self._flights.remove(self)
-        self._flights.held -= sum(map(len, self.pieces))
-        self.pieces = []
-        if not self.ended and self.task is not None:
-            self.task.cancel()
+        elif self.begun or self._in_debt:
+            self._land()
+
+    def starter_is_gone(self) -> bool:
+        """The client of the exchange that began the call has gone. True when the call needs that exchange's task all the same:
+        others wait for an answer that has not begun."""
+        if self.begun or not self.readers:
+            return False
+        self._in_debt = True
+        self.starter.exchange.phase = self.phase
+        record_gone(self.starter)
+        return True
+
+    def _land(self) -> None:
+        """Nobody is aboard any more."""
+        self._delist()
+        self._flights.held -= self._held
+        self._held, self.pieces = 0, []
+        self._close()
+        if not self.begun:
+            self.starter.abort(ClientGone())  # it goes on for nobody
         if self._in_debt:
             self._pay()
+
+    def _close(self) -> None:
+        if self._pump is not None and not self._pump.done():
+            self._pump.cancel()
+        self._pump = None
+        if self.response is not None:
+            self.response.close()
 
     def owes(self, call: Call) -> bool:
         """Whether that exchange's usage is booked only when this call ends."""
         return self._in_debt and call is self.starter
 
-    def has_landed(self, facts: Facts, usage: Usage, cost: Cost | None) -> None:
-        """An exchange has had all of the answer: whoever collects it gets it, before anybody may take it for whole."""
+    def has_landed(self, call: Call, facts: Facts, usage: Usage, cost: Cost | None) -> None:
+        """An exchange has had all of the answer: whoever collects it gets it, before anybody may take it for whole.
+
+        An answer of no choice and no text is not worth giving to anybody else. (Embeddings have neither.)
+        """
         if self.complete:
             return
         self.complete, self.facts = True, facts
-        if self.exchange.collectors and self.kept and self._trusted and self._says_something(facts):
-            answer = self._answer(usage, cost)
-            for take, most_bytes in self.exchange.collectors:
-                if len(answer.body) <= most_bytes:
-                    isolated(take)(answer)
-        self._flights.remove(self)
+        if self.starter.exchange.collectors and self.kept and self._trusted:
+            says_something = call.exchange.response.finish_reasons or facts.output_bytes or not call.wire.streams
+            if says_something and self.response is not None and self.response.status == 200:
+                self._hand_out(self.response.headers, usage, cost)
+        self._delist()
 
-    def _says_something(self, facts: Facts) -> bool:
-        """An answer of no choice and no text is not worth giving to anybody else. (Embeddings have neither.)"""
-        status = 0 if self.response is None else self.response.status
-        return status == 200 and (not self.wire.streams or bool(facts.finish_reasons) or facts.output_bytes > 0)
-
-    def _answer(self, usage: Usage, cost: Cost | None) -> WholeAnswer:
-        assert self.response is not None
-        headers = self.response.headers
-        content_type = headers.get("content-type", "application/json")
-        storable = "no-store" not in headers.get("cache-control", "").lower()
-        return WholeAnswer(b"".join(self.pieces), content_type, self.attempt.target, usage, cost, storable)
+    def _hand_out(self, headers: Mapping[str, str], usage: Usage, cost: Cost | None) -> None:
+        body = self.pieces[0] if self.whole else b"".join(self.pieces)
+        answer = WholeAnswer(body, headers, self.attempt.target, usage, cost)
+        for take, most_bytes in self.starter.exchange.collectors:
+            if len(body) <= most_bytes:
+                isolated(take)(answer)
 
     def _learn(self, facts: Facts | None) -> None:
         """Keep what is known of most of the answer: nobody pays for less than anybody has had."""
@@ -304,11 +350,12 @@ class Flight(Errand):
 
     def _pay(self) -> None:
         """Book what the call came to on the exchange that began it, which has long ended."""
+        starter = self.starter
         try:
-            rebook(self.starter, self.facts, self.complete)
+            rebook(starter, self.facts, self.complete)
         except LogUnavailable:
-            self.gateway.log.error("request %s: its row could not be brought up to date: the journal is full", self.exchange.id)
-        self.gateway.after(self.exchange)
+            starter.gateway.log.error("request %s: its row could not be brought up to date", starter.exchange.id)
+        starter.gateway.after(starter.exchange)
 
 
 class Flights:
@@ -322,27 +369,29 @@ class Flights:
     def __len__(self) -> int:
         return len(self._open)
 
-    def board(self, call: Call, attempt_targets: AttemptTargets) -> tuple[Flight, Reader]:
-        """The upstream call for this exchange: one that is under way for the same key, or one that begins now."""
-        exchange = call.exchange
-        key = exchange.shared_key and (
-            exchange.shared_key,
-            exchange.operation,
-            exchange.request.stream,
-            exchange.identity and (exchange.identity.project, exchange.identity.environment),
-        )
-        flight = self._open.get(key) if key else None
-        if flight is not None:
-            exchange.cache, exchange.phase = "joined", "head"
-            return flight, flight.board(call)
-        flight = Flight(self, key, call, max([LEAST_KEPT, *(most for _, most in exchange.collectors)]))
-        if key:
-            self._open[key] = flight
-        reader = flight.board(call)
-        flight.task = asyncio.get_running_loop().create_task(flight.run(attempt_targets))
-        return flight, reader
+    def find(self, exchange: Exchange) -> Flight | None:
+        """A call that this exchange may join."""
+        return self._open.get(_key(exchange)) if self._open and exchange.shared_key else None
 
-    def remove(self, flight: Flight) -> None:
-        """Nobody joins this call any more. Idempotent."""
-        if flight.key and self._open.get(flight.key) is flight:
-            del self._open[flight.key]
+    def begin(self, call: Call) -> Flight:
+        """A new call, for `call` to make. One that a plugin makes ends with the exchange it is made for: nobody can join it."""
+        exchange = call.exchange
+        most = LEAST_KEPT
+        for _, most_bytes in exchange.collectors:
+            if most_bytes > most:
+                most = most_bytes
+        key = _key(exchange) if exchange.shared_key and not exchange.depth else None
+        flight = Flight(self, key, call, most)
+        if key is not None:
+            self._open[key] = flight
+            call.down.on_gone = flight.starter_is_gone
+        return flight
+
+    def remove(self, key: Any) -> None:
+        del self._open[key]
+
+
+def _key(exchange: Exchange) -> tuple[Any, ...]:
+    identity = exchange.identity
+    caller = (identity.project, identity.environment) if identity is not None else None
+    return exchange.shared_key, exchange.operation, exchange.request.stream, caller

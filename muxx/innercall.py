@@ -34,6 +34,7 @@ class Collected:
         self.paused = False
         self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
+        self.on_gone: Callable[[], bool] | None = None
 
     def whole(self, status: int, head: str, body: bytes) -> None:
         self.head_sent = True

@@ -172,11 +172,11 @@ class LeanConnection(asyncio.Protocol):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _deliver(self) -> None:
-        """Hand what has come to the sink; note the end."""
-        if self._pieces and self._sink is not None:
-            self._sink.feed(self._taken())
+        """Note the end, and hand what has come to the sink, which may look whether that is the end."""
         if self.finished and self._done is not None and not self._done.done():
             self._done.set_result(None)
+        if self._pieces and self._sink is not None:
+            self._sink.feed(self._taken())
 
     def pump(self, sink: Sink) -> asyncio.Future[None]:
         self._sink = sink

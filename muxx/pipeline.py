@@ -21,7 +21,7 @@ import orjson
 from . import routing
 from .accounting import amend, final_status, record, settle, trace_of
 from .answering import answer_upstream, refusal
-from .call import NEVER, Call, Errand
+from .call import NEVER, Call
 from .chains import describe_crash, first_result, run_all
 from .errors import (
     ClientGone,
@@ -36,14 +36,14 @@ from .errors import (
     UpstreamAuth,
     UpstreamError,
 )
-from .exchange import Attempt, EndedBy, Exchange, HttpRequest, Identity, Reply, Target, Timeouts
-from .flight import Flight, Reader, Receive
+from .exchange import Attempt, EndedBy, HttpRequest, Identity, Reply, Target, Timeouts
 from .headers import answer_lines, error_headers, lines, read_muxx_headers, upstream_headers
 from .lean import LeanTransport
 from .replying import answer_from_plugin
 from .wire.body import parse_json_object
 
 if TYPE_CHECKING:
+    from .flight import Flight
     from .gateway import Gateway
 
 
@@ -60,7 +60,7 @@ async def carry(call: Call) -> None:
         elif exchange.shared_key or exchange.collectors:
             await share(call)
         else:
-            await attempt_targets(call, partial(answer_upstream, call))
+            await attempt_targets(call)
         if call.down.paused:
             await finish(call)
     except asyncio.CancelledError:
@@ -75,7 +75,8 @@ async def carry(call: Call) -> None:
     finally:
         gateway.calls.discard(call)
         exchange.timing.ended = exchange.timing.ended or time.monotonic()
-        if gateway.chains.post_response and (call.flight is None or not call.flight.owes(call)):
+        flight, call.flight, call.down.on_gone = call.flight, None, None
+        if gateway.chains.post_response and (flight is None or not flight.owes(call)):
             gateway.after(exchange)
 
 
@@ -142,31 +143,41 @@ async def ask(call: Call) -> Reply | None:
 
 async def share(call: Call) -> None:
     """Answer from an upstream call that others may join, or that somebody collects: one that runs already, or a new one."""
-    exchange = call.exchange
-    if exchange.targets:
-        call.whole_due = time.monotonic() + exchange.targets[0].timeouts.whole
-    flight, reader = call.gateway.flights.board(call, attempt_targets)
+    flights = call.gateway.flights
+    flight = flights.find(call.exchange)
+    if flight is not None:
+        await join(call, flight)
+        return
+    flight = call.flight = flights.begin(call)
     try:
-        await _begun(flight, reader, exchange)
-        withhold = flight.withhold_usage
-        if exchange.cache == "joined":
-            withhold = not call.wire.ask_for_usage(dict(exchange.request.body))
-        await answer_upstream(call, flight.attempt, reader, withhold)
-    finally:
-        flight.leave(reader)
-
-
-async def _begun(flight: Flight, reader: Reader, exchange: Exchange) -> None:
-    """Return when the answer has begun; where none does, or the client leaves before, the row says how far the call had come."""
-    try:
-        await reader.begun
-    except BaseException:
-        exchange.phase = flight.phase
+        await attempt_targets(call)
+    except BaseException as error:
+        flight.fail(error)
         raise
 
 
-async def attempt_targets(call: Errand, receive: Receive) -> None:
-    """Try the targets in order until one answers, and `receive` has taken the answer; raise the last failure when none does."""
+async def join(call: Call, flight: Flight) -> None:
+    """Answer from an upstream call that somebody else has begun, and pays for."""
+    exchange = call.exchange
+    exchange.cache = "joined"
+    call.flight = flight
+    if exchange.targets:
+        call.whole_due = time.monotonic() + exchange.targets[0].timeouts.whole
+    reader = flight.board(call)
+    try:
+        try:
+            await reader.wait()
+        except BaseException:
+            exchange.phase = flight.phase
+            raise
+        withhold = not call.wire.ask_for_usage(dict(exchange.request.body))
+        await answer_upstream(call, flight.attempt, reader, withhold)
+    finally:
+        reader.close()
+
+
+async def attempt_targets(call: Call) -> None:
+    """Try the targets in order until one answers; raise the last failure when none does."""
     failure: MuxxError | None = None
     for target in call.exchange.targets:
         tries = replays = 0
@@ -175,7 +186,7 @@ async def attempt_targets(call: Errand, receive: Receive) -> None:
             call.exchange.note_head(sent=False)  # no head has left, or there were no further attempt
             attempt = _new_attempt(call, target, replays)
             try:
-                await _attempt(call, attempt, receive)
+                await _attempt(call, attempt)
                 return
             except UpstreamError as error:
                 attempt.error = failure = error
@@ -194,7 +205,7 @@ async def attempt_targets(call: Errand, receive: Receive) -> None:
     raise failure or UpstreamError()
 
 
-def _new_attempt(call: Errand, target: Target, replays: int) -> Attempt:
+def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
     provider, request = target.provider, call.exchange.request
     credential = provider.api_key
     if provider.forward_client_credentials:
@@ -210,7 +221,7 @@ def _new_attempt(call: Errand, target: Target, replays: int) -> Attempt:
     return Attempt(target, number, provider.base_url.rstrip("/") + call.wire.upstream_path, headers, body, replays=replays)
 
 
-async def _attempt(call: Errand, attempt: Attempt, receive: Receive) -> None:
+async def _attempt(call: Call, attempt: Attempt) -> None:
     """One upstream call, from `pre_attempt` to the end of its answer. Whatever happens, its connection is let go here."""
     exchange, gateway = call.exchange, call.gateway
     exchange.phase = "connect"
@@ -242,12 +253,14 @@ async def _attempt(call: Errand, attempt: Attempt, receive: Receive) -> None:
         attempt.status = response.status
         if not 200 <= response.status < 300:
             raise await refusal(call, attempt, response)
-        await receive(attempt, response, not asked)
+        if call.flight is not None:
+            response = call.flight.take(attempt, response)
+        await answer_upstream(call, attempt, response, not asked)
     finally:
         response.close()
 
 
-def _set_limits(call: Errand, timeouts: Timeouts) -> None:
+def _set_limits(call: Call, timeouts: Timeouts) -> None:
     """Until when the head has to come, and, from the first attempt on, the whole answer."""
     now = time.monotonic()
     call.due, call.on_due = now + timeouts.first_byte, None

@@ -18,6 +18,7 @@ from muxx import Provider, Target, Usage, WholeAnswer
 from muxx.testing import GatewayProcess, RunningGateway, ScriptedUpstream, chat, chat_body, eventually, post_chat
 from muxx_std.cache.directives import Directives, parse
 from muxx_std.cache.memory import OVERHEAD, Entry, Memory
+from muxx_std.cache.store import purge
 
 CONTROL = "X-Muxx-Cache-Control"
 
@@ -139,10 +140,13 @@ async def test_a_hit_is_answered_while_no_provider_is() -> None:
 # ── how much is held ──
 
 
+HEADERS = {"content-type": "application/json", "openai-processing-ms": "12", "x-request-id": "req_1", "date": "today"}
+
+
 def entry(number: int, size: int = 300, project: str = "p", expires: float = 1e9) -> tuple[bytes, Entry]:
     target = Target(Provider("p", "http://x"), "m")
     body = (b"%d" % number).ljust(size, b".")
-    return b"%032d" % number, Entry(WholeAnswer(body, "application/json", target, Usage(1, 2), None, True), project, 0.0, expires)
+    return b"%032d" % number, Entry(WholeAnswer(body, dict(HEADERS), target, Usage(1, 2), None), project, 0.0, expires)
 
 
 def test_what_an_entry_takes_is_no_more_than_it_is_counted_as() -> None:
@@ -173,7 +177,7 @@ def test_the_least_recently_used_leave_first_and_looking_through_is_no_use() -> 
 
 
 def test_what_is_too_large_for_all_of_it_is_not_kept() -> None:
-    memory = Memory(1000)
+    memory = Memory(OVERHEAD)
     assert not memory.put(*entry(1))
     assert len(memory) == memory.size == 0
 
@@ -198,11 +202,11 @@ async def test_a_purge_binds_on_the_next_request_and_gives_the_memory_back() -> 
         for key in (mine, other):
             await post_chat(gateway.base_url, key)
         held = told(gateway)._memory.size
-        gateway.gateway.shared.bump("cache/other")
+        purge(gateway.gateway.shared, "other")
         assert (await post_chat(gateway.base_url, mine)).header("x-muxx-cache") == "HIT"
         assert (await post_chat(gateway.base_url, other)).header("x-muxx-cache") == "MISS"
         assert told(gateway)._memory.size == held
-        gateway.gateway.shared.bump("cache")
+        purge(gateway.gateway.shared, None)
         for key in (mine, other):
             assert (await post_chat(gateway.base_url, key)).header("x-muxx-cache") == "MISS"
 
@@ -211,7 +215,7 @@ async def test_an_answer_asked_for_before_a_purge_is_not_kept_after_it() -> None
     async with caching() as gateway:
 
         def choose(request: Any) -> Any:
-            gateway.gateway.shared.bump("cache")
+            purge(gateway.gateway.shared, None)
             return chat()(request)
 
         gateway.upstream.choose = choose

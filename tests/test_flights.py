@@ -74,8 +74,8 @@ def in_steps(*events: asyncio.Event) -> Iterator[Any]:
 
 
 def readers(gateway: RunningGateway) -> int:
-    """How many exchanges are aboard all calls that can be joined."""
-    return sum(len(flight.readers) for flight in gateway.gateway.flights._open.values())
+    """How many exchanges have begun a call that can be shared, or joined one, and still want its answer."""
+    return sum(call.flight is not None and not call.recorded for call in gateway.gateway.calls._calls)  # type: ignore[attr-defined]
 
 
 async def aboard(gateway: RunningGateway, count: int) -> None:
@@ -348,17 +348,19 @@ class Ends:
 
 
 async def test_hooks_run_for_each_by_itself_and_one_that_ends_early_ends_no_other() -> None:
-    gates = [asyncio.Event()]
+    gates = [asyncio.Event(), asyncio.Event()]
     async with serving(config=OPTIONS["config"], plugins=OPTIONS["plugins"] | {"ends": Ends}) as gateway:
-        gateway.upstream.script(in_steps(*gates))
+        gateway.upstream.script([wait(gates[0]), *in_steps(gates[1])])
         short = await begin(gateway, user="short")
         await aboard(gateway, 1)
         long = await begin(gateway, user="long")
+        await aboard(gateway, 2)
+        gates[0].set()
         async with short, long:
             response = await short.read_response()
             assert "Gott" not in response.text
             assert response.done
-            gates[0].set()
+            gates[1].set()
             assert without_comment(await long.read_response()) == without_usage(STREAM)
         await row_of(gateway, "short", status=200, error_code=None, **BILL)
         await row_of(gateway, "long", status=200, cache="joined", **FREE)

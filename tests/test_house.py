@@ -60,7 +60,7 @@ TASK_OWNERS = {
     "muxx/worker.py: Worker.reload": "a replaced gateway on its way out; ended in Worker.stop",
     "muxx/worker.py: Worker._quiet": "two waits; ended where they are made",
     "muxx/workers.py: _told_to_stop.reload": "a reload a signal asked for; kept until it is over",
-    "muxx/flight.py: Flights.board": "a shared upstream call; ended when its last reader leaves",
+    "muxx/flight.py: Flight.start": "the pump of a shared answer; ended when its last reader leaves",
     "muxx/answering.py: answer_stream": "the pump of one answer; ended where it is made",
     "muxx/testing/upstream.py: Connection.connection_made": "a scripted provider's connection; ended when it is lost",
 }

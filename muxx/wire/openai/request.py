@@ -24,19 +24,19 @@ class Rule(NamedTuple):
 
 
 def check(body: dict[str, Any], required: Mapping[str, Rule], optional: Mapping[str, Rule]) -> None:
-    """Raise `InvalidRequest` naming the first field that is missing or wrong. An optional field may be null, which says the same
-    as leaving it out."""
+    """Raise `InvalidRequest` naming a field that is missing or wrong: a required one first, then by name.
+
+    An optional field may be null, which says the same as leaving it out.
+    """
     for field, rule in required.items():
         if field not in body:
             raise InvalidRequest(f"'{field}' is missing. {rule.advice}", code="missing_field", param=field)
         if not rule.holds(body[field]):
             raise _wrong(field, rule)
-    if optional.keys().isdisjoint(body):
-        return
-    for field, rule in optional.items():
-        value = body.get(field)
-        if value is not None and not rule.holds(value):
-            raise _wrong(field, rule)
+    for field in sorted(optional.keys() & body.keys()):
+        value = body[field]
+        if value is not None and not optional[field].holds(value):
+            raise _wrong(field, optional[field])
 
 
 def _wrong(field: str, rule: Rule) -> InvalidRequest:

@@ -10,7 +10,8 @@ import click
 from muxx import Config, Host, config_option, echo_json, run_async, table
 
 from .routes import DEFAULT_HOURS, MOST_HOURS
-from .store import MIGRATIONS, CacheStore, purge_names
+from .store import MIGRATIONS, CacheStore
+from .store import purge as empty
 
 _project = click.option("--project", metavar="NAME", help="Only this project's.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -71,7 +72,7 @@ def purge(config: Config, project: str | None, as_json: bool) -> None:
 
     async def run() -> None:
         async with Host.open(config) as host:
-            host.shared.bump("cache" if project is None else purge_names(project)[1])
+            empty(host.shared, project)
 
     run_async(run())
     if as_json:

@@ -15,9 +15,6 @@ import orjson
 NOT_COUNTED = frozenset({"stream", "stream_options", "user", "metadata", "store"})
 """Members of a body that leave the answer as it is."""
 
-UNCACHEABLE = ("background", "conversation", "previous_response_id")
-"""Members that tie an answer to something that lives at the provider."""
-
 
 def prefix(fields: Iterable[str]) -> hashlib._Hash:
     """The part of a key that a connection's requests share, to be copied and `finish`ed."""
@@ -31,11 +28,13 @@ def prefix(fields: Iterable[str]) -> hashlib._Hash:
 def finish(prefix: hashlib._Hash, body: Mapping[str, Any]) -> bytes:
     """The key of a request with this body. The order of its members and white space do not count."""
     digest = prefix.copy()
-    counted = {name: value for name, value in body.items() if name not in NOT_COUNTED}
-    digest.update(orjson.dumps(counted, option=orjson.OPT_SORT_KEYS))
+    if not NOT_COUNTED.isdisjoint(body):
+        body = {name: value for name, value in body.items() if name not in NOT_COUNTED}
+    digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
     return digest.digest()
 
 
 def is_cacheable(body: Mapping[str, Any]) -> bool:
     """False where the answer is more than its text: one the provider is to store, or one that goes on from what it has stored."""
-    return body.get("store") is not True and not any(body.get(name) for name in UNCACHEABLE)
+    get = body.get
+    return get("store") is not True and not (get("background") or get("conversation") or get("previous_response_id"))

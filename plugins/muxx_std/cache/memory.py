@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cachetools import Cache, LRUCache
-
 from muxx import WholeAnswer
 
-OVERHEAD = 1024
-"""Bytes an entry takes beside its answer's own: key, values and their places. Measured, and rounded up."""
+OVERHEAD = 2048
+"""Bytes an entry takes beside its answer's own: key, values, the provider's headers, and their places. Measured, rounded up."""
 
 
 class Entry(NamedTuple):
@@ -22,42 +21,46 @@ class Entry(NamedTuple):
     expires_at: float
 
 
-def _size(entry: Entry) -> int:
-    return len(entry.answer.body) + OVERHEAD
-
-
 class Memory:
-    """Keys to entries. Every step takes the same time, however many there are, but for `drop` and `drop_expired`."""
+    """Keys to entries, the least recently used first. Every step takes the same time, however many there are, but for `drop` and
+    `drop_expired`."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._entries: LRUCache[bytes, Entry] = LRUCache(max_bytes, getsizeof=_size)
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._max_bytes = max_bytes
+        self.size = 0
+        """Bytes the entries take, their overhead included."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def size(self) -> int:
-        """Bytes the entries take, their overhead included."""
-        return int(self._entries.currsize)
-
     def get(self, key: bytes) -> Entry | None:
-        entry: Entry | None = self._entries.get(key)
+        """The entry, which is used thereby."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
         return entry
 
     def put(self, key: bytes, entry: Entry) -> bool:
-        """Store an entry, in the place of older ones where there is no room; whether it fits at all."""
-        if _size(entry) > self._entries.maxsize:
+        """Store an entry, in the place of the least recently used ones where there is no room; whether it fits at all."""
+        size = len(entry.answer.body) + OVERHEAD
+        if size > self._max_bytes:
             return False
+        if key in self._entries:
+            self._forget(key)
         self._entries[key] = entry
+        self.size += size
+        while self.size > self._max_bytes:
+            self._forget(next(iter(self._entries)))
         return True
+
+    def _forget(self, key: bytes) -> None:
+        self.size -= len(self._entries.pop(key).answer.body) + OVERHEAD
 
     def drop(self, project: str) -> None:
         """Forget a project's entries."""
-        for key in [key for key in self._entries if self._peek(key).project == project]:
-            del self._entries[key]
-
-    def clear(self) -> None:
-        self._entries.clear()
+        for key in [key for key, entry in self._entries.items() if entry.project == project]:
+            self._forget(key)
 
     def keys(self) -> list[bytes]:
         return list(self._entries)
@@ -65,10 +68,6 @@ class Memory:
     def drop_expired(self, keys: Iterable[bytes], now: float) -> None:
         """Forget those of `keys` whose time is over."""
         for key in keys:
-            if key in self._entries and self._peek(key).expires_at <= now:
-                del self._entries[key]
-
-    def _peek(self, key: bytes) -> Entry:
-        """An entry, without this being a use of it."""
-        entry: Entry = Cache.__getitem__(self._entries, key)
-        return entry
+            entry = self._entries.get(key)
+            if entry is not None and entry.expires_at <= now:
+                self._forget(key)

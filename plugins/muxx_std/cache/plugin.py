@@ -16,7 +16,7 @@ from .directives import HEADER, Directives, parse
 from .key import finish, is_cacheable, prefix
 from .memory import Entry, Memory
 from .routes import purge, show
-from .store import MIGRATIONS, CacheStore, Figures, purge_names
+from .store import ANY_PURGE, MIGRATIONS, CacheStore, Figures, purge_names
 
 if TYPE_CHECKING:
     import hashlib
@@ -61,9 +61,9 @@ class Asked(NamedTuple):
 
     targets: tuple[Target, ...]
     identity: Identity | None
-    versions: tuple[int, ...]
-    """How often everything, and this project's part, had been purged."""
-    directives: Directives
+    purges: int
+    """How often anything had been purged."""
+    said: Directives
     paid_by_client: bool
     prefix: hashlib._Hash
 
@@ -83,20 +83,22 @@ class Cache:
         self._ignored = frozenset(config.ignore_headers)
         self._memory = Memory(config.max_bytes)
         self._max_bytes = config.max_bytes
-        self._purged: dict[str, tuple[int, ...]] = {}
-        """The versions of each project's purges at its last request."""
+        self._seen_purges: dict[str, tuple[int, ...]] = {}
+        """How often each project had been purged at its last request that asked."""
 
     @hookimpl(trylast=True)
     def pre_request(self, gateway: Gateway, exchange: Exchange) -> Reply | None:
         """Answer from memory, or see that the answer is shared with those who ask the same meanwhile, and kept."""
         asked = self._asked(gateway, exchange)
-        said, key = asked.directives, self._key(asked, exchange)
-        if key is not None and not said.no_cache and (reply := self._stored(key, exchange, said.max_age)) is not None:
-            return reply
+        said, key = asked.said, self._key(asked, exchange)
+        if key is not None and not said.no_cache and (entry := self._memory.get(key)) is not None:
+            reply = self._hit(exchange, entry, said.max_age)
+            if reply is not None:
+                return reply
         if said.only_if_cached:
             raise CacheMiss()
         if key is not None:
-            exchange.collect(partial(self._keep, gateway, exchange.project, key, asked.versions), self._max_entry_bytes)
+            exchange.collect(partial(self._keep, gateway, exchange.project, key, asked.purges), self._max_entry_bytes)
             if not said.no_cache:
                 exchange.cache = "miss"
                 exchange.coalesce(key)
@@ -105,59 +107,61 @@ class Cache:
     def _key(self, asked: Asked, exchange: Exchange) -> bytes | None:
         """The request's key; None for one that has nothing to do with the cache."""
         project, body = exchange.project, exchange.request.body
-        if project is None or not project.settings.cache_enabled or asked.directives.no_store or asked.paid_by_client:
+        if project is None or not project.settings.cache_enabled or asked.said.no_store or asked.paid_by_client:
             return None
         return finish(asked.prefix, body) if is_cacheable(body) else None
 
-    def _stored(self, key: bytes, exchange: Exchange, max_age: float | None) -> Reply | None:
+    def _hit(self, exchange: Exchange, entry: Entry, max_age: float | None) -> Reply | None:
         """The stored answer, if it is young enough for the project as it is set now, and for this caller."""
-        entry, project = self._memory.get(key), exchange.project
-        if entry is None or project is None:
-            return None
-        age = time.monotonic() - entry.stored_at
-        if age >= project.settings.cache_ttl or (max_age is not None and age > max_age):
+        age, project = time.monotonic() - entry.stored_at, exchange.project
+        if project is None or age >= project.settings.cache_ttl or (max_age is not None and age > max_age):
             return None
         exchange.cache = "hit"
         return Reply(entry.answer, headers={"Age": str(int(age))}, served_by="cache")
 
-    def _keep(
-        self, gateway: Gateway, project: Project | None, key: bytes, versions: tuple[int, ...], answer: WholeAnswer
-    ) -> None:
-        """Store an answer, unless its project was purged since it was asked for."""
-        if project is not None and answer.storable and versions == _versions(gateway, project.name):
+    def _keep(self, gateway: Gateway, project: Project | None, key: bytes, purges: int, answer: WholeAnswer) -> None:
+        """Store an answer, unless its provider forbids it or something was purged since it was asked for."""
+        forbidden = "no-store" in answer.headers.get("cache-control", "").lower()
+        if project is not None and not forbidden and gateway.shared.version(ANY_PURGE) == purges:
             now = time.monotonic()
             self._memory.put(key, Entry(answer, project.name, now, now + project.settings.cache_ttl))
 
     def _asked(self, gateway: Gateway, exchange: Exchange) -> Asked:
         """What is known of this head; found out anew when anything it depends on has changed."""
-        memory, targets, identity = exchange.request.memory, exchange.targets, exchange.identity
-        project = identity.project if identity is not None else ""
-        versions = _versions(gateway, project)
+        memory, purges = exchange.request.memory, gateway.shared.version(ANY_PURGE)
         asked: Asked | None = memory.get(self)
-        if asked is None or asked.targets is not targets or asked.identity is not identity or asked.versions != versions:
-            self._forget_purged(project, versions)
-            asked = memory[self] = self._find_out(gateway, exchange, versions)
+        if (
+            asked is None
+            or asked.targets is not exchange.targets
+            or asked.identity is not exchange.identity
+            or asked.purges != purges
+        ):
+            asked = memory[self] = self._find_out(gateway, exchange, purges)
         return asked
 
-    def _find_out(self, gateway: Gateway, exchange: Exchange, versions: tuple[int, ...]) -> Asked:
+    def _find_out(self, gateway: Gateway, exchange: Exchange, purges: int) -> Asked:
         request, targets, identity = exchange.request, exchange.targets, exchange.identity
         forwards = any(target.provider.forward_client_credentials for target in targets)
-        of_caller = () if identity is None else (identity.project, identity.environment)
+        caller = () if identity is None else (identity.project, identity.environment)
         names = sorted({str(target) for target in targets})
-        fields = [exchange.operation, *map(str, versions), *of_caller, str(len(names)), *names]
+        fields = [exchange.operation, self._purged(gateway, identity), *caller, str(len(names)), *names]
         for provider in sorted({target.provider for target in targets}, key=lambda provider: provider.name):
             for name, value in sorted(gateway.sent_up(request, provider).items()):
                 if name not in self._ignored:
                     fields += (name, value)
         paid_by_client = forwards and request.brings_own_credential
-        return Asked(targets, identity, versions, parse(request.headers.get(HEADER)), paid_by_client, prefix(fields))
+        return Asked(targets, identity, purges, parse(request.headers.get(HEADER)), paid_by_client, prefix(fields))
 
-    def _forget_purged(self, project: str, versions: tuple[int, ...]) -> None:
-        """Give back the memory of what a purge has made impossible to find."""
-        before = self._purged.get(project)
-        self._purged[project] = versions
-        if before is not None and before != versions:
+    def _purged(self, gateway: Gateway, identity: Identity | None) -> str:
+        """How often all, and this project's part, has been purged, as every key says; what that has made impossible to find is
+        let go of."""
+        project = identity.project if identity is not None else ""
+        count = tuple(gateway.shared.version(name) for name in purge_names(project))
+        before = self._seen_purges.setdefault(project, count)
+        if before != count:
             self._memory.drop(project)
+            self._seen_purges[project] = count
+        return f"{count[0]}.{count[1]}"
 
     @hookimpl
     async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
@@ -189,8 +193,3 @@ class Cache:
         from .commands import cache
 
         cli.add_command(cache)
-
-
-def _versions(gateway: Gateway, project: str) -> tuple[int, ...]:
-    version = gateway.shared.version
-    return tuple([version(name) for name in purge_names(project)])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from muxx import HttpRequest, InvalidRequest, Reply
 
-from .store import CacheStore, purge_names
+from .store import CacheStore
+from .store import purge as empty
 
 if TYPE_CHECKING:
     from muxx import Gateway
@@ -37,7 +38,7 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
 async def purge(gateway: Gateway, request: HttpRequest) -> Reply:
     """Forget every stored answer, or those of one project, in every worker, before the next request."""
     project = _query(request, "project").get("project")
-    gateway.shared.bump("cache" if project is None else purge_names(project)[1])
+    empty(gateway.shared, project)
     return Reply.json({"object": "cache", "purged": True, "project": project})
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from muxx import Connection, Database, Migration, StartError, usd
+
+if TYPE_CHECKING:
+    from muxx import Shared
 
 MIGRATIONS = (
     Migration(
@@ -50,10 +52,19 @@ class Figures(NamedTuple):
     max_bytes: int
 
 
-@lru_cache(maxsize=4096)
+ANY_PURGE = "cache"
+"""A number all workers see: it changes with every purge, of whatever."""
+
+
 def purge_names(project: str) -> tuple[str, str]:
-    """What a project's entries depend on: two numbers all workers see, one of everything and one of its own."""
-    return "cache", f"cache/{project}"
+    """What a project's entries depend on: two more such numbers, one of everything and one of its own."""
+    return "cache/", f"cache/{project}"
+
+
+def purge(shared: Shared, project: str | None) -> None:
+    """Forget a project's answers, or all, in every worker, before its next request."""
+    shared.bump(purge_names(project or "")[bool(project)])
+    shared.bump(ANY_PURGE)
 
 
 class CacheStore:

@@ -147,7 +147,7 @@ async def complete_stream(
     if down.gone:
         raise ClientGone()
     learn(call, facts, delivered, 200)
-    if stores_content(exchange):
+    if call.delivered is None and stores_content(exchange):
         call.delivered = orjson.dumps(wire.assembled(delivered))
     failure = call.stream.error if call.stream is not None else None
     if failure:  # the provider says in the answer's last event that it failed

@@ -265,30 +265,33 @@ class Chunk:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class WholeAnswer:
     """A provider's complete, successful answer, as it came and before any `on_chunk`: what `Exchange.collect` hands out.
 
-    A `Reply` that carries one gives it again, streamed or plain as that caller asked, whichever of the two it is.
+    A `Reply` that carries one gives it again, streamed or plain as that caller asked, whichever of the two it is, and says in
+    `Age` how old it is.
     """
 
-    body: bytes
-    """The events of a stream, or a plain answer."""
-    headers: Mapping[str, str]
-    """The provider's response headers, by their lower-case names."""
-    target: Target
-    """Who gave it."""
-    usage: Usage
-    cost: Cost | None
-    """What it came to; None where no price is known."""
+    __slots__ = ("at", "body", "content_type", "cost", "headers", "is_stream", "kept", "target", "usage")
 
-    @property
-    def content_type(self) -> str:
-        return self.headers.get("content-type", "application/json")
-
-    @property
-    def is_stream(self) -> bool:
-        return self.content_type.lower().startswith("text/event-stream")
+    def __init__(
+        self, body: bytes, headers: Mapping[str, str], target: Target, usage: Usage, cost: Cost | None, at: float
+    ) -> None:
+        self.body = body
+        """The events of a stream, or a plain answer."""
+        self.headers = headers
+        """The provider's response headers, by their lower-case names."""
+        self.target = target
+        """Who gave it."""
+        self.usage = usage
+        self.cost = cost
+        """What it came to; None where no price is known."""
+        self.at = at
+        """When it was complete, in monotonic seconds."""
+        self.content_type = headers.get("content-type", "application/json")
+        self.is_stream = self.content_type.lower().startswith("text/event-stream")
+        self.kept: Any = None
+        """What the kernel has made of it, for the next time it is given."""
 
 
 ReplyBody = bytes | WholeAnswer | Iterable[Chunk] | AsyncIterator[bytes] | AsyncIterator[Chunk]

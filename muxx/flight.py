@@ -12,11 +12,13 @@ did after that exchange had ended.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .accounting import rebook, record_gone
-from .chains import isolated
+from .chains import describe_crash
 from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected
 from .exchange import Attempt, Cost, Exchange, Phase, Usage, WholeAnswer
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from .call import Call
     from .transport import Sink, UpstreamResponse
     from .wire.wires import Facts
+
+log = logging.getLogger("muxx.plugins")
 
 MOST_HELD = 64 * 1024 * 1024
 """Bytes of running answers that one gateway keeps; beyond, answers pass through and are neither shared nor collected."""
@@ -114,6 +118,36 @@ class Reader:
         self._flight.leave(self)
 
 
+class WholeResponse:
+    """An answer that came with its head, for the exchange that began the call."""
+
+    __slots__ = ("_body", "_response", "headers", "status")
+
+    def __init__(self, response: UpstreamResponse, body: bytes) -> None:
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._body = body
+        self._response = response
+
+    def body_now(self) -> bytes:
+        return self._body
+
+    def pump(self, sink: Sink) -> asyncio.Future[None]:
+        sink.feed(self._body)
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def pause(self) -> None:
+        """There is nothing to come."""
+
+    def resume(self) -> None:
+        """There is nothing to come."""
+
+    def close(self) -> None:
+        self._response.close()
+
+
 class Flight:
     """An upstream call, and its answer as far as it has come. It is the sink of that."""
 
@@ -148,22 +182,23 @@ class Flight:
 
     # The upstream side.
 
-    def take(self, attempt: Attempt, response: UpstreamResponse) -> Reader:
+    def take(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamResponse:
         """A provider's answer, for the exchange that began the call to read. Until its first byte has come, it may still be
         another's that all get."""
         self.attempt, self.response = attempt, response
-        self.ended, self.error = False, None
-        reader = Reader(self, self.starter)
-        reader.status, reader.headers = response.status, response.headers
-        self.readers.add(reader)
         body = response.body_now()
         if body:
             self.whole = self.ended = True
             self._hold(body)
             if len(body) > self._most:
                 self._keep_no_longer()
-            if len(self.readers) > 1 or self._in_debt:
+            if self.readers or self._in_debt:
                 self._tell_those_who_wait(None)
+            return WholeResponse(response, body)
+        self.ended, self.error = False, None
+        reader = Reader(self, self.starter)
+        reader.begin(response, None)
+        self.readers.add(reader)
         return reader
 
     def start(self) -> None:
@@ -290,6 +325,13 @@ class Flight:
         elif self.begun or self._in_debt:
             self._land()
 
+    def starter_is_done(self) -> None:
+        """The exchange that began the call has ended."""
+        if not self.readers:
+            self._release()
+        elif self.begun and not self.complete:
+            self._in_debt = True
+
     def starter_is_gone(self) -> bool:
         """The client of the exchange that began the call has gone. True when the call needs that exchange's task all the same:
         others wait for an answer that has not begun."""
@@ -302,14 +344,18 @@ class Flight:
 
     def _land(self) -> None:
         """Nobody is aboard any more."""
-        self._delist()
-        self._flights.held -= self._held
-        self._held, self.pieces = 0, []
+        self._release()
         self._close()
         if not self.begun:
             self.starter.abort(ClientGone())  # it goes on for nobody
         if self._in_debt:
             self._pay()
+
+    def _release(self) -> None:
+        """Let go of the answer. Idempotent."""
+        self._delist()
+        self._flights.held -= self._held
+        self._held, self.pieces = 0, []
 
     def _close(self) -> None:
         if self._pump is not None and not self._pump.done():
@@ -338,10 +384,13 @@ class Flight:
 
     def _hand_out(self, headers: Mapping[str, str], usage: Usage, cost: Cost | None) -> None:
         body = self.pieces[0] if self.whole else b"".join(self.pieces)
-        answer = WholeAnswer(body, headers, self.attempt.target, usage, cost)
+        answer = WholeAnswer(body, headers, self.attempt.target, usage, cost, time.monotonic())
         for take, most_bytes in self.starter.exchange.collectors:
             if len(body) <= most_bytes:
-                isolated(take)(answer)
+                try:
+                    take(answer)
+                except Exception as error:
+                    log.error("a plugin failed to take an answer: %s", describe_crash(error))
 
     def _learn(self, facts: Facts | None) -> None:
         """Keep what is known of most of the answer: nobody pays for less than anybody has had."""

@@ -20,6 +20,7 @@ import orjson
 
 from . import routing
 from .accounting import amend, final_status, record, settle, trace_of
+from .again import give_again
 from .answering import answer_upstream, refusal
 from .call import NEVER, Call
 from .chains import describe_crash, first_result, run_all
@@ -36,7 +37,7 @@ from .errors import (
     UpstreamAuth,
     UpstreamError,
 )
-from .exchange import Attempt, EndedBy, HttpRequest, Identity, Reply, Target, Timeouts
+from .exchange import Attempt, EndedBy, HttpRequest, Identity, Reply, Target, Timeouts, WholeAnswer
 from .headers import answer_lines, error_headers, lines, read_muxx_headers, upstream_headers
 from .lean import LeanTransport
 from .replying import answer_from_plugin
@@ -55,7 +56,9 @@ async def carry(call: Call) -> None:
         await accept(call)
         plan(call)
         reply = await ask(call) if gateway.chains.pre_request else None
-        if reply is not None:
+        if reply is not None and isinstance(reply.body, WholeAnswer):
+            await give_again(call, reply.body)
+        elif reply is not None:
             await answer_from_plugin(call, reply)
         elif exchange.shared_key or exchange.collectors:
             await share(call)
@@ -136,7 +139,8 @@ async def ask(call: Call) -> Reply | None:
         reply = await first_result(gateway.chains.pre_request, (gateway, exchange), gateway.chain_seconds, Reply)
     finally:
         exchange.replan = None
-    call.wire.validate(exchange.request.body)
+    if reply is None:
+        call.wire.validate(exchange.request.body)
     exchange.request.stream = exchange.request.body.get("stream") is True and call.wire.streams
     return reply
 
@@ -154,6 +158,8 @@ async def share(call: Call) -> None:
     except BaseException as error:
         flight.fail(error)
         raise
+    finally:
+        flight.starter_is_done()
 
 
 async def join(call: Call, flight: Flight) -> None:

@@ -1,7 +1,7 @@
 """Bring a plugin's reply to the client, in the form the client asked for; it ends as a provider's answer does.
 
-A `Reply` carries bytes, Chunks, an async iterator of either, or a provider's whole answer. Whatever is wrong with it is the
-plugin's crash.
+A `Reply` carries bytes, Chunks, or an async iterator of either; one with a provider's whole answer goes by `again`. Whatever is
+wrong with it is the plugin's crash.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from .accounting import NO_COST
 from .answering import STREAM_LINES, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, isolated
@@ -22,17 +20,12 @@ from .exchange import Chunk, Reply, WholeAnswer, usd
 from .headers import answer_lines
 from .relay import Delivered
 from .wire.openai import AnswerHead, Head
-from .wire.openai.answer import DONE, DROP, FORWARD, WITHHOLD
+from .wire.openai.answer import DONE, DROP, WITHHOLD
 from .wire.sse import Event, EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
     from .wire.wires import Facts, StreamFacts
-
-AT_A_STROKE = 256 * 1024
-"""Bytes of a stored stream that are written at once, whether or not the client reads."""
-
-PIECE = 32 * 1024
 
 
 async def answer_from_plugin(call: Call, reply: Reply) -> None:
@@ -62,29 +55,13 @@ async def _closing(body: Any) -> AsyncIterator[None]:
 
 
 async def _reply(call: Call, reply: Reply) -> None:
-    if isinstance(reply.body, WholeAnswer):
-        await _reply_answer(call, reply.body)
-    elif isinstance(reply.body, bytes):
+    if isinstance(reply.body, bytes):
         await _reply_bytes(call, reply, reply.body)
     elif isinstance(reply.body, AsyncIterator):
         await _reply_iterator(call, reply, reply.body)
     else:
+        assert not isinstance(reply.body, WholeAnswer), "the pipeline gives it again"
         await _reply_chunks(call, list(reply.body))
-
-
-async def _reply_answer(call: Call, answer: WholeAnswer) -> None:
-    """Give a provider's answer again, in the form that is asked for now. It costs nothing, and saves what it did then."""
-    exchange = call.exchange
-    exchange.origin, exchange.usage = answer.target, answer.usage._replace(source="cache")
-    exchange.saved_pico = None if answer.cost is None else answer.cost.total_pico
-    if not answer.is_stream:
-        await _reply_plain(call, answer.body, answer.content_type)
-    elif not exchange.request.stream:
-        await _reply_plain(call, orjson.dumps(call.wire.assembled(_observed(call, answer.body))), "application/json")
-    elif chunk_chain(call) or len(answer.body) > AT_A_STROKE:
-        await _stream(call, _pieces(answer.body), head(call), withhold_usage=not _asks_for_usage(call))
-    else:
-        await _replay(call, answer.body)
 
 
 async def _reply_bytes(call: Call, reply: Reply, body: bytes) -> None:
@@ -98,7 +75,7 @@ async def _reply_plain(call: Call, body: bytes, content_type: str) -> None:
     """A plain answer's bytes, streamed where a stream was asked for."""
     facts = _understood(call, body)
     if call.exchange.request.stream:
-        await _stream(call, _listed(call.wire.decode_plain(body)), facts)
+        await stream_items(call, listed(call.wire.decode_plain(body)), facts)
         return
     if chunk_chain(call):
         body = await hooked_plain(call, body)
@@ -115,19 +92,11 @@ def _understood(call: Call, body: bytes) -> Facts:
         raise ValueError("the reply's bytes are no answer of this endpoint") from error
 
 
-def _observed(call: Call, stream: bytes) -> StreamFacts:
-    """What a whole stream says."""
-    facts = call.wire.stream(call.exchange.request.body, True)
-    for event in EventSplitter(len(stream)).feed(stream):
-        facts.observe(event)
-    return facts
-
-
 async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
     if not _is_ended(chunks):
         chunks.append(Chunk("end"))
     if call.exchange.request.stream:
-        await _stream(call, _listed(chunks), head(call))
+        await stream_items(call, listed(chunks), head(call))
         return
     body = call.wire.encode_answer(await through(call, chunk_chain(call), chunks), head(call))
     facts = call.wire.read_plain(body)
@@ -137,7 +106,7 @@ async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
 
 async def _reply_iterator(call: Call, reply: Reply, items: AsyncIterator[Any]) -> None:
     if call.exchange.request.stream:
-        await _stream(call, items, head(call))
+        await stream_items(call, items, head(call))
         return
     collected = [item async for item in items]
     if all(isinstance(item, bytes) for item in collected):
@@ -146,21 +115,24 @@ async def _reply_iterator(call: Call, reply: Reply, items: AsyncIterator[Any]) -
         await _reply_chunks(call, collected)
 
 
-def _begin(call: Call, facts: StreamFacts) -> None:
+def begin_stream(call: Call, facts: StreamFacts, extra: str = "") -> None:
     """The head of a streamed reply, whose cost is known before it; `facts` are what is going to be known of it."""
     exchange = call.exchange
     call.stream = exchange.response.facts = facts
     exchange.cost = exchange.cost or NO_COST
     cost = f"X-Muxx-Cost: {usd(exchange.cost.total_pico)}\r\n"
-    call.down.begin(200, answer_lines(exchange) + cost + STREAM_LINES)
+    call.down.begin(200, answer_lines(exchange) + extra + cost + STREAM_LINES)
     exchange.note_head(sent=True)
 
 
-async def _stream(call: Call, items: AsyncIterator[Any], head: Head, *, withhold_usage: bool = False) -> None:
-    """Stream a plugin's items at the client's pace. `withhold_usage` is for a stream of which the caller wants less."""
+async def stream_items(
+    call: Call, items: AsyncIterator[Any], head: Head, extra: str = "", *, withhold_usage: bool = False
+) -> None:
+    """Stream items at the client's pace, under a head with these lines more. `withhold_usage` is for a stream of which the caller
+    wants less."""
     exchange, down, server = call.exchange, call.down, call.gateway.config.server
     facts = call.wire.stream(exchange.request.body, True)
-    _begin(call, facts)
+    begin_stream(call, facts, extra)
     delivered = Delivered(facts, 2 * server.max_event_bytes)
     taps = [isolated(tap) for tap in exchange.taps]
     events = ReplyEvents(call, head, withhold_usage)
@@ -178,30 +150,7 @@ async def _stream(call: Call, items: AsyncIterator[Any], head: Head, *, withhold
     await complete_stream(call, facts, facts, last, taps, comment=True)
 
 
-async def _replay(call: Call, stream: bytes) -> None:
-    """A whole stream that nobody hooks, in one write."""
-    exchange = call.exchange
-    splitter, observer = EventSplitter(len(stream)), call.wire.stream(exchange.request.body, _asks_for_usage(call))
-    passed, last = [], b""
-    for event in splitter.feed(stream):
-        verdict = observer.observe(event)
-        if verdict is DONE:
-            last = event[0]
-            break
-        if verdict is FORWARD:
-            passed.append(event[0])
-    _begin(call, observer)
-    data = b"".join(passed)
-    exchange.timing.first_token = time.monotonic()
-    taps = [isolated(tap) for tap in exchange.taps]
-    if data:
-        call.down.send(data)
-        for tap in taps:
-            tap(data)
-    await complete_stream(call, observer, observer, last, taps, comment=not splitter.has_ids)
-
-
-def _asks_for_usage(call: Call) -> bool:
+def asks_for_usage(call: Call) -> bool:
     return call.wire.ask_for_usage(dict(call.exchange.request.body))
 
 
@@ -214,7 +163,7 @@ class ReplyEvents:
     def __init__(self, call: Call, head: Head, withhold_usage: bool) -> None:
         self._call = call
         self._chain = chunk_chain(call)
-        self._codec = call.wire.codec(head, _asks_for_usage(call))
+        self._codec = call.wire.codec(head, asks_for_usage(call))
         self._observer = call.wire.stream(call.exchange.request.body, not withhold_usage)
         self._splitter = EventSplitter(call.gateway.config.server.max_event_bytes)
         self._has_bytes = False
@@ -263,15 +212,9 @@ def _is_ended(chunks: list[Chunk]) -> bool:
     return bool(chunks) and chunks[-1].kind == "end"
 
 
-async def _listed(chunks: list[Chunk]) -> AsyncIterator[Chunk]:
+async def listed(chunks: list[Chunk]) -> AsyncIterator[Chunk]:
     for chunk in chunks:
         yield chunk
-
-
-async def _pieces(stream: bytes) -> AsyncIterator[bytes]:
-    """A stream's bytes, as much at a time as a client who does not read may leave us with."""
-    for start in range(0, len(stream), PIECE):
-        yield stream[start : start + PIECE]
 
 
 def head(call: Call) -> AnswerHead:

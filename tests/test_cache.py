@@ -146,7 +146,7 @@ HEADERS = {"content-type": "application/json", "openai-processing-ms": "12", "x-
 def entry(number: int, size: int = 300, project: str = "p", expires: float = 1e9) -> tuple[bytes, Entry]:
     target = Target(Provider("p", "http://x"), "m")
     body = (b"%d" % number).ljust(size, b".")
-    return b"%032d" % number, Entry(WholeAnswer(body, dict(HEADERS), target, Usage(1, 2), None), project, 0.0, expires)
+    return b"%032d" % number, Entry(WholeAnswer(body, dict(HEADERS), target, Usage(1, 2), None, 0.0), project, expires)
 
 
 def test_what_an_entry_takes_is_no_more_than_it_is_counted_as() -> None:

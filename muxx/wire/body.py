@@ -25,6 +25,13 @@ _SCALARS = {str, int, bool, type(None)}
 MANY = 32
 """Members from which on it pays to ask for all their types at once."""
 
+SMALL = 4096
+"""Bytes up to which it pays to look at all of a body for what would make a closer look necessary."""
+
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+_MANY_DIGITS = b"0" * 19
+"""An integer outside 64 bits has at least so many digits."""
+
 _SLICE = 65536
 _PATH_LIMIT = 262144
 """A field's path is looked for in bodies up to this size; in larger ones the refusal does not name it."""
@@ -41,7 +48,9 @@ def parse_json_object(data: bytes, *, max_depth: int, max_tokens: int, counted: 
         value = loads(data)
     except JSONDecodeError as error:
         raise _refusal(data, error, max_depth) from None
-    if (type(value) is dict or type(value) is list) and _survey(value, max_depth):
+    may_be_deep = len(data) > SMALL or data.count(b"{") + data.count(b"[") > max_depth
+    looks_harmless = not may_be_deep and _MANY_DIGITS not in data.translate(_DIGITS_ALIKE)
+    if not looks_harmless and type(value) in (dict, list) and _survey(value, max_depth):
         _check_numbers(data)
     if type(value) is not dict:
         raise InvalidRequest("The request body must be a JSON object: {…}.", code="invalid_type")

@@ -64,7 +64,8 @@ class Asked(NamedTuple):
     purges: int
     """How often anything had been purged."""
     said: Directives
-    paid_by_client: bool
+    usable: bool
+    """The project has a cache, and neither the caller nor who pays forbids its use."""
     prefix: hashlib._Hash
 
 
@@ -90,7 +91,8 @@ class Cache:
     def pre_request(self, gateway: Gateway, exchange: Exchange) -> Reply | None:
         """Answer from memory, or see that the answer is shared with those who ask the same meanwhile, and kept."""
         asked = self._asked(gateway, exchange)
-        said, key = asked.said, self._key(asked, exchange)
+        said, body = asked.said, exchange.request.body
+        key = finish(asked.prefix, body) if asked.usable and is_cacheable(body) else None
         if key is not None and not said.no_cache and (entry := self._memory.get(key)) is not None:
             reply = self._hit(exchange, entry, said.max_age)
             if reply is not None:
@@ -104,27 +106,19 @@ class Cache:
                 exchange.coalesce(key)
         return None
 
-    def _key(self, asked: Asked, exchange: Exchange) -> bytes | None:
-        """The request's key; None for one that has nothing to do with the cache."""
-        project, body = exchange.project, exchange.request.body
-        if project is None or not project.settings.cache_enabled or asked.said.no_store or asked.paid_by_client:
-            return None
-        return finish(asked.prefix, body) if is_cacheable(body) else None
-
     def _hit(self, exchange: Exchange, entry: Entry, max_age: float | None) -> Reply | None:
         """The stored answer, if it is young enough for the project as it is set now, and for this caller."""
-        age, project = time.monotonic() - entry.stored_at, exchange.project
+        age, project = time.monotonic() - entry.answer.at, exchange.project
         if project is None or age >= project.settings.cache_ttl or (max_age is not None and age > max_age):
             return None
         exchange.cache = "hit"
-        return Reply(entry.answer, headers={"Age": str(int(age))}, served_by="cache")
+        return Reply(entry.answer)
 
     def _keep(self, gateway: Gateway, project: Project | None, key: bytes, purges: int, answer: WholeAnswer) -> None:
         """Store an answer, unless its provider forbids it or something was purged since it was asked for."""
         forbidden = "no-store" in answer.headers.get("cache-control", "").lower()
         if project is not None and not forbidden and gateway.shared.version(ANY_PURGE) == purges:
-            now = time.monotonic()
-            self._memory.put(key, Entry(answer, project.name, now, now + project.settings.cache_ttl))
+            self._memory.put(key, Entry(answer, project.name, answer.at + project.settings.cache_ttl))
 
     def _asked(self, gateway: Gateway, exchange: Exchange) -> Asked:
         """What is known of this head; found out anew when anything it depends on has changed."""
@@ -149,8 +143,10 @@ class Cache:
             for name, value in sorted(gateway.sent_up(request, provider).items()):
                 if name not in self._ignored:
                     fields += (name, value)
-        paid_by_client = forwards and request.brings_own_credential
-        return Asked(targets, identity, purges, parse(request.headers.get(HEADER)), paid_by_client, prefix(fields))
+        said, project = parse(request.headers.get(HEADER)), exchange.project
+        has_cache = project is not None and project.settings.cache_enabled
+        usable = has_cache and not said.no_store and not (forwards and request.brings_own_credential)
+        return Asked(targets, identity, purges, said, usable, prefix(fields))
 
     def _purged(self, gateway: Gateway, identity: Identity | None) -> str:
         """How often all, and this project's part, has been purged, as every key says; what that has made impossible to find is

@@ -1,0 +1,189 @@
+"""Give a provider's whole answer again, streamed or plain as it is asked for now, whichever of the two it was.
+
+Where it is asked for in the form it has, and nobody hooks it, it leaves as its own bytes, and what had to be found out about it
+is kept with it: it is not parsed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from .accounting import stores_content
+from .answering import chunk_chain, complete_stream, hooked_plain, learn, send_whole
+from .chains import describe_crash, isolated
+from .errors import PluginError, UpstreamError
+from .exchange import Usage, WholeAnswer
+from .replying import asks_for_usage, begin_stream, head, listed, stream_items
+from .wire.openai.answer import DONE, FORWARD, WITHHOLD
+from .wire.sse import EventSplitter
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .wire.wires import Facts, StreamFacts, Wire
+
+log = logging.getLogger("muxx.plugins")
+
+AT_A_STROKE = 256 * 1024
+"""Bytes of a stream that are written at once, whether or not the client reads."""
+
+PIECE = 32 * 1024
+
+
+class KeptFacts:
+    """What is known of a kept answer. What it says is read only when somebody asks."""
+
+    __slots__ = ("_read", "created", "finish_reasons", "id", "model", "usage", "usage_invalid")
+
+    def __init__(self, facts: Facts, read: Callable[[], Facts]) -> None:
+        self.id, self.model, self.created = facts.id, facts.model, facts.created
+        self.finish_reasons: dict[int, str] = dict(facts.finish_reasons)
+        self.usage, self.usage_invalid = facts.usage, facts.usage_invalid
+        self._read = read
+
+    @property
+    def text(self) -> str:
+        return self._read().text
+
+    @property
+    def output_bytes(self) -> int:
+        return self._read().output_bytes
+
+    @property
+    def text_since_usage(self) -> bool:
+        return False
+
+
+class KeptStream(KeptFacts):
+    """A whole stream, as its observer would be at its end; and where its usage event and its last event stand."""
+
+    __slots__ = ("assembled", "error", "has_ids", "last", "usage_event")
+
+    done = finished = True
+
+    def __init__(self, facts: StreamFacts, read: Callable[[], Facts], assembled: bytes) -> None:
+        super().__init__(facts, read)
+        self.error = facts.error
+        self.assembled = assembled
+        """The answer as one object, as JSON."""
+        self.usage_event = self.last = (0, 0)
+        self.has_ids = False
+
+    def observe(self, event: Any) -> Any:
+        raise TypeError("it has been observed to its end")
+
+
+class Kept:
+    """What the kernel has found out about a `WholeAnswer`."""
+
+    __slots__ = ("facts", "saved_pico", "stream", "usage")
+
+    def __init__(self, answer: WholeAnswer, wire: Wire) -> None:
+        self.usage: Usage = answer.usage._replace(source="cache")
+        self.saved_pico = None if answer.cost is None else answer.cost.total_pico
+        self.stream: KeptStream | None = None
+        """None for a stream that cannot be cut in two: one with events no client gets."""
+        if answer.is_stream:
+            self.facts: Facts = _observed(wire, answer.body)
+            self.stream = _kept_stream(wire, answer.body)
+        else:
+            self.facts = KeptFacts(wire.read_plain(answer.body), partial(wire.read_plain, answer.body))
+
+
+def _observed(wire: Wire, stream: bytes) -> StreamFacts:
+    """What a whole stream says."""
+    facts = wire.stream({}, True)
+    for event in EventSplitter(len(stream)).feed(stream):
+        facts.observe(event)
+    return facts
+
+
+def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
+    splitter, facts, at = EventSplitter(len(stream)), wire.stream({}, False), 0
+    places = {DONE: (0, 0), WITHHOLD: (0, 0)}
+    for event in splitter.feed(stream):
+        verdict, end = facts.observe(event), at + len(event[0])
+        if verdict in places:
+            places[verdict] = at, end
+        elif verdict is not FORWARD:
+            return None
+        at = end
+        if verdict is DONE:
+            break
+    if at != len(stream.rstrip(b"\r\n")) and stream[at:].strip(b"\r\n"):
+        return None
+    kept = KeptStream(facts, partial(_observed, wire, stream), orjson.dumps(wire.assembled(facts)))
+    kept.usage_event, kept.last, kept.has_ids = places[WITHHOLD], places[DONE], splitter.has_ids
+    return kept
+
+
+def _kept(answer: WholeAnswer, wire: Wire) -> Kept:
+    """What is known of the answer. Whoever made one of bytes that are none has crashed."""
+    if answer.kept is None:
+        try:
+            answer.kept = Kept(answer, wire)
+        except UpstreamError as error:
+            log.error("a plugin's whole answer is none of this endpoint: %s", describe_crash(error))
+            raise PluginError() from error
+    kept: Kept = answer.kept
+    return kept
+
+
+async def give_again(call: Call, answer: WholeAnswer) -> None:
+    """Send the answer. It costs nothing, and saves what it did when it was made."""
+    exchange, wire = call.exchange, call.wire
+    exchange.phase, exchange.served_by = "stream", "cache"
+    kept = _kept(answer, wire)
+    exchange.origin, exchange.usage, exchange.saved_pico = answer.target, kept.usage, kept.saved_pico
+    age = f"Age: {int(time.monotonic() - answer.at)}\r\n"
+    hooked = chunk_chain(call)
+    if not exchange.request.stream:
+        body, content_type = answer.body, answer.content_type
+        if answer.is_stream:
+            body, content_type = orjson.dumps(wire.assembled(kept.facts)), "application/json"
+        await _give_plain(call, body, content_type, age, None if answer.is_stream or hooked else kept.facts)
+    elif not answer.is_stream:
+        await stream_items(call, listed(wire.decode_plain(answer.body)), kept.facts, age)
+    elif hooked or kept.stream is None or len(answer.body) > AT_A_STROKE:
+        await stream_items(call, _pieces(answer.body), head(call), age, withhold_usage=not asks_for_usage(call))
+    else:
+        await _give_stream(call, answer.body, kept.stream, age)
+
+
+async def _give_plain(call: Call, body: bytes, content_type: str, age: str, facts: Facts | None) -> None:
+    if facts is None:
+        if chunk_chain(call):
+            body = await hooked_plain(call, body)
+        facts = call.wire.read_plain(body)
+    learn(call, facts, facts, 200)
+    await send_whole(call, 200, body, content_type, age)
+
+
+async def _give_stream(call: Call, stream: bytes, kept: KeptStream, age: str) -> None:
+    """A stream that nobody hooks, in one write before its end."""
+    exchange = call.exchange
+    begin_stream(call, kept, age)
+    (usage, after_usage), (last, end) = kept.usage_event, kept.last
+    data = stream[:last]
+    if after_usage and not asks_for_usage(call):
+        data = stream[:usage] + stream[after_usage:last]
+    exchange.timing.first_token = time.monotonic()
+    taps = [isolated(tap) for tap in exchange.taps]
+    if data:
+        call.down.send(data)
+        for tap in taps:
+            tap(data)
+    if stores_content(exchange):
+        call.delivered = kept.assembled
+    await complete_stream(call, kept, kept, stream[last:end], taps, comment=not kept.has_ids)
+
+
+async def _pieces(stream: bytes) -> AsyncIterator[bytes]:
+    """A stream's bytes, as much at a time as a client who does not read may leave us with."""
+    for start in range(0, len(stream), PIECE):
+        yield stream[start : start + PIECE]

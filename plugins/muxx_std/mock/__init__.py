@@ -1,4 +1,4 @@
-"""The mock provider: OpenAI's chat format with no account and no network.
+"""The mock provider: OpenAI's chat completions, completions, embeddings and Responses, with no account and no network.
 
 It is a transport like those that carry bytes over HTTP, so everything in front of it (routing, relay, accounting, logs) runs as
 in production. What it answers is a pure function of the request and the model's name: the same request gets the same bytes.
@@ -24,25 +24,31 @@ class Mock:
     ===================  ================================================================================
     model                what it does
     ===================  ================================================================================
-    `mock`, `mock/echo`  says the last user message back
+    `mock`, `mock/echo`  says the user's last message back, or the prompt
     any other name       the same, so that `muxx serve --mock` can answer for `gpt-4o`
     `mock/text-hi%20u`   says this text (percent-encoded)
     `mock/long-1000`     says that many words, each an event of its own in a stream
     `mock/slow-200`      waits so many milliseconds before the first byte
     `mock/drip-50`       waits so many milliseconds between two events of a stream
-    `mock/tool`          calls the first tool offered, with example arguments made from its JSON schema;
+    `mock/tool`          calls the first function offered, with example arguments made from its JSON schema;
                          once a tool's result is the last message, answers with text
-    `mock/reasoning`     thinks first (`reasoning_content`)
+    `mock/reasoning`     thinks first (`reasoning_content`; in Responses, a summary)
     `mock/error-429`     refuses with this status, 400 to 599, and OpenAI's error body
     `mock/cut`           the connection breaks in the middle of the answer
     `mock/stall`         sends nothing more from the middle of the answer on
     `mock/garbage`       sends an event that is no JSON; a plain answer is half an object
     `mock/nousage`       reports no usage, asked or not
-    `mock/nodone`        ends its stream without `[DONE]`
+    `mock/nodone`        ends its stream without the event that says so: `[DONE]`, or in Responses the one with all
+                         of the answer
     ===================  ================================================================================
 
     Names are joined with `+`: `mock/slow-200+drip-20+long-50`. A name that looks like one of these and is none gets 404 and this
-    list. `max_tokens` counts words, `n` repeats the answer, and usage is bytes / 4.1.
+    list. They mean the same at every endpoint, as far as its format has what they speak of: completions know no tools and no
+    reasoning, and embeddings no text. The most tokens a request allows count words, `n` repeats the answer, and usage is
+    bytes / 4.1; tokens that are given as such are counted.
+
+    Embeddings depend on the input alone: the same text has the same vector under any model. It is of unit length and has
+    `dimensions` numbers, by default 1536 (3072 for `text-embedding-3-large`).
     """
 
     class Config(PluginConfig):

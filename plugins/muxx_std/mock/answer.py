@@ -1,11 +1,11 @@
-"""Answers in OpenAI's chat format, composed from the request alone."""
+"""What the mock says, in no format: composed from the request and the model's name alone."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -16,7 +16,7 @@ from .behaviour import Behaviour
 from .schema import example
 
 CREATED = 1_767_225_600
-"""The `created` of every answer (2026-01-01): a clock would make two equal requests differ."""
+"""The time of every answer (2026-01-01): a clock would make two equal requests differ."""
 
 BYTES_PER_TOKEN = 4.1
 """Bytes of English text per token, the figure muxx estimates with wherever a provider reports no usage."""
@@ -25,52 +25,100 @@ LOREM = ("Lorem ", "ipsum ", "dolor ", "sit ", "amet ", "consectetur ", "adipisc
 REASONING = "The user said something. I say it back."
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer in pieces the size of a streamed event; the plain form joins them."""
+class CannotAnswer(Exception):
+    """The request makes no sense to any provider; the message says why."""
 
-    id: str
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, whatever its format. `echoes` holds a text to say back for each answer that is wanted."""
+
     model: str
-    words: list[str]
+    echoes: list[str]
+    input_tokens: int
+    tool_result: str | None = None
+    """What the tool answered, when that was the last thing said."""
+    function: Mapping[str, Any] | None = None
+    """The first function offered: `name` and `parameters`, a JSON schema."""
+    limit: int | None = None
+    """The most words an answer may have."""
+    copies: int = 1
+    """How many answers each echo is to get."""
+    thinks: bool = False
+    """The format has a place for reasoning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer in pieces the size of a streamed event; its plain form joins them. `finish` is chat's word for how it ended."""
+
+    echo: str
     reasoning: list[str]
+    words: list[str]
     call: dict[str, str] | None
     finish: str
-    copies: int
-    usage: dict[str, Any] | None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    @property
+    def fragments(self) -> list[str]:
+        """The arguments of the call, as they come in a stream."""
+        return re.findall(r".{1,12}", self.call["arguments"], re.DOTALL) if self.call else []
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces its stream has, less what the format puts around them."""
+        return len(self.reasoning) + len(self.words) + len(self.fragments)
 
 
-def compose(behaviour: Behaviour, body: Mapping[str, Any], default_text: str) -> Answer:
-    """Everything the answer to `body` says, before it is known in which form it leaves."""
-    call = tool_call(body) if behaviour.tool else None
-    words = [] if call else words_of(behaviour, body, default_text)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    cut_short = isinstance(limit, int) and len(words) > limit
-    words = words[:limit] if cut_short else words
-    reasoning = split(REASONING) if behaviour.reasoning else []
-    copies = n if isinstance(n := body.get("n"), int) and 1 <= n <= 128 else 1
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Tokens. Those of reasoning are among those of the output."""
+
+    input: int
+    output: int
+    reasoning: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that an answer says. `digest` is 24 hexadecimal digits of the request's own; `used` is None where none is reported."""
+
+    digest: str
+    model: str
+    choices: list[Choice]
+    used: Used | None
+
+
+def compose(behaviour: Behaviour, body: Mapping[str, Any], asked: Asked, default_text: str) -> Answer:
+    """Everything the answer to `body`, which asks `asked`, says, before it is known in which form it leaves."""
+    call = called(asked) if behaviour.tool else None
+    reasoning = split(REASONING) if behaviour.reasoning and asked.thinks else []
+    choices: list[Choice] = []
+    for echo in asked.echoes:
+        words = [] if call else words_of(behaviour, asked, default_text or echo)
+        cut_short = asked.limit is not None and len(words) > asked.limit
+        finish = "tool_calls" if call else "length" if cut_short else "stop"
+        choices += [Choice(echo, reasoning, words[: asked.limit] if cut_short else words, call, finish)] * asked.copies
     return Answer(
-        id="chatcmpl-mock" + hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24],
-        model=str(body.get("model", "mock")),
-        words=words,
-        reasoning=reasoning,
-        call=call,
-        finish="tool_calls" if call else "length" if cut_short else "stop",
-        copies=copies,
-        usage=None if behaviour.nousage else usage_of(body, words, reasoning, call, copies),
+        digest=hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24],
+        model=asked.model,
+        choices=choices,
+        used=None if behaviour.nousage else used_by(asked, choices),
     )
 
 
-def words_of(behaviour: Behaviour, body: Mapping[str, Any], default_text: str) -> list[str]:
-    """The text of the answer: scripted, long, about the tool's result, configured, or an echo, in that order."""
+def words_of(behaviour: Behaviour, asked: Asked, otherwise: str) -> list[str]:
+    """The text of an answer: scripted, long, about the tool's result, or what would be said otherwise, in that order."""
     if behaviour.text is not None:
         return split(behaviour.text)
     if behaviour.long:
         return list(islice(cycle(LOREM), behaviour.long))
-    messages = messages_of(body)
-    if behaviour.tool and messages and messages[-1].get("role") == "tool":
-        return split(f"The tool answered: {text_of(messages[-1])}")
-    asked = [message for message in messages if message.get("role") == "user"]
-    return split(default_text or text_of((asked or messages or [{}])[-1]))
+    if behaviour.tool and asked.tool_result is not None:
+        return split(f"The tool answered: {asked.tool_result}")
+    return split(otherwise)
 
 
 def split(text: str) -> list[str]:
@@ -78,104 +126,50 @@ def split(text: str) -> list[str]:
     return re.findall(r"\s*\S+\s*|\s+", text)
 
 
-def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    messages = body.get("messages")
-    return [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+def called(asked: Asked) -> dict[str, str] | None:
+    """A call of the first function offered. None without one, and once a tool's result is the last message."""
+    if asked.function is None or asked.tool_result is not None:
+        return None
+    schema = asked.function.get("parameters")
+    arguments = example(schema, schema) if isinstance(schema, dict) else {}
+    return {"name": str(asked.function.get("name", "")), "arguments": orjson.dumps(arguments).decode()}
 
 
-def text_of(message: Mapping[str, Any]) -> str:
-    """A message's text, whether its content is a string or a list of parts."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
-
-
-def usage_of(
-    body: Mapping[str, Any], words: list[str], reasoning: list[str], call: Mapping[str, str] | None, copies: int
-) -> dict[str, Any]:
-    """OpenAI's usage object. Reasoning is inside the completion's count, as OpenAI has it."""
-    prompt = tokens(*(text_of(message) for message in messages_of(body)))
-    if body.get("tools"):
-        prompt += tokens(orjson.dumps(body["tools"]).decode())
-    thought = tokens(*reasoning) * copies
-    completion = thought + tokens(*words, *(call.values() if call else ())) * copies
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": thought, "audio_tokens": 0},
-    }
+def used_by(asked: Asked, choices: list[Choice]) -> Used:
+    thought = sum(tokens(*choice.reasoning) for choice in choices)
+    said = sum(tokens(*choice.words, *(choice.call.values() if choice.call else ())) for choice in choices)
+    return Used(asked.input_tokens, thought + said, thought)
 
 
 def tokens(*texts: str) -> int:
     return math.ceil(sum(len(text.encode("utf-8", "replace")) for text in texts) / BYTES_PER_TOKEN)
 
 
-def tool_call(body: Mapping[str, Any]) -> dict[str, str] | None:
-    """A call of the first tool offered. None without a tool, and once a tool's result is the last message."""
-    messages, tools = messages_of(body), body.get("tools")
-    if not isinstance(tools, list) or (messages and messages[-1].get("role") == "tool"):
-        return None
-    functions = [tool["function"] for tool in tools if isinstance(tool, dict) and isinstance(tool.get("function"), dict)]
-    if not functions:
-        return None
-    schema = functions[0].get("parameters")
-    arguments = example(schema, schema) if isinstance(schema, dict) else {}
-    return {"name": str(functions[0].get("name", "")), "arguments": orjson.dumps(arguments).decode()}
+# ── reading requests ──
 
 
-def plain(answer: Answer) -> bytes:
-    """The answer as one `chat.completion` object."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(answer.words), "refusal": None}
-    if answer.reasoning:
-        message["reasoning_content"] = "".join(answer.reasoning)
-    if answer.call:
-        message |= {"content": None, "tool_calls": [{"id": call_id(answer, 0), "type": "function", "function": answer.call}]}
-    choices = [
-        {"index": index, "message": message, "logprobs": None, "finish_reason": answer.finish} for index in range(answer.copies)
-    ]
-    whole = {"id": answer.id, "object": "chat.completion", "created": CREATED, "model": answer.model, "choices": choices}
-    return orjson.dumps(whole | ({"usage": answer.usage} if answer.usage else {}))
+def objects(values: Any) -> list[dict[str, Any]]:
+    """The JSON objects in what should be an array of them."""
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
-def call_id(answer: Answer, index: int) -> str:
-    return f"call_{answer.id[-24:]}{index}"
+def text_of(content: Any) -> str:
+    """The text of a message's content, whether it is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part["text"]) for part in objects(content) if "text" in part)
 
 
-def deltas(answer: Answer, index: int) -> Iterator[dict[str, Any]]:
-    """The deltas of one choice, the role first."""
-    yield {"role": "assistant", "content": None if answer.call else ""}
-    for piece in answer.reasoning:
-        yield {"reasoning_content": piece}
-    for word in answer.words:
-        yield {"content": word}
-    if answer.call:
-        function = {"name": answer.call["name"], "arguments": ""}
-        yield {"tool_calls": [{"index": 0, "id": call_id(answer, index), "type": "function", "function": function}]}
-        for piece in re.findall(r".{1,12}", answer.call["arguments"], re.DOTALL):
-            yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+def last_said(messages: list[dict[str, Any]]) -> str:
+    """The text of the user's last message, or of the last one when none is the user's."""
+    by_user = [message for message in messages if message.get("role") == "user"]
+    return text_of((by_user or messages or [{}])[-1].get("content"))
 
 
-def events(answer: Answer, *, with_usage: bool, done: bool) -> Iterator[bytes]:
-    """The answer as server-sent events: each choice's deltas and finish, the usage when asked for, `[DONE]`."""
-    head = {"id": answer.id, "object": "chat.completion.chunk", "created": CREATED, "model": answer.model}
-    tail = {"usage": None} if with_usage else {}
-    for index in range(answer.copies):
-        for delta in deltas(answer, index):
-            yield event(head | {"choices": [choice(index, delta, None)]} | tail)
-        yield event(head | {"choices": [choice(index, {}, answer.finish)]} | tail)
-    if with_usage:
-        yield event(head | {"choices": [], "usage": answer.usage})
-    if done:
-        yield b"data: [DONE]\n\n"
+def copies_of(body: Mapping[str, Any]) -> int:
+    """`n`, within OpenAI's limit of 128."""
+    return n if isinstance(n := body.get("n"), int) and 1 <= n <= 128 else 1
 
 
-def choice(index: int, delta: Mapping[str, Any], finish: str | None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-
-
-def event(data: Mapping[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(data) + b"\n\n"
+def tool_tokens(body: Mapping[str, Any]) -> int:
+    return tokens(orjson.dumps(body["tools"]).decode()) if body.get("tools") else 0

@@ -12,13 +12,13 @@ import orjson
 
 from muxx import Attempt, UpstreamDisconnected
 
-from .answer import Answer, compose, deltas, events, plain
+from .answer import CannotAnswer, compose
 from .behaviour import NAMES, Behaviour, behaviour_of
+from .formats import FORMATS, Format, format_at
 
 if TYPE_CHECKING:
     from muxx import Sink, UpstreamResponse
 
-CHAT_PATH = "/chat/completions"
 GARBAGE = b'data: {"choices":[{"delta":{"content":\n\n'
 
 ERRORS = {
@@ -115,40 +115,43 @@ class MockTransport:
             return unknown(attempt.target.model)
         if behaviour.error:
             return refusal(behaviour.error)
-        if not attempt.url.endswith(CHAT_PATH):
-            return refusal(400, "The mock answers chat completions only. Ask a real provider for other endpoints.")
-        answer = compose(behaviour, attempt.body, self._text)
-        if attempt.body.get("stream") is True:
-            return streamed(answer, behaviour, attempt.body)
-        return whole(answer, behaviour)
+        spoken = format_at(attempt.url)
+        if spoken is None:
+            return refusal(404, f"The mock has no such endpoint. It answers {', '.join(FORMATS)}.")
+        try:
+            return answered(spoken, behaviour, attempt.body, self._text)
+        except CannotAnswer as reason:
+            return refusal(400, str(reason))
 
     async def close(self) -> None:
         """Nothing is held open."""
 
 
-def streamed(answer: Answer, behaviour: Behaviour, body: Mapping[str, Any]) -> MockResponse:
-    """The answer as a stream; a fault strikes halfway through its first choice."""
-    options = body.get("stream_options")
-    asked = isinstance(options, dict) and options.get("include_usage") is True
+def answered(spoken: Format, behaviour: Behaviour, body: Mapping[str, Any], default_text: str) -> MockResponse:
+    """The answer to a request that is to have one, in the form it asks for. A fault of a stream strikes halfway through its
+    first choice, when at least one piece of it has been said."""
+    answer = compose(behaviour, body, spoken.asked(body), default_text)
+    if spoken.stream is None or body.get("stream") is not True:
+        return whole(spoken.plain(answer, body), behaviour.fault)
+    first = answer.choices[0]
     return MockResponse(
         200,
         {"content-type": "text/event-stream; charset=utf-8"},
-        events(answer, with_usage=asked and answer.usage is not None, done=not behaviour.nodone),
+        spoken.stream.events(answer, body, not behaviour.nodone),
         drip=behaviour.drip / 1000,
         fault=behaviour.fault,
-        fault_at=(sum(1 for _ in deltas(answer, 0)) + 1) // 2,
+        fault_at=spoken.stream.before(first) + max(first.pieces // 2, min(first.pieces, 1)),
     )
 
 
-def whole(answer: Answer, behaviour: Behaviour) -> MockResponse:
+def whole(data: bytes, fault: str) -> MockResponse:
     """The answer in one body; a fault strikes halfway through it, where the declared length is still to come."""
-    data = plain(answer)
     half = len(data) // 2
-    if behaviour.fault == "garbage":
+    if fault == "garbage":
         return as_json(200, data[:half])
     headers = {"content-type": "application/json", "content-length": str(len(data))}
-    pieces = (data[:half], data[half:]) if behaviour.fault else (data,)
-    return MockResponse(200, headers, pieces, fault=behaviour.fault, fault_at=1)
+    pieces = (data[:half], data[half:]) if fault else (data,)
+    return MockResponse(200, headers, pieces, fault=fault, fault_at=1)
 
 
 def as_json(status: int, body: bytes, extra: Mapping[str, str] = MappingProxyType({})) -> MockResponse:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -24,15 +25,19 @@ T = TypeVar("T")
 SLOW_SECONDS = 0.25
 """A step that holds the event loop longer than this is named in the log."""
 
+HELD_BACK_EVENTS = 4
+"""How many times the largest event a hook may return in bytes of other events: an answer it held back comes with its own."""
+
 log = logging.getLogger("muxx.plugins")
 
 
 class _Resumed:
     """A coroutine that has already run to its first suspension; awaiting it goes on from there."""
 
-    __slots__ = ("_coroutine", "_pending")
+    __slots__ = ("_coroutine", "_pending", "_step")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], pending: Any) -> None:
+    def __init__(self, step: Step, coroutine: Coroutine[Any, Any, Any], pending: Any) -> None:
+        self._step = step
         self._coroutine = coroutine
         self._pending = pending
 
@@ -50,16 +55,30 @@ class _Resumed:
             pending = step[1]
 
     def _send(self, value: Any) -> tuple[bool, Any]:
+        started = time.monotonic()
         try:
             return False, self._coroutine.send(value)
         except StopIteration as done:
             return True, done.value
+        finally:
+            _measure(self._step, started)
 
     def _throw(self, error: BaseException) -> tuple[bool, Any]:
+        started = time.monotonic()
         try:
             return False, self._coroutine.throw(error)
         except StopIteration as done:
             return True, done.value
+        finally:
+            _measure(self._step, started)
+
+
+def _measure(step: Step, started: float) -> None:
+    """Name the plugin that has held the event loop since `started`, if that was too long."""
+    seconds = time.monotonic() - started
+    if seconds > SLOW_SECONDS:
+        advice = "make its hook `async def` or cheaper"
+        log.warning("plugin %s held the event loop for %.0f ms; %s", step.plugin, seconds * 1e3, advice)
 
 
 class Budget:
@@ -87,7 +106,7 @@ def start_step(step: Step, args: tuple[Any, ...]) -> Any:
         result = step.call(*args)
         if step.is_async:
             try:
-                return _Resumed(result, result.send(None))
+                return _Resumed(step, result, result.send(None))
             except StopIteration as done:
                 return done.value
         return result
@@ -96,10 +115,7 @@ def start_step(step: Step, args: tuple[Any, ...]) -> Any:
     except BaseException as error:
         return _failed(step, error)
     finally:
-        seconds = time.monotonic() - started
-        if seconds > SLOW_SECONDS:
-            advice = "make its hook `async def` or cheaper"
-            log.warning("plugin %s held the event loop for %.0f ms; %s", step.plugin, seconds * 1e3, advice)
+        _measure(step, started)
 
 
 async def finish_step(step: Step, resumed: _Resumed, budget: Budget | None) -> Any:
@@ -138,8 +154,11 @@ def _is_unwanted() -> bool:
 
 
 def _crashed(step: Step, what: str, error: BaseException | None = None) -> None:
-    """Name the plugin in the log; `PluginError` unless it is to be ignored."""
+    """Name the plugin in the log; `PluginError` unless it is to be ignored. What the plugin's frames hold goes at once: the error
+    lives as long as its exchange, and the exchange's own frames refer to both."""
     log.error("plugin %s failed in a hook: %s", step.plugin, what)
+    if error is not None:
+        clear_frames(error.__traceback__)
     if step.on_error != "ignore":
         raise PluginError() from error
 
@@ -190,22 +209,31 @@ async def run_chunk(chain: Chain, args: tuple[Any, Any], chunk: Chunk, most_byte
     for step in chain:
         results: list[Chunk] = []
         for item in chunks:
-            result = await run_step(step, (*args, item), None)
-            results.extend([item] if result is None else _checked(step, item, result, most_bytes))
+            returned = [await run_step(step, (*args, item), None)]
+            if returned[0] is None:
+                results.append(item)
+            else:
+                results.extend(_checked(step, item, returned, most_bytes))
         chunks = results
     return chunks
 
 
-def _checked(step: Step, item: Chunk, result: Any, most: int) -> list[Chunk]:
-    """What a chunk hook made of `item`; a crash when that is no iterable of Chunks, or too much. A generator runs here."""
+def _checked(step: Step, item: Chunk, returned: list[Any], most: int) -> list[Chunk]:
+    """What a chunk hook made of `item`; a crash when that is no iterable of Chunks, or too much. A generator runs here.
+
+    `returned` holds what the hook returned, for this to take out: however large, it goes with the frame that judges it.
+    """
+    started = time.monotonic()
     try:
-        return _taken(item, result, most)
+        return _taken(item, returned.pop(), most)
     except MuxxError:
         raise
     except _Unusable as error:
         _crashed(step, str(error), error)
     except BaseException as error:
         _crashed(step, describe_crash(error), error)
+    finally:
+        _measure(step, started)
     return [item]
 
 
@@ -216,32 +244,37 @@ class _Unusable(Exception):
 def _taken(item: Chunk, result: Any, most: int) -> list[Chunk]:
     if not isinstance(result, Iterable) or isinstance(result, str | bytes):
         raise _Unusable("on_chunk must return None or an iterable of Chunks")
-    chunks = []
+    chunks, most_raw = [], HELD_BACK_EVENTS * most
     for chunk in result:
         if not isinstance(chunk, Chunk):
             raise _Unusable("on_chunk must return Chunks only")
-        if chunk.raw is not item.raw and not _is_whole(chunk.raw):
-            raise _Unusable("on_chunk returned a chunk whose raw is no whole event")
+        if chunk.raw is not None and chunk.raw is not item.raw:
+            if not _is_whole(chunk.raw):
+                raise _Unusable("on_chunk returned a chunk whose raw is no whole event")
+            most_raw -= len(chunk.raw)
         most -= 1 + len(chunk.text) + (len(chunk.tool_call.arguments) if chunk.tool_call is not None else 0)
-        if most < 0:
+        if most < 0 or most_raw < 0:
             raise _Unusable("on_chunk returned more than one event may hold")
         chunks.append(chunk)
     return chunks
 
 
-def _is_whole(raw: bytes | None) -> bool:
+def _is_whole(raw: bytes) -> bool:
     """Whether bytes may stand for an event of a stream: the blank line that ends it is there."""
-    return raw is None or len(raw) - len(raw.rstrip(b"\r\n")) > 1
+    return len(raw) - len(raw.rstrip(b"\r\n")) > 1
 
 
 def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
     """The first cost; a crash is logged and counts as not knowing."""
     for step in chain:
+        started = time.monotonic()
         try:
             cost = step.call(*args)
         except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
             log.error("plugin %s failed in price: %s", step.plugin, describe_crash(error))
             continue
+        finally:
+            _measure(step, started)
         if isinstance(cost, Cost):
             return cost
         if cost is not None:

@@ -1,20 +1,21 @@
-"""FAULTS P01 (in the recorder) to P05: what plugins do wrong, and what the others, the client and the server notice of it."""
+"""FAULTS P01 (in the recorder) and P03 to P05: what plugins do wrong, and what the others, the client and the server notice of it."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from carrying_kit import chunks_of, error_code, serving
+from carrying_kit import chunks_of, delta, error_code, events_of, serving
 from hooks_kit import SECRET, Seen, delivered, plugin_config, watching
+from process_kit import rows
 
 from muxx import (
     Chunk,
     Connection,
+    Cost,
     Exchange,
     HttpRequest,
     Identity,
@@ -24,7 +25,7 @@ from muxx import (
     ToolCall,
     hookimpl,
 )
-from muxx.testing import DONE, chat, chat_body, eventually, pause
+from muxx.testing import DONE, chat, chat_body, eventually, pause, sse
 
 # ── P01: a hook raises in the recorder ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -47,70 +48,6 @@ async def test_P01_a_record_hook_that_crashes_is_tried_again_and_loses_no_row(cr
         row = await gateway.get_row(response.request_id)
     assert row["status"] == 200
     assert stored.count(response.request_id) == 1
-
-
-# ── P02: a hook hangs ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def hanging(hook: str) -> type:
-    async def hangs(self: Any) -> None:
-        await asyncio.Event().wait()
-
-    return type("Hanging", (), {hook: hookimpl(hangs)})
-
-
-@pytest.mark.parametrize("hook", ["authenticate", "pre_request", "pre_attempt"])
-async def test_P02_a_hook_that_waits_for_ever_is_cancelled_at_the_limit(hook: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(config=plugin_config(), plugins={"hanging": hanging(hook)}) as gateway:
-        started = time.monotonic()
-        response = await gateway.chat()
-        assert (response.status, error_code(response)) == (500, "plugin_error")
-        assert 0.1 < time.monotonic() - started < 3
-    assert "plugin hanging failed in a hook: TimeoutError" in caplog.text
-
-
-async def test_P02_on_error_decides_and_the_others_continue() -> None:
-    """Also when the one after it has to wait for something: a plugin that may be ignored does not use up the whole limit."""
-    seen = Seen()
-    ran: list[str] = []
-
-    class After:
-        @hookimpl
-        async def pre_request(self) -> None:
-            await asyncio.sleep(0.01)
-            ran.append("after")
-
-    plugins = {"a": hanging("pre_request"), "b": After, "watching": watching(seen)}
-    async with serving(config=plugin_config(a={"on_error": "ignore"}), plugins=plugins) as gateway:
-        assert delivered(await gateway.chat()) == "Hello there."
-    assert ran == ["after"]
-
-
-async def test_P02_an_observer_that_hangs_holds_up_neither_client_nor_the_other_observers(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    seen = Seen()
-    plugins = {"a": hanging("post_response"), "watching": watching(seen)}
-    async with serving(config=plugin_config(), plugins=plugins) as gateway:
-        started = time.monotonic()
-        assert (await gateway.chat()).status == 200
-        assert time.monotonic() - started < 2
-        await eventually(lambda: seen.after)
-    assert "plugin a failed" in caplog.text
-
-
-@pytest.mark.parametrize("form", ["def", "async def"])
-async def test_P02_a_hook_that_blocks_the_loop_is_measured_and_named(form: str, caplog: pytest.LogCaptureFixture) -> None:
-    def blocks(self: Any) -> None:
-        time.sleep(0.3)
-
-    async def blocks_too(self: Any) -> None:
-        time.sleep(0.3)
-
-    blocking = type("Blocking", (), {"pre_request": hookimpl(blocks if form == "def" else blocks_too)})
-    async with serving(plugins={"blocking": blocking}) as gateway:
-        assert (await gateway.chat()).status == 200
-    assert "plugin blocking held the event loop for 3" in caplog.text
 
 
 # ── P03: what on_chunk may not return ───────────────────────────────────────────────────────────────────────────────────────
@@ -210,6 +147,53 @@ async def test_P04_the_failure_of_one_observer_does_not_silence_the_next() -> No
         await eventually(lambda: seen.after)
 
 
+async def test_P04_the_failure_of_one_price_or_tap_does_not_silence_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[bytes] = []
+
+    class Fails:
+        @hookimpl(tryfirst=True)
+        def price(self) -> Cost | None:
+            raise RuntimeError(SECRET)
+
+        @hookimpl(tryfirst=True)
+        def pre_request(self, exchange: Exchange) -> None:
+            def breaks(data: bytes) -> None:
+                raise RuntimeError(SECRET)
+
+            exchange.tap(breaks)
+
+    class Works:
+        @hookimpl(tryfirst=True)
+        def price(self) -> Cost | None:
+            return Cost(1, 2, "house")
+
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> None:
+            exchange.tap(heard.append)
+
+    async with serving(plugins={"fails": Fails, "works": Works}) as gateway:
+        response = await gateway.chat(stream=True)
+        assert response.done
+        assert (await gateway.get_row(response.request_id))["price_version"] == "house"
+    assert "plugin fails failed in price: RuntimeError" in caplog.text
+    assert b"".join(heard) == b"".join(raw for raw, _ in events_of(response.body) if not raw.startswith(b":"))
+    assert SECRET not in caplog.text
+
+
+async def test_P04_the_failure_of_one_chunk_hook_that_may_be_ignored_does_not_silence_the_next() -> None:
+    seen = Seen()
+
+    class Fails:
+        @hookimpl(tryfirst=True)
+        def on_chunk(self) -> None:
+            raise RuntimeError(SECRET)
+
+    plugins = {"fails": Fails, "watching": watching(seen)}
+    async with serving(config=plugin_config(fails={"on_error": "ignore"}), plugins=plugins) as gateway:
+        response = await gateway.chat(stream=True)
+        assert delivered(response) == seen.text(response.request_id) == "Hello there."
+
+
 async def test_P04_a_rerouted_request_is_held_to_the_keys_models() -> None:
     class Escalates:
         @hookimpl
@@ -296,6 +280,50 @@ async def test_P05_a_client_that_leaves_during_a_hook_still_has_a_row(hook: str)
         row = await gateway.get_row(seen.last.id)
     assert (row["status"], row["ended_by"], row["error_code"]) == (499, "client", "client_disconnected")
     assert row["attempts"] == (1 if hook == "on_chunk" else 0)
+
+
+async def test_P05_a_client_that_leaves_during_authenticate_has_a_row_too() -> None:
+    """Nobody knows yet whose it is, so it is asked for where it is stored."""
+    entered = asyncio.Event()
+    seen = Seen()
+
+    class Waits:
+        @hookimpl(tryfirst=True)
+        async def authenticate(self) -> None:
+            entered.set()
+            await asyncio.sleep(30)
+
+    plugins = {"waits": Waits, "watching": watching(seen)}
+    async with serving(config={"server": {"chain_timeout_s": 20}}, plugins=plugins) as gateway:
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body())
+            await asyncio.wait_for(entered.wait(), 5)
+        await eventually(lambda: seen.after and seen.last.id in rows(gateway.directory))
+        assert rows(gateway.directory)[seen.last.id][:3] == (499, "client", "client_disconnected")
+
+
+@pytest.mark.parametrize("hook", ["price", "post_response"])
+async def test_P05_a_hook_that_runs_when_the_client_has_left_still_sees_the_row_written(hook: str) -> None:
+    """A client that leaves in mid-stream: what is left to run runs to its end."""
+    seen = Seen()
+    ended: list[str] = []
+
+    def priced(self: Any) -> None:
+        ended.append("price")
+
+    async def told(self: Any) -> None:
+        await asyncio.sleep(0.05)
+        ended.append("post_response")
+
+    ending = type("Ending", (), {"price": hookimpl(tryfirst=True)(priced), "post_response": hookimpl(told)})
+    async with serving(plugins={"ending": ending, "watching": watching(seen)}) as gateway:
+        gateway.upstream.script(sse(chunks=[delta("Hello ")], end=pause(30)))
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body(stream=True))
+            await client.readuntil(b"Hello ")
+        await eventually(lambda: hook in ended and seen.after)
+        row = await gateway.get_row(seen.last.id)
+    assert (row["status"], row["ended_by"]) == (499, "client")
 
 
 async def test_P05_a_hook_that_swallows_its_cancellation_keeps_nothing_open() -> None:

@@ -91,12 +91,12 @@ class ResponseCodec:
         return chunks
 
     def _find(self, raw: bytes | None) -> Passing | None:
-        """The event of these bytes; None when they are none."""
+        """The event of these bytes; None when they are none, as the `[DONE]` of other formats is here."""
         for known in (self._now, self._terminal):
             if known is not None and known.raw is raw:
                 return known
         data = data_of(raw) if raw is not None else None
-        if raw is None or not data:
+        if raw is None or not data or data.strip() == b"[DONE]":
             return None
         if self._relaying:
             return self._reader.again(raw, data)

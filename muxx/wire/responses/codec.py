@@ -218,7 +218,8 @@ class ResponseCodec:
         value, item = passing.value, passing.item
         bodies = self._reader.bodies(value)
         for whole, path, container, key in self._reader.repeats(passing):
-            if (text := whole.text(path)).changed and container[key] != text.whole:
+            text = passing.others.get((id(container), key)) or whole.text(path)
+            if (text.changed or text.is_contradicted(container[key])) and container[key] != text.whole:
                 put_text(container, key, text)
                 changed = True
         for named, body in bodies:

@@ -13,7 +13,7 @@ Path = tuple[str | int, ...]
 Place = tuple[Path, Any, Any]
 """A text's path, and the container and key under which it stands."""
 
-TextKind = Literal["text", "refusal", "reasoning", "tool_call"]
+TextKind = Literal["text", "refusal", "reasoning", "tool_call", "other"]
 
 
 MOST_PARTS = 10_000
@@ -55,6 +55,9 @@ FORMS = (
     Form("response.shell_call_command", "tool_call", ("action", "commands", None), "command_index", "command"),
 )
 
+WHOLE = Form("", "other", (), None, "")
+"""Of texts that no event brings in pieces: what tools built into the provider are asked, and what they return."""
+
 DELTAS = {f"{form.stem}.delta": form for form in FORMS}
 DONES = {f"{form.stem}.done": form for form in FORMS}
 REPEATS = {**DONES, "response.shell_call_command.added": FORMS[-1]}
@@ -78,9 +81,11 @@ _BY_FIELD = {form.path[0]: form for form in reversed(FORMS)}
 
 def form_of(item_type: str, path: Path) -> Form:
     """The form in which a text of such an item comes. Defined for every path, whatever a strange provider puts where."""
+    if path[0] == "action" and path[1] != "commands":
+        return WHOLE
     if path[0] != "content":
         form = CALLS.get(item_type)
-        return form if form is not None and form.path[0] == path[0] else _BY_FIELD[str(path[0])]
+        return form if form is not None and form.path[0] == path[0] else _BY_FIELD.get(str(path[0]), WHOLE)
     if path[-1] == "refusal":
         return _BY_STEM["response.refusal"]
     return _BY_STEM["response.reasoning_text" if item_type == "reasoning" else "response.output_text"]
@@ -88,7 +93,7 @@ def form_of(item_type: str, path: Path) -> Form:
 
 _PROSE = ("summary", "content")
 _CALLED_WITH = ("arguments", "input", "code", "queries")
-_RETURNED = ("output", "outputs", "results", "result")
+_RETURNED = ("output", "outputs", "results", "result", "error")
 _NESTED = {"action": ("commands", "command", "query", "queries", "text"), "operation": ("diff",)}
 _LEAVES = ("text", "refusal", "stdout", "stderr", "logs")
 """Under these names a part of a list holds its text."""
@@ -108,7 +113,7 @@ def written(item: dict[str, Any]) -> Iterator[Place]:
 
 
 def all_texts(item: dict[str, Any]) -> Iterator[Place]:
-    """Every text of an item of the input, what tools returned included. An image is no text, though it comes as a string."""
+    """Every text of an item, what tools returned included. An image is no text, though it comes as a string."""
     yield from _texts(item, _PROSE)
     yield from _texts(item, _CALLED_WITH)
     if item.get("type") != "image_generation_call":

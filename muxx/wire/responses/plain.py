@@ -41,7 +41,7 @@ def _item_events(writer: Writer, item: Item) -> Iterator[bytes]:
         text, piece = item.text(path), container[key]
         text.came.append(piece)
         if piece:
-            yield writer.delta(item, path, piece)
+            yield writer.delta(item, path, piece) + writer.end(item, path)
     yield writer.close(item, status)
 
 

@@ -1,10 +1,13 @@
 """The reading side of Responses: events into Chunks, and where an event repeats what has come before.
 
 A piece of a text is a Chunk of the text's kind, whose `index` is its item's place (`output_index`): text, reasoning (a summary
-and the reasoning itself), a refusal (`other` with text, as in chat), and what a tool is called with. A call begins with a Chunk
-that has its id and name, at the first event that has its item. The event that ends a text is an `other` with a finish reason:
-nothing more of this text comes, so what was held back of it is due. The terminal event is the `end`; any other is one `other`.
-A text that comes whole where its pieces did not is shown like a piece, at the first event that has it.
+and the reasoning itself), a refusal (`other` with text, as in chat), what a tool is called with, and as `other` what one of the
+provider's own tools is asked and returns. A call begins with a Chunk that has its id and name, at the first event that has its
+item. The event that ends a text is an `other` with a finish reason: nothing more of this text comes, so what was held back of it
+is due. The terminal event is the `end`; any other is one `other`.
+A text that comes whole where its pieces did not is shown like a piece, at the first event that has it; at one that ends it with
+a finish reason of its own, for several may come at once, and each is a text by itself. So is what an event has in the place of
+a text that it does not repeat as it came.
 """
 
 from __future__ import annotations
@@ -17,8 +20,13 @@ from orjson import loads
 from ...exchange import Chunk, ToolCall
 from .envelope import finish_reason, outputs, read_response_usage
 from .facts import TERMINAL, index_of
-from .items import CALLS, DELTAS, DONES, REPEATS, Form, Path, TextKind, form_of, place, written
+from .items import CALLS, DELTAS, DONES, REPEATS, WHOLE, Form, Path, TextKind, all_texts, form_of, place
 from .writer import Item, Text
+
+_ENDS = TERMINAL | DONES.keys() | {f"response.{what}.done" for what in ("content_part", "reasoning_summary_part", "output_item")}
+"""Events after which nothing more comes of the texts they hold."""
+
+_REASONS = {"tool_call": "tool_calls"}
 
 Shown = tuple[Any, ...]
 Repeat = tuple[Item, Path, Any, Any]
@@ -43,7 +51,7 @@ class Piece(NamedTuple):
 class Passing:
     """An event on its way from the provider to the client; `item` is None when it is about all of the answer."""
 
-    __slots__ = ("gone", "item", "kind", "pieces", "raw", "text", "value")
+    __slots__ = ("gone", "item", "kind", "others", "pieces", "raw", "text", "value")
 
     def __init__(self, raw: bytes, value: dict[str, Any]) -> None:
         self.raw = raw
@@ -54,6 +62,8 @@ class Passing:
         self.text: Text | None = None
         """What it is a piece of, when it is a piece of a text and nothing else."""
         self.pieces: list[Piece] = []
+        self.others: dict[tuple[int, Any], Text] = {}
+        """Texts that this event has in the place of those it should repeat, by the identity of their container and their key."""
         self.gone = False
 
     def show(self, chunk: Chunk, text: Text | None = None, call: Item | None = None) -> Chunk:
@@ -64,9 +74,11 @@ class Passing:
 class Reader:
     """Reads the events of one answer, and keeps what has come of each text."""
 
-    __slots__ = ("_items", "_strays")
+    __slots__ = ("_items", "_strays", "_whole")
 
     def __init__(self) -> None:
+        self._whole: dict[bytes, Passing] = {}
+        """Events that brought a text whole, by their bytes: read again they would have nothing new."""
         self._items: dict[int, Item] = {}
         """The provider's items by their places."""
         self._strays: list[Item] = []
@@ -81,10 +93,15 @@ class Reader:
         if chunk is not None and passing.text is not None:
             passing.text.came.append(passing.value["delta"])
             return passing, [chunk]
-        return passing, [*self._new(passing), *_bearer(passing)]
+        chunks = [*self._new(passing), *_bearer(passing)]
+        if any(piece.text is not None for piece in passing.pieces):
+            self._whole[raw] = passing
+        return passing, chunks
 
     def again(self, raw: bytes, data: bytes) -> Passing:
         """An event that was read before, and of which nothing is new any more: one that a plugin held back."""
+        if (known := self._whole.get(raw)) is not None:
+            return known
         passing, chunk = self._piece(raw, data)
         item = passing.item
         if passing.kind == "response.output_item.added" and item is not None and item.type in CALLS:
@@ -110,12 +127,18 @@ class Reader:
                 item.withheld = item.number is None
                 yield passing.show(_beginning(item, passing.raw, body), call=item)
             item.body = body
-        for item, path, container, key in self.repeats(passing):
+        repeats = list(self.repeats(passing))
+        if passing.kind not in _ENDS:  # what ends with this event goes before what goes on
+            repeats.sort(key=lambda found: form_of(found[0].type, found[1]) is not WHOLE)
+        for item, path, container, key in repeats:
             text, whole, came = item.text(path), container[key], "".join(item.text(path).came)
-            if len(whole) > len(came) and whole.startswith(came):
+            if text.is_contradicted(whole) or (came not in ("", whole) and form_of(item.type, path) is WHOLE):
+                other = passing.others[id(container), key] = Text()
+                other.came.append(whole)
+                yield passing.show(_whole_chunk(item, path, whole, passing), other)
+            elif len(whole) > len(came):
                 text.came.append(whole[len(came) :])
-                kind = form_of(item.type, path).kind
-                yield passing.show(_chunk(kind, item.index, text.came[-1], passing.raw), text)
+                yield passing.show(_whole_chunk(item, path, text.came[-1], passing), text)
 
     def repeats(self, passing: Passing) -> Iterator[Repeat]:
         """Every place in which an event repeats a text."""
@@ -126,7 +149,7 @@ class Reader:
         elif item is not None and type(part := value.get("part")) is dict:
             yield from ((item, path, part, path[-1]) for path in _paths_of_part(value, part))
         for whole, body in self.bodies(value):
-            yield from ((whole, *found) for found in written(body))
+            yield from ((whole, *found) for found in all_texts(body))
 
     def bodies(self, value: dict[str, Any]) -> list[tuple[Item, dict[str, Any]]]:
         """The items an event has whole."""
@@ -194,7 +217,7 @@ def _bearer(passing: Passing) -> Iterator[Chunk]:
         yield end_of(passing.value, passing.raw)
     elif passing.item is None or not any(piece.call is not None for piece in passing.pieces):
         form = DONES.get(passing.kind)
-        reason = None if form is None else "tool_calls" if form.kind == "tool_call" else "stop"
+        reason = None if form is None else _REASONS.get(form.kind, "stop")
         yield passing.show(Chunk("other", index=index_of(passing.value), finish_reason=reason, raw=passing.raw))
 
 
@@ -202,6 +225,14 @@ def _chunk(kind: TextKind, index: int, piece: str, raw: bytes) -> Chunk:
     if kind == "tool_call":
         return Chunk("tool_call", index=index, tool_call=ToolCall(index, arguments=piece), raw=raw)
     return Chunk("other" if kind == "refusal" else kind, piece, index, raw=raw)
+
+
+def _whole_chunk(item: Item, path: Path, piece: str, passing: Passing) -> Chunk:
+    """The Chunk of a text that comes whole, or of all of one that has not come in pieces yet."""
+    form = form_of(item.type, path)
+    chunk = _chunk(form.kind, item.index, piece, passing.raw)
+    chunk.finish_reason = _REASONS.get(chunk.kind, "stop") if form is WHOLE or passing.kind in _ENDS else None
+    return chunk
 
 
 def _beginning(item: Item, raw: bytes, body: dict[str, Any] | None = None) -> Chunk:

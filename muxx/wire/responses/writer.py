@@ -6,12 +6,13 @@ out: where nothing is added or dropped that is the provider's own `output_index`
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import copy
 from typing import Any
 
 from orjson import dumps, loads
 
-from .items import Form, Path, TextKind, form_of, written
+from .items import WHOLE, Form, Path, TextKind, all_texts, form_of
 
 _PARTS = {
     "content": ("response.content_part", "content_index"),
@@ -43,6 +44,11 @@ class Text:
     @property
     def changed(self) -> bool:
         return self.whole != "".join(self.came)
+
+    def is_contradicted(self, repeated: str) -> bool:
+        """What an event repeats of this text is neither a beginning of what came nor more of it."""
+        came = "".join(self.came)
+        return not (came.startswith(repeated) or repeated.startswith(came))
 
 
 class Item:
@@ -88,7 +94,13 @@ def put_text(container: Any, key: Any, text: Text) -> None:
 
 def _put(body: dict[str, Any], path: Path, form: Form, text: Text) -> None:
     """Write a text into an item that may not have the place for it yet."""
-    if len(path) == 1:
+    if form is WHOLE:
+        with suppress(LookupError, TypeError):  # its last form may lack what an earlier one had
+            holder: Any = body
+            for step in path[:-1]:
+                holder = holder[step]
+            put_text(holder, path[-1], text)
+    elif len(path) == 1:
         put_text(body, path[0], text)
     elif path[0] in _PARTS:
         put_text(_entry(_list_in(body, path[0]), path[1], _part(form, "")), path[2], text)
@@ -117,7 +129,7 @@ def _entry(values: list[Any], number: Any, filling: Any) -> Any:
 def blank(body: dict[str, Any]) -> dict[str, Any]:
     """An item as it is when it begins: without its texts."""
     item: dict[str, Any] = loads(dumps(body))
-    for _, container, key in written(item):
+    for _, container, key in all_texts(item):
         container[key] = ""
     for field in _PARTS:
         if field in item:
@@ -194,6 +206,13 @@ class Writer:
         more: dict[str, Any] = {"logprobs": []} if form.kind == "text" else {}
         return opened + self.event(f"{form.stem}.delta", **_where(item, form.number, path), delta=piece, **more)
 
+    def end(self, item: Item, path: Path) -> bytes:
+        """End a text before its item ends."""
+        text = item.text(path)
+        events = self._close_text(item, path, text)
+        text.done = text.part_done = True
+        return events
+
     def close(self, item: Item, status: Any) -> bytes:
         """End an item, and before it those of its texts that have not ended."""
         item.closed = True
@@ -206,6 +225,8 @@ class Writer:
 
     def _close_text(self, item: Item, path: Path, text: Text) -> bytes:
         form, events = form_of(item.type, path), b""
+        if form is WHOLE:
+            return events
         if not text.done:
             more: dict[str, Any] = {"logprobs": []} if form.kind == "text" else {}
             events += self.event(f"{form.stem}.done", **_where(item, form.number, path), **{form.member: text.whole}, **more)

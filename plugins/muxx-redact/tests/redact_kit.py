@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
 from muxx import Chunk, TextWindow, ToolCall
-from muxx.testing import DONE, RawResponse, event
+from muxx.testing import DONE, RawResponse, RunningGateway, event, leak
 
 from muxx_redact import NAME, Redact, Side
 from muxx_redact.settings import RedactConfig
@@ -132,3 +133,29 @@ def _fields(members: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, members[name]
     for entry in members.get("tool_calls") or ():
         yield str(entry["index"]), entry["function"].get("arguments", "")
+
+
+# ── a gateway ──
+
+
+async def post(gateway: RunningGateway, path: str, **body: Any) -> RawResponse:
+    """One request to an endpoint, read to its end."""
+    data = json.dumps({"model": "gpt-4o", **body}).encode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {gateway.key}"}
+    async with await gateway.connect() as client:
+        await client.request("POST", f"/v1/{path}", headers, data)
+        return await client.read_response()
+
+
+def spellings(secret: str) -> set[str]:
+    """As it is, as JSON spells it, and as JSON in JSON does."""
+    found = {secret}
+    for ascii_only in (True, False):
+        once = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+        found |= {once, json.dumps(once, ensure_ascii=ascii_only)[1:-1]}
+    return found
+
+
+def left_in(secret: str, *where: Any) -> list[leak.Leak]:
+    """Where a secret stands, in whichever spelling. What is not bytes is searched as JSON."""
+    return leak.find(spellings(secret), *(place if isinstance(place, bytes) else json.dumps(place) for place in where))

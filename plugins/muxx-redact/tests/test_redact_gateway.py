@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from muxx.testing import DONE, RawResponse, RunningGateway, ScriptedUpstream, answers, cuts, leak, post_chat, sse
-from redact_kit import EVERY, PEM, PLUGINS, SECRETS, call, cut, delta, said, texts
+from redact_answers import KINDS, completion, completion_stream, response, response_stream, spoken
+from redact_kit import EVERY, PEM, PLUGINS, SECRETS, call, cut, delta, left_in, post, said, texts
 
 PLANTED = {name: secrets for name, secrets in SECRETS.items() if name != "ip"}
 EVERY_PLANTED = [(name, secret) for name, secret in EVERY if name in PLANTED]
@@ -29,11 +30,6 @@ def with_settings(**settings: Any) -> RunningGateway:
 def plain(message: dict[str, Any]) -> Iterable[Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": None} | message, "finish_reason": "stop"}
     return answers.json({"id": "c-1", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [choice]})
-
-
-def left_in(secret: str, *where: bytes) -> bool:
-    """Whether the secret stands anywhere, as it is or as JSON spells it."""
-    return bool(leak.find([secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]], *where))
 
 
 # ── answers ──
@@ -230,6 +226,28 @@ async def test_a_detector_may_end_an_answer_before_anything_it_found_has_left() 
         gateway.upstream.script(plain({"content": PEM}))
         whole = await gateway.chat()
     assert (whole.status, whole.error["type"], whole.error["code"]) == (403, "permission_error", "blocked_private_key")
+
+
+@pytest.mark.parametrize("path", ["completions", "embeddings", "responses"])
+async def test_a_detector_may_refuse_at_every_endpoint(path: str) -> None:
+    member = "prompt" if path == "completions" else "input"
+    secret = "ada@example.org"
+    async with with_settings(block=["email"]) as gateway:
+        refused = await post(gateway, path, **{member: ["x", secret] if path != "responses" else secret})
+        assert (refused.status, refused.error["code"]) == (400, "blocked_email")
+        assert refused.error["param"] == (member if path == "responses" else f"{member}[1]")
+        assert gateway.upstream.requests == []
+        if path == "embeddings":
+            return
+        told = [spoken(kind, f"Take {secret} now") for kind in KINDS]
+        stream = response_stream([list(text) for text in told]) if path == "responses" else completion_stream(list(told[2]))
+        gateway.upstream.script(sse(stream), answers.json(response(told) if path == "responses" else completion(told[2])))
+        streamed, plain = await post(gateway, path, **{member: "x"}, stream=True), await post(gateway, path, **{member: "x"})
+        assert (plain.status, plain.error["code"]) == (403, "blocked_email")
+        assert "blocked_email" in streamed.text
+        assert not left_in(secret, streamed.body, plain.body)
+        assert b"[DONE]" not in streamed.body
+        assert b"response.completed" not in streamed.body
 
 
 async def test_each_side_can_be_left_alone() -> None:

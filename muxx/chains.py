@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from traceback import clear_frames
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from .errors import MuxxError, PluginError
-from .exchange import Chunk, Cost
+from .exchange import Chunk, ChunkKind, Cost, ToolCall
 from .plugins import Chain, Step
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ SLOW_SECONDS = 0.25
 
 HELD_BACK_EVENTS = 4
 """How many times the largest event a hook may return in bytes of other events: an answer it held back comes with its own."""
+
+KINDS = get_args(ChunkKind)
 
 log = logging.getLogger("muxx.plugins")
 
@@ -248,6 +250,8 @@ def _taken(item: Chunk, result: Any, most: int) -> list[Chunk]:
     for chunk in result:
         if not isinstance(chunk, Chunk):
             raise _Unusable("on_chunk must return Chunks only")
+        if chunk is not item and not _is_sound(chunk):
+            raise _Unusable("on_chunk returned a chunk whose kind, index or text is none")
         if chunk.raw is not None and chunk.raw is not item.raw:
             if not _is_whole(chunk.raw):
                 raise _Unusable("on_chunk returned a chunk whose raw is no whole event")
@@ -257,6 +261,26 @@ def _taken(item: Chunk, result: Any, most: int) -> list[Chunk]:
             raise _Unusable("on_chunk returned more than one event may hold")
         chunks.append(chunk)
     return chunks
+
+
+def _is_sound(chunk: Chunk) -> bool:
+    """Whether every format can write the chunk. Ids, names and finish reasons are the provider's, who may have given numbers."""
+    tool = chunk.tool_call
+    if tool is not None and not (isinstance(tool, ToolCall) and type(tool.index) is int and _is_unicode(tool.arguments)):
+        return False
+    told = (chunk.finish_reason,) if tool is None else (chunk.finish_reason, tool.id, tool.name)
+    names = [name for name in told if isinstance(name, str)]
+    return type(chunk.index) is int and chunk.kind in KINDS and _is_unicode(chunk.text) and all(map(_is_unicode, names))
+
+
+def _is_unicode(text: Any) -> bool:
+    """A lone surrogate is in many a `str`, and cannot be sent."""
+    if not isinstance(text, str):
+        return False
+    try:
+        return text.isascii() or text.encode() != b""
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_whole(raw: bytes) -> bool:

@@ -111,6 +111,14 @@ REJECTED: dict[str, Callable[[Chunk], Any]] = {
     "half an event": lambda chunk: [Chunk("other", raw=b'data: {"choices": [')],
     "an event and a half": lambda chunk: [Chunk("other", raw=b'data: {"choices":[]}\n\ndata: {"choi')],
     "a generator that breaks": raising,
+    "text that is no string": lambda chunk: [Chunk("text", b"bytes")],  # type: ignore[arg-type]
+    "a lone surrogate": lambda chunk: [Chunk("text", "\ud800")],
+    "a kind there is none of": lambda chunk: [Chunk("odd", "x")],  # type: ignore[arg-type]
+    "an index that is no number": lambda chunk: [Chunk("text", "x", "0")],  # type: ignore[arg-type]
+    "a finish reason that is no Unicode": lambda chunk: [Chunk("text", "x", finish_reason="\ud800")],
+    "a call that is none": lambda chunk: [Chunk("tool_call", tool_call="f")],  # type: ignore[arg-type]
+    "a name that is no Unicode": lambda chunk: [Chunk("tool_call", tool_call=ToolCall(0, "1", "\ud800", "{}"))],
+    "arguments that are no string": lambda chunk: [Chunk("tool_call", tool_call=ToolCall(0, "1", "f", None))],  # type: ignore[arg-type]
 }  # fmt: skip
 
 

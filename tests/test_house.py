@@ -47,8 +47,10 @@ FROM_THE_BOTTOM_UP = """
     projects  running  call  accounting  flight  relay  answering  replying  again  pipeline  innercall  gateway
     endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  plugincommands  cli  __main__
     testing.waiting  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
-    testing.answers  testing.client  testing.upstream  testing
-    testing.installing  testing.running  testing.process  testing.fixtures
+    testing.said  testing.speaking  testing.reading  testing.answers  testing.client  testing.upstream
+    testing.values  testing
+    testing.installing  testing.running  testing.process
+    testing.watching  testing.outcome  testing.played  testing.stage  testing.driving  testing.fixtures
 """
 ORDER = FROM_THE_BOTTOM_UP.split()
 """A file of the kernel imports only what stands before it here. A package stands for its `__init__.py`."""
@@ -62,6 +64,7 @@ TASK_OWNERS = {
     "muxx/workers.py: _told_to_stop.reload": "a reload a signal asked for; kept until it is over",
     "muxx/flight.py: Flight.start": "the pump of a shared answer; ended when its last reader leaves",
     "muxx/answering.py: answer_stream": "the pump of one answer; ended where it is made",
+    "muxx/testing/stage.py: Stage._carry": "the exchange on the stage; awaited where it is made",
     "muxx/testing/upstream.py: Connection.connection_made": "a scripted provider's connection; ended when it is lost",
 }
 

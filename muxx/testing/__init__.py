@@ -15,56 +15,119 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import answers, leak
-from .answers import DONE, chat, error, event, events, head, json, sse
+from .answers import answer, chat, embeddings, error, events, head, json, sse
 from .client import RawClient, RawResponse, chat_body, get, post_chat
 from .cutting import cuts, every_cut
+from .reading import Unreadable, read_answer, read_error
+from .said import ENDPOINTS, Said, Tool, letters, words
 from .settings import PROVIDER_KEY, clean_environment
+from .speaking import DONE, event
 from .steps import Action, Chooser, Script, Step, fin, pause, rst, wait
 from .upstream import Connection, RecordedRequest, ScriptedUpstream, unused_port
+from .values import (
+    HeadOf,
+    attempt,
+    chunks,
+    end,
+    exchange,
+    http_request,
+    identity,
+    provider,
+    reasoning,
+    request_body,
+    target,
+    text,
+    tool_call,
+)
 from .waiting import eventually
 
 if TYPE_CHECKING:
+    from .driving import drive
+    from .outcome import Outcome
+    from .played import Played, broken, refusal
     from .process import GatewayProcess
     from .running import RunningGateway
+    from .stage import Stage
+    from .watching import HookCall, Watch
+
+_HOME = {
+    "driving": "drive",
+    "outcome": "Outcome",
+    "played": "Played broken refusal",
+    "process": "GatewayProcess",
+    "running": "RunningGateway",
+    "stage": "Stage",
+    "watching": "HookCall Watch",
+}
+_LATER = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "DONE",
+    "ENDPOINTS",
     "PROVIDER_KEY",
     "Action",
     "Chooser",
     "Connection",
     "GatewayProcess",
+    "HeadOf",
+    "HookCall",
+    "Outcome",
+    "Played",
     "RawClient",
     "RawResponse",
     "RecordedRequest",
     "RunningGateway",
+    "Said",
     "Script",
     "ScriptedUpstream",
+    "Stage",
     "Step",
+    "Tool",
+    "Unreadable",
+    "Watch",
+    "answer",
     "answers",
+    "attempt",
+    "broken",
     "chat",
     "chat_body",
+    "chunks",
     "clean_environment",
     "cuts",
+    "drive",
+    "embeddings",
+    "end",
     "error",
     "event",
     "events",
     "eventually",
     "every_cut",
+    "exchange",
     "fin",
     "get",
     "head",
+    "http_request",
+    "identity",
     "json",
     "leak",
+    "letters",
     "pause",
     "post_chat",
+    "provider",
+    "read_answer",
+    "read_error",
+    "reasoning",
+    "refusal",
+    "request_body",
     "rst",
     "sse",
+    "target",
+    "text",
+    "tool_call",
     "unused_port",
     "wait",
+    "words",
 ]
-
-_LATER = {"GatewayProcess": "process", "RunningGateway": "running"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from .said import Pieces, Said, Tool, endpoint_at, words
+from .speaking import DONE, event, plain, streamed
 from .steps import Chooser, Script, Step, fin, pause
 
 if TYPE_CHECKING:
     from .upstream import RecordedRequest
 
-DONE = b"data: [DONE]\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -68,40 +68,45 @@ def sse(
     return steps
 
 
-def event(data: Any) -> bytes:
-    """One server-sent event: JSON, or text as it is."""
-    return b"data: %b\n\n" % (data.encode() if isinstance(data, str) else orjson.dumps(data))
-
-
 def events(*data: Any, done: bool = True) -> bytes:
     """A stream in OpenAI's framing: one event per argument, then `[DONE]`."""
     return b"".join(map(event, data)) + (DONE if done else b"")
 
 
-def chat(text: str = "Hello there.", *, input_tokens: int = 10, output_tokens: int = 5, model: str | None = None) -> Chooser:
-    """Answer every chat request with `text`, streamed word by word or plain, with usage where OpenAI would send it."""
-    usage = {"prompt_tokens": input_tokens, "completion_tokens": output_tokens, "total_tokens": input_tokens + output_tokens}
+def answer(said: Said, *, model: str | None = None, pieces: Pieces = words) -> Chooser:
+    """Answer any of the four endpoints with this, streamed or plain as the request asks, with usage where OpenAI would send it.
+
+    Embeddings need `vectors`; completions say text only. `pieces` is how a text is spread over the events of a stream.
+    """
 
     def choose(request: RecordedRequest) -> Script:
-        asked = request.json()
+        asked, endpoint = request.json(), endpoint_at(request.target)
         name = model or asked.get("model", "gpt-4o")
-        if not asked.get("stream"):
-            return json(_completion(name, text) | {"usage": usage})
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": word} for word in re.findall(r"\S+\s*|\s+", text)]
-        parts = [*(_chunk(name, delta) for delta in deltas), _chunk(name, {}, "stop")]
-        if (asked.get("stream_options") or {}).get("include_usage"):
-            parts.append(_chunk(name, {}) | {"choices": [], "usage": usage})
-        return sse(chunks=[*(event(part) for part in parts), DONE])
+        if not asked.get("stream") or endpoint == "embeddings":
+            return json(plain(endpoint, said, name))
+        usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+        return sse(chunks=streamed(endpoint, said, name, usage=usage, pieces=pieces))
 
     return choose
 
 
-def _completion(model: str, text: str) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+def chat(
+    text: str = "Hello there.",
+    *,
+    reasoning: str = "",
+    tools: Iterable[Tool] = (),
+    input_tokens: int = 10,
+    output_tokens: int = 5,
+    model: str | None = None,
+) -> Chooser:
+    """`answer` with this text, reasoning and calls of tools: for chat completions, and for Responses."""
+    called = tuple(tools)
+    finish = "tool_calls" if called else "stop"
+    said = Said(text, reasoning, called, finish_reason=finish, input_tokens=input_tokens, output_tokens=output_tokens)
+    return answer(said, model=model)
 
 
-def _chunk(model: str, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+def embeddings(*vectors: Iterable[float], input_tokens: int = 10, model: str | None = None) -> Chooser:
+    """`answer` with these vectors."""
+    rows = tuple(tuple(map(float, vector)) for vector in vectors)
+    return answer(Said(vectors=rows, finish_reason=None, input_tokens=input_tokens, output_tokens=None), model=model)

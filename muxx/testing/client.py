@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from .http1 import Headers, chunks, header, is_chunked, parse_head
+from .reading import read_answer
+from .said import Said
 
 READ = 64 * 1024
 
@@ -47,6 +49,14 @@ class RawResponse:
         """The error object of an error answer."""
         found: dict[str, Any] = self.json()["error"]
         return found
+
+    @property
+    def streamed(self) -> bool:
+        return (self.header("content-type") or "").startswith("text/event-stream")
+
+    def said(self, endpoint: str = "chat") -> Said:
+        """What a whole answer of this endpoint says, plain or streamed; raises `Unreadable` for one that is broken."""
+        return read_answer(endpoint, self.body, streamed=self.streamed)
 
     @property
     def data(self) -> list[str]:

@@ -15,8 +15,9 @@ from typing import Any, Self
 
 import orjson
 
-from .answers import chat
+from .answers import answer
 from .http1 import Headers, header, parse_head, read_request_body
+from .said import Said
 from .steps import Chooser, Script
 from .waiting import eventually
 
@@ -167,8 +168,8 @@ class Connection(asyncio.Protocol):
 class ScriptedUpstream:
     """An OpenAI-format provider on 127.0.0.1, at a port of its own, as an async context manager.
 
-    Without a script it answers every chat with a short text. An exception in a chooser or a step is raised again when the
-    upstream is left, so that a mistake in a test is never mistaken for a fault of the network.
+    Without a script it answers every endpoint, with a short text or a vector. An exception in a chooser or a step is raised again
+    when the upstream is left, so that a mistake in a test is never mistaken for a fault of the network.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, greeting: Script = (), send_buffer: int | None = None) -> None:
@@ -177,7 +178,7 @@ class ScriptedUpstream:
         self._server: asyncio.Server | None = None
         self.greeting = greeting
         self.send_buffer = send_buffer
-        self.choose: Chooser = chat()
+        self.choose: Chooser = answer(Said("Hello there.", vectors=((0.5, -0.25),)))
         self.requests: list[RecordedRequest] = []
         self.connections: list[Connection] = []
         self.errors: list[Exception] = []

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def eventually(condition: Callable[[], object], within: float = 5.0) -> None:
@@ -15,3 +19,13 @@ async def eventually(condition: Callable[[], object], within: float = 5.0) -> No
             name = getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"still not true after {within} s: {name}")
         await asyncio.sleep(0.005)
+
+
+def completed(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, from an event loop of its own: in a thread, where a loop runs here already, which then waits."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

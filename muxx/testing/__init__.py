@@ -22,7 +22,7 @@ from .reading import Unreadable, read_answer, read_error
 from .said import ENDPOINTS, Said, Tool, letters, words
 from .settings import PROVIDER_KEY, clean_environment
 from .speaking import DONE, event
-from .steps import Action, Chooser, Script, Step, fin, pause, rst, wait
+from .steps import Action, Chooser, Script, Step, fin, hold, pause, rst, wait
 from .upstream import Connection, RecordedRequest, ScriptedUpstream, unused_port
 from .values import (
     HeadOf,
@@ -106,6 +106,7 @@ __all__ = [
     "fin",
     "get",
     "head",
+    "hold",
     "http_request",
     "identity",
     "json",

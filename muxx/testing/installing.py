@@ -18,11 +18,12 @@ def installed(plugins: Mapping[str, type], directory: Path) -> Iterator[None]:
     The classes may stand anywhere, inside a test function too: the entry points name a module made for them.
     """
     module = ModuleType(f"muxx_testing_plugins_{id(plugins):x}")
-    vars(module).update(plugins)
+    places = {f"plugin_{number}": name for number, name in enumerate(plugins)}
+    vars(module).update({place: plugins[name] for place, name in places.items()})
     metadata = directory / f"{module.__name__}-0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.__name__}\nVersion: 0\n")
-    entries = "".join(f"{name} = {module.__name__}:{name}\n" for name in plugins)
+    entries = "".join(f"{name} = {module.__name__}:{place}\n" for place, name in places.items())
     (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{entries}")
     sys.modules[module.__name__] = module
     sys.path.append(str(directory))

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .waiting import eventually
+
 if TYPE_CHECKING:
     from .upstream import Connection, RecordedRequest
 
+FOREVER = 3600.0
 SIOCOUTQNSD = 0x894B
 """linux/sockios.h: bytes in a socket's send queue that have not been sent (TIOCOUTQ counts those not yet acknowledged too)."""
 
@@ -49,6 +52,12 @@ class Wait:
         await self.event.wait()
 
 
+class Hold:
+    async def play(self, connection: Connection) -> None:
+        await eventually(lambda: connection.left_at is not None, FOREVER)
+        connection.transport.close()
+
+
 class Fin:
     async def play(self, connection: Connection) -> None:
         connection.transport.close()
@@ -68,6 +77,11 @@ def pause(seconds: float) -> Pause:
 def wait(event: asyncio.Event) -> Wait:
     """Go on when the test sets the event."""
     return Wait(event)
+
+
+def hold() -> Hold:
+    """Say nothing more until the peer leaves."""
+    return Hold()
 
 
 def fin() -> Fin:

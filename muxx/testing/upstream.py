@@ -21,6 +21,8 @@ from .said import Said
 from .steps import Chooser, Script
 from .waiting import eventually
 
+CONNECTION = "scripted upstream"
+"""The name of the task of each connection."""
 SLICE = 16 * 1024
 """Bytes handed to the socket at once, so that `produced` is never far ahead of what the kernel took."""
 
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._upstream.send_buffer)
         self._upstream.connections.append(self)
-        self.task = asyncio.get_running_loop().create_task(self._serve())
+        self.task = asyncio.get_running_loop().create_task(self._serve(), name=CONNECTION)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed_data(data)

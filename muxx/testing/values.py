@@ -147,5 +147,5 @@ def end(finish_reason: str | None = "stop", usage: Usage | None = None) -> Chunk
 
 
 def chunks(*parts: str | Chunk, finish_reason: str | None = "stop", usage: Usage | None = None) -> list[Chunk]:
-    """All of an answer: `chunks("Hel", "lo")`, `chunks(*reasoning("Hm"), "Yes")`. Each str is a chunk of text; an `end` is added."""
+    """All of an answer: `chunks("Hel", "lo")`, `chunks(*reasoning("Hm"), "Yes")`. A str is a chunk of text; an `end` is added."""
     return [*(text(part)[0] if isinstance(part, str) else part for part in parts), end(finish_reason, usage)]

@@ -1,0 +1,188 @@
+"""The matrix: every endpoint, streamed and plain, cached and not, and everything that can become of an exchange. Pure values.
+
+A case says what is asked, what the provider, the client and the suite's own plugins do, and how it has to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+FIRST, LAST, SUBJECT = "probe-first", "probe-last", "the plugin"
+"""Who acts: the suite's plugin that is asked before all others, the one that is asked after them, or the one that is tested."""
+
+FORMS = (
+    ("chat", False),
+    ("chat", True),
+    ("text_completion", False),
+    ("text_completion", True),
+    ("embeddings", False),
+    ("responses", False),
+    ("responses", True),
+)
+
+REFUSED = "conformance_refused"
+PAIR = "conformance-pair"
+"""A model with two targets, of which the first fails."""
+PRICELESS = "gpt-4o-conformance"
+"""A model whose price somebody crashes over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a plugin's hook does in this case instead of its work: refuse, crash or hang."""
+
+    who: str
+    hook: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what} in {self.hook} by {self.who}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One exchange of the matrix."""
+
+    endpoint: str
+    stream: bool
+    outcome: str
+    number: int = 0
+    cached: bool = False
+    hooked: bool = False
+    """The suite's own `on_chunk` hooks are on; without them, and a plugin that has one, answers are not decoded."""
+    act: Act | None = None
+    upstream: str = "answers"
+    leaves: str = ""
+    """The moment at which the client goes away."""
+    model: str = "gpt-4o"
+    body: bytes | None = None
+    """Sent in place of a request."""
+    anonymous: bool = False
+    statuses: frozenset[int] = frozenset({200})
+    code: str | None = None
+    """The row's `error_code`."""
+    accepted: bool = True
+    """The caller is known, and the request comes as far as `pre_request`."""
+    tries: int = 1
+    """How often `pre_attempt` runs."""
+    calls: int = 1
+    """How often the provider is asked."""
+
+    @property
+    def answered(self) -> bool:
+        return self.code is None
+
+    def __str__(self) -> str:
+        form = "streamed" if self.stream else "plain"
+        kept = ", cached" if self.cached else ""
+        return f"{self.endpoint} {form}{kept}{', hooked' if self.hooked else ''}: {self.outcome}"
+
+    def as_if_nobody_acted(self) -> Case:
+        """How it has to end when the act did not come about, or is to be ignored."""
+        asked = int(not self.cached)
+        return replace(self, act=None, statuses=frozenset({200}), code=None, accepted=True, tries=asked, calls=asked)
+
+
+def matrix(subject_hooks: Iterable[str]) -> list[Case]:
+    """Every case, numbered from 1, for a plugin with these hooks."""
+    hooks = tuple(subject_hooks)
+    found = [case for form in FORMS for case in _of_form(*form, hooks)]
+    return [replace(case, number=number) for number, case in enumerate(found, 1)]
+
+
+def _of_form(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Case]:
+    plain = Case(endpoint, stream, "answered")
+    hit = replace(plain, cached=True, tries=0, calls=0)
+    for case in (plain, hit):
+        yield case
+        yield replace(case, hooked=True)
+        yield from _acts(case, (FIRST, LAST))
+    for what in ("cut anywhere", "cut byte by byte", "said letter by letter", "said at once"):
+        yield replace(plain, outcome=f"answered, {what}", upstream=what)
+        yield replace(plain, outcome=f"answered, {what}", upstream=what, hooked=True)
+    yield from _acts(plain, (SUBJECT,), hooks)
+    yield from _faults(plain)
+    yield from _abandoned(plain)
+    yield _leaving(hit, "in pre_request")
+
+
+# ── somebody refuses, crashes or hangs ──────────────────────────────────────────────────────────────────────────────────────
+
+_DECIDING = ("authenticate", "pre_request", "pre_attempt", "on_chunk")
+
+
+def _acts(case: Case, whose: Iterable[str], hooks: tuple[str, ...] = ()) -> Iterator[Case]:
+    for who in whose:
+        for hook in _DECIDING:
+            if _reaches(case, who, hook, hooks):
+                yield _acting(case, Act(who, hook, "refuses"))
+                yield _acting(case, Act(who, hook, "crashes"))
+        for hook in ("post_response", "record") if case.cached else ("price", "post_response", "record"):
+            if who == FIRST or hook in hooks:
+                yield _acting(case, Act(who, hook, "crashes"))
+    if FIRST in whose and case.endpoint == "chat":
+        for hook in _DECIDING[:3]:
+            if _reaches(case, FIRST, hook, hooks):
+                yield _acting(case, Act(FIRST, hook, "hangs"))
+
+
+def _reaches(case: Case, who: str, hook: str, hooks: tuple[str, ...]) -> bool:
+    """Whether that hook is called at all: a hit has no attempt, and keys and cache answer before the last plugin is asked."""
+    if case.cached and (hook == "pre_attempt" or (hook == "pre_request" and who == LAST)):
+        return False
+    return hook in hooks if who == SUBJECT else not (who == LAST and hook == "authenticate")
+
+
+def _acting(case: Case, act: Act) -> Case:
+    """The case with somebody in the way: which hooks still run, and what the client is told."""
+    case = replace(case, act=act, outcome=str(act), hooked=act.hook == "on_chunk" and act.who != SUBJECT)
+    if act.hook == "price":
+        return replace(case, model=PRICELESS)
+    if act.hook in ("post_response", "record"):
+        return case
+    status, code = (403, REFUSED) if act.what == "refuses" else (500, "plugin_error")
+    told = {status, 200} if act.hook == "on_chunk" and case.stream else {status}
+    case = replace(case, statuses=frozenset(told), code=code)
+    if act.hook == "on_chunk":
+        return case
+    return replace(case, accepted=act.hook != "authenticate", tries=int(act.hook == "pre_attempt"), calls=0)
+
+
+# ── the provider fails ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _faults(case: Case) -> Iterator[Case]:
+    for status in (400, 429, 500):
+        upstream = f"refuses with {status}"
+        yield replace(case, outcome=f"the provider {upstream}", upstream=upstream, statuses=frozenset({status}), code="no_luck")
+    yield replace(case, outcome="another target answers", upstream="fails once", model=PAIR, tries=2, calls=2)
+    faults = (("resets", "upstream_disconnected"), ("sends garbage", "upstream_protocol_error"))
+    more = (("ends early", "upstream_truncated"), ("tells of an error", "no_luck"))
+    for upstream, code in (*faults, *more) if case.stream else faults:
+        statuses = frozenset({200} if case.stream else {502})
+        outcome = f"the provider {upstream} in the middle"
+        yield replace(case, outcome=outcome, upstream=upstream, statuses=statuses, code=code)
+    bad = replace(case, tries=0, calls=0, accepted=False)
+    yield replace(bad, outcome="no key", anonymous=True, statuses=frozenset({401}), code="missing_api_key")
+    yield replace(bad, outcome="no JSON", body=b"{", statuses=frozenset({400}), code="invalid_json")
+    yield replace(bad, outcome="unknown model", model="no-such-model", statuses=frozenset({404}), code="model_not_found")
+
+
+# ── the client goes away ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _abandoned(case: Case) -> Iterator[Case]:
+    yield _leaving(case, "in pre_request")
+    yield replace(_leaving(case, "before the head"), upstream="waits before the head")
+    yield replace(_leaving(case, "in the middle"), upstream="waits in the middle")
+    yield replace(_leaving(case, "in the middle"), upstream="waits in the middle", hooked=True)
+    if case.stream:
+        yield replace(_leaving(case, "before the end"), upstream="waits before the end")
+
+
+def _leaving(case: Case, moment: str) -> Case:
+    act = Act(FIRST, "pre_request", "hangs") if moment == "in pre_request" else None
+    asked = int(act is None)
+    left = replace(case, outcome=f"the client leaves {moment}", leaves=moment, act=act, code="client_disconnected")
+    return replace(left, statuses=frozenset({499}), tries=asked, calls=asked)

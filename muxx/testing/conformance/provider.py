@@ -1,0 +1,85 @@
+"""What the provider does in each case: the scripts of the matrix's `upstream`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from ..answers import error, head, json, sse
+from ..cutting import cuts
+from ..said import Pieces, letters, words
+from ..speaking import event, plain, streamed
+from ..steps import Script, Step, hold, rst
+
+if TYPE_CHECKING:
+    from .cases import Case
+    from .examining import Subject
+
+PIECES: dict[str, Pieces] = {"said letter by letter": letters, "said at once": lambda text: [text] if text else []}
+
+
+def written(case: Case, subject: Subject) -> list[bytes]:
+    """The answer's bytes as they are sent: the events of a stream, or a plain body in one piece."""
+    said = subject.said(case.endpoint)
+    if not case.stream:
+        return [plain(case.endpoint, said, "gpt-4o")]
+    return streamed(case.endpoint, said, "gpt-4o", pieces=PIECES.get(case.upstream, words))
+
+
+def script_for(case: Case, turn: int, subject: Subject) -> Script:
+    """The script of this case for its provider's `turn`-th request, which is counted from 1."""
+    pieces = written(case, subject)
+    if case.upstream.startswith("refuses with "):
+        return error(int(case.upstream[-3:]), code="no_luck")
+    if case.upstream == "fails once" and turn == 1:
+        return error(503, code="no_luck")
+    broken = _BROKEN.get(case.upstream)
+    if broken is not None:
+        return broken(case, pieces)
+    return _in_pieces(case, pieces)
+
+
+def _in_pieces(case: Case, pieces: list[bytes]) -> Script:
+    data = b"".join(pieces)
+    if case.upstream == "cut byte by byte":
+        cut: list[bytes] = [data[at : at + 1] for at in range(len(data))]
+    elif case.upstream == "cut anywhere":
+        cut = list(cuts(data, case.number))
+    else:
+        return sse(chunks=pieces) if case.stream else json(data)
+    return sse(chunks=cut) if case.stream else [_plain_head(data), *cut]
+
+
+def _plain_head(data: bytes) -> bytes:
+    return head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
+
+
+def _middle(case: Case, pieces: list[bytes]) -> list[Step]:
+    """A head, and half of an answer."""
+    if case.stream:
+        return list(sse(chunks=pieces[: len(pieces) // 2]))[:-1]
+    return [_plain_head(pieces[0]) + pieces[0][: len(pieces[0]) // 2]]
+
+
+def _failed(case: Case) -> bytes:
+    told = {"message": "No luck.", "type": "server_error", "param": None, "code": "no_luck"}
+    if case.endpoint == "responses":
+        return event({"type": "error", "sequence_number": 999, "message": "No luck.", "param": None, "code": "no_luck"}, "error")
+    return event({"error": told})
+
+
+def _garbage(case: Case, pieces: list[bytes]) -> Iterator[Step]:
+    if not case.stream:
+        return iter(json(b'{"choices": [{'))
+    return iter(sse(chunks=[*pieces[: len(pieces) // 2], b"data: {no json\n\n"]))
+
+
+_BROKEN: dict[str, Callable[[Case, list[bytes]], Script]] = {
+    "resets": lambda case, pieces: [*_middle(case, pieces), rst()],
+    "sends garbage": _garbage,
+    "ends early": lambda case, pieces: sse(chunks=pieces[: len(pieces) // 2]),
+    "tells of an error": lambda case, pieces: sse(chunks=[*pieces[: len(pieces) // 2], _failed(case)]),
+    "waits before the head": lambda case, pieces: [hold()],
+    "waits in the middle": lambda case, pieces: [*_middle(case, pieces), hold()],
+    "waits before the end": lambda case, pieces: [*list(sse(chunks=pieces[:-1]))[:-1], hold()],
+}

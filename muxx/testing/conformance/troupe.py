@@ -1,0 +1,181 @@
+"""The suite's own plugins: two that look on from both ends of every chain, and a cache for as long as no other is installed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import orjson
+
+from muxx.errors import PermissionDenied
+from muxx.exchange import Attempt, Chunk, Exchange, HttpRequest, Record, Reply, Target, Usage
+from muxx.gateway import Gateway
+from muxx.hookspecs import hookimpl
+from muxx.plugins import discover
+
+from ..watching import HookCall, Watch
+from .cases import FIRST, LAST, PRICELESS, REFUSED, SUBJECT, Case
+
+NUMBER = "x-conformance-case"
+CACHE = "cache"
+SECRET = "canary-in-an-exception-5d1b"
+"""In the text of every exception somebody crashes with here; it may be seen nowhere."""
+
+
+class Notes:
+    """What the probes wrote down, and which case an exchange is of."""
+
+    def __init__(self, cases: Iterable[Case], subject: str) -> None:
+        self.watch = Watch(interfere=self._interfere)
+        self.subject = subject
+        self.cases = {case.number: case for case in cases}
+        self.canaries: list[str] = []
+        self.seen_secrets: list[str] = []
+        """Where a credential could be seen after `authenticate`."""
+        self.records: list[Record] = []
+        """Every record the recorder brought, in order."""
+        self.acted: set[int] = set()
+        """Cases whose act came about."""
+        self._of_record: dict[str, Case] = {}
+        """By the exchange's id, the cases in which somebody crashes over the exchange's record."""
+
+    def case_of(self, headers: Any) -> Case | None:
+        number = headers.get(NUMBER, "")
+        return self.cases.get(int(number)) if number.isdigit() else None
+
+    def _interfere(self, call: HookCall) -> BaseException | None:
+        """What a case's act makes of this call, the first time it is due."""
+        case = self._meant(call)
+        act = case.act if case is not None else None
+        if case is None or act is None or act.what == "hangs" or case.number in self.acted:
+            return None
+        who = self.subject if act.who == SUBJECT else act.who
+        if (call.plugin, call.hook) != (who, act.hook) or call.kind not in ("", "text", "end"):
+            return None
+        self.acted.add(case.number)
+        return PermissionDenied("Not in this case.", code=REFUSED) if act.what == "refuses" else RuntimeError(SECRET)
+
+    def _meant(self, call: HookCall) -> Case | None:
+        if call.exchange is not None:
+            case = self.case_of(call.exchange.request.headers)
+            if case is not None and case.act is not None and case.act.hook == "record":
+                self._of_record[call.exchange.id] = case
+            return case
+        if call.request is not None:
+            return self.case_of(call.request.headers)
+        if call.hook == "record":
+            return self._undone(call, [self._of_record[id] for id in call.record_ids if id in self._of_record])
+        if call.hook == "price" and call.given["target"].model == PRICELESS:
+            return self._undone(call, self.cases.values())
+        return None
+
+    def _undone(self, call: HookCall, cases: Iterable[Case]) -> Case | None:
+        """The next of these cases whose act is in this hook, which is not of one exchange."""
+        for case in cases:
+            act = case.act
+            if act is None or act.hook != call.hook or case.number in self.acted:
+                continue
+            if call.plugin == (self.subject if act.who == SUBJECT else act.who):
+                return case
+        return None
+
+    def look(self, exchange: Exchange, place: str) -> None:
+        """Search all that an exchange shows for the client's credentials."""
+        names = [name for name in dir(exchange) if not name.startswith("__")]
+        shown = repr([getattr(exchange, name) for name in names])
+        shown += repr([exchange.request.headers, exchange.request.body, [vars(attempt) for attempt in exchange.attempts]])
+        self.seen_secrets += [f"{place}: {canary}" for canary in self.canaries if canary in shown]
+
+
+def probes(notes: Notes) -> dict[str, type]:
+    """A plugin before all others and one after them. They change nothing, and hang where a case says so."""
+    return {FIRST: _probe(notes, FIRST), LAST: _probe(notes, LAST)}
+
+
+def _probe(notes: Notes, name: str) -> type:
+    placed = hookimpl(tryfirst=name == FIRST, trylast=name == LAST)
+
+    async def hang(hook: str, headers: Any) -> None:
+        case = notes.case_of(headers)
+        if case is not None and case.act is not None and (case.act.who, case.act.hook, case.act.what) == (name, hook, "hangs"):
+            notes.acted.add(case.number)
+            await asyncio.Event().wait()
+
+    class Probe:
+        @placed
+        async def authenticate(self, request: HttpRequest) -> None:
+            await hang("authenticate", request.headers)
+
+        @placed
+        async def pre_request(self, exchange: Exchange) -> None:
+            notes.look(exchange, "pre_request")
+            case = notes.case_of(exchange.request.headers)
+            if case is None or not case.hooked:
+                exchange.skip_chunks(name)
+            await hang("pre_request", exchange.request.headers)
+
+        @placed
+        async def pre_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+            notes.look(exchange, "pre_attempt")
+            await hang("pre_attempt", exchange.request.headers)
+
+        @placed
+        def on_chunk(self, exchange: Exchange, chunk: Chunk) -> None:
+            if chunk.kind == "end":
+                notes.look(exchange, "on_chunk")
+
+        @placed
+        def price(self, target: Target, usage: Usage) -> None: ...
+
+        @placed
+        async def post_response(self, exchange: Exchange) -> None:
+            await asyncio.sleep(0)
+            notes.look(exchange, "post_response")
+
+        @placed
+        def record(self, records: list[Record]) -> None:
+            if name == LAST:
+                notes.records.extend(record.copy() for record in records)
+
+    if name == FIRST:
+        _attach_at_start(Probe, notes.watch)
+    return Probe
+
+
+def _attach_at_start(probe: Any, watch: Watch) -> None:
+    """Have every chain of a gateway watched before its first request, and before its recorder is made."""
+
+    async def lifespan(self: object, gateway: Gateway) -> AsyncIterator[None]:
+        watch.attach(gateway)
+        yield
+
+    probe.lifespan = hookimpl(tryfirst=True)(lifespan)
+
+
+Answers = Callable[[str], bytes]
+"""Endpoint to the plain answer its provider gives."""
+
+
+def caching(answers: Answers) -> dict[str, type]:
+    """The plugin that answers from a cache: none where one is installed, else one that answers what it was asked before."""
+    if any(found.name == CACHE for found in discover()):
+        return {}
+
+    class SeenBefore:
+        """Knows requests it has seen, and what every provider here says to them."""
+
+        def __init__(self) -> None:
+            self._seen: set[bytes] = set()
+
+        @hookimpl(trylast=True)
+        def pre_request(self, exchange: Exchange) -> Reply | None:
+            asked = {name: value for name, value in exchange.request.body.items() if name not in ("stream", "stream_options")}
+            key = exchange.operation.encode() + orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
+            if key not in self._seen:
+                self._seen.add(key)
+                return None
+            exchange.cache, exchange.usage = "hit", Usage(source="cache")
+            return Reply(answers(exchange.operation), served_by="cache")
+
+    return {CACHE: SeenBefore}

@@ -22,7 +22,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,9 @@ from .db import Connection, Migration, Readers, Row, Writer, connect, is_databas
 from .exchange import Record, Target, Usage
 from .host import Host
 from .journal import keep_ballast
+from .plugins import Chain, Step
 from .segments import Line, Segment, record_of, segments
 from .tail import Batch, Tail
-
-RecordHook = Callable[[Any, Connection, list[Record]], Awaitable[None] | None]
 
 HOOK_RECORDS = 500
 POLL_S = 0.07
@@ -83,7 +82,7 @@ _DIED = {"status": 500, "ended_by": "muxx", "error_code": "process_died"}
 
 
 class HookFailed(Exception):
-    """A `record` hook failed on its records, not on the database. The message names the hook and the kind of error, no value."""
+    """A `record` hook failed on its records, not on the database. The message names plugin and kind of error, no value."""
 
 
 class Recorder:
@@ -92,11 +91,11 @@ class Recorder:
     `healthy` is False while nothing can be stored; the journal keeps everything meanwhile.
     """
 
-    def __init__(self, host: Host, chain: Sequence[RecordHook], log: logging.Logger, gateway: Any = None) -> None:
+    def __init__(self, host: Host, chain: Chain, log: logging.Logger, gateway: Any = None) -> None:
         self.healthy = True
         self._paths = host.paths
         self._durability = host.config.database.durability
-        self._chain = tuple(chain)
+        self._chain = chain
         self._log = log
         self._gateway = gateway
         self._turn = asyncio.Lock()
@@ -297,8 +296,8 @@ class Recorder:
         lines = list(batch.rows.values())
         for start in range(0, len(lines), HOOK_RECORDS):
             records = _parsed(lines[start : start + HOOK_RECORDS])
-            for hook in self._chain:
-                await self._call(hook, db, records)
+            for step in self._chain:
+                await self._call(step, db, records)
         stored = {segment.name for segment in batch.stored}
         positions = dict.fromkeys(stored, 0) | batch.positions
         # a request may be opened and closed by the same batch, so rows of open_requests come before they go
@@ -313,17 +312,16 @@ class Recorder:
             if rows:
                 await db.executemany(sql, rows)
 
-    async def _call(self, hook: RecordHook, db: Connection, records: list[Record]) -> None:
+    async def _call(self, step: Step, db: Connection, records: list[Record]) -> None:
         try:
-            result = hook(self._gateway, db, records)
+            result = step.call(self._gateway, db, records)
             if inspect.isawaitable(result):
                 await result
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if is_database_fault(error) or (task is not None and task.cancelling()):
                 raise
-            name = getattr(hook, "__module__", hook)
-            raise HookFailed(f"{name}: record raised {type(error).__name__}") from error
+            raise HookFailed(f"plugin {step.plugin} failed in record: {type(error).__name__}") from error
 
     async def _check_wal(self) -> None:
         """While a long read keeps the write-ahead log from being taken back, we wait and the journal grows."""

@@ -48,8 +48,7 @@ async def prepare(host: Host, plugins: PluginSet) -> str | None:
 
 def recorder_of(host: Host, gateway: Gateway) -> Recorder:
     """The recorder with this gateway's `record` hooks."""
-    chain = [step.call for step in gateway.plugins.chain("record")]
-    return Recorder(host, chain, logging.getLogger("muxx.recorder"), gateway)
+    return Recorder(host, gateway.plugins.chain("record"), logging.getLogger("muxx.recorder"), gateway)
 
 
 class RecorderThread:

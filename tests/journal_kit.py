@@ -14,6 +14,7 @@ from muxx.config import Config
 from muxx.db import Connection
 from muxx.exchange import Record
 from muxx.host import Host
+from muxx.plugins import Step
 
 LOG = logging.getLogger("tests.recorder")
 
@@ -35,6 +36,11 @@ def trace(request_id: str, **changes: Any) -> dict[str, Any]:
         "request_id": request_id, "started_at": 1.5, "provider": "openai", "model": "gpt-4o", "phase": "head",
         "attempts": 1, "input_tokens": 11, "usage_source": "estimated", **changes,
     }  # fmt: skip
+
+
+def as_chain(*hooks: Any) -> tuple[Step, ...]:
+    """Functions as the `record` hooks of so many plugins."""
+    return tuple(Step(f"plugin-{number}", hook, False) for number, hook in enumerate(hooks))
 
 
 def config_in(directory: Path, **server: Any) -> Config:

@@ -572,3 +572,14 @@ async def test_no_plugin_sees_a_credential_of_the_client_after_authenticate() ->
     assert found == []
     assert upstream.header("authorization") == f"Bearer {PROVIDER_KEY}"
     assert not [value for _, value in upstream.headers if "client-own" in value]
+
+
+async def test_a_record_that_crashes_is_laid_at_its_plugins_door(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgets:
+        @hookimpl
+        def record(self, records: list[Any]) -> None:
+            raise RuntimeError(SECRET)
+
+    async with serving(plugins={"forgets": Forgets}) as gateway:
+        await gateway.chat()
+        await eventually(lambda: "plugin forgets failed in record: RuntimeError" in caplog.text)

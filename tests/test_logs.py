@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from journal_kit import as_chain
 from multidict import CIMultiDict, CIMultiDictProxy
 
 import muxx_std
@@ -209,7 +210,7 @@ class TestOneRow:
 class TestFromTheJournal:
     async def test_a_row_is_read_by_id_at_once_and_listed_when_the_recorder_has_run(self, bench: Bench) -> None:
         journal = Journal(bench.host.paths.journal, "test")
-        recorder = Recorder(bench.host, [bench.logs.record], logging.getLogger("test"), bench.gateway)
+        recorder = Recorder(bench.host, as_chain(bench.logs.record), logging.getLogger("test"), bench.gateway)
         try:
             journal.trace({"request_id": "req_000001", "started_at": START})
             with pytest.raises(NotFound):

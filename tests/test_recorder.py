@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 import pytest
-from journal_kit import DELIVERED, LOG, SENT, Ledger, config_in, kill, row, spawn, stored, trace
+from journal_kit import DELIVERED, LOG, SENT, Ledger, as_chain, config_in, kill, row, spawn, stored, trace
 
 import muxx.recorder as recorder_module
 from muxx.db import Connection
@@ -47,7 +47,7 @@ class Bench:
         return self.journals[-1]
 
     def recorder(self) -> Recorder:
-        return Recorder(self.host, self.chain, LOG)
+        return Recorder(self.host, as_chain(*self.chain), LOG)
 
     async def drain(self) -> None:
         """What a recorder does that starts, stores all there is, and goes."""
@@ -124,7 +124,7 @@ class TestStoring:
         seen: list[Any] = []
         bench.chain.append(lambda gateway, db, records: seen.append((gateway, len(records))))
         bench.journal().final(row("a"))
-        recorder = Recorder(bench.host, bench.chain, LOG, "the gateway")
+        recorder = Recorder(bench.host, as_chain(*bench.chain), LOG, "the gateway")
         await recorder.drain()
         await recorder.close()
         assert seen == [("the gateway", 1)]
@@ -373,7 +373,7 @@ class TestOpenRequests:
         journal = bench.journal()
         journal.trace(trace("a", **changes))
         journal.close()
-        recorder = Recorder(bench.host, [lambda gateway, db, records: seen.extend(records)], LOG, gateway)
+        recorder = Recorder(bench.host, as_chain(lambda gateway, db, records: seen.extend(records)), LOG, gateway)
         await recorder.drain()
         await recorder.close()
         [record] = seen
@@ -610,7 +610,7 @@ RECORDER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 import muxx.recorder as module
-from journal_kit import LOG, Ledger, config_in
+from journal_kit import LOG, Ledger, as_chain, config_in
 from muxx.host import Host
 from muxx.recorder import Recorder
 
@@ -641,7 +641,7 @@ async def main():
             chain.append(late)
         else:
             dies_at(sys.argv[2])
-        recorder = Dying(host, chain, LOG)
+        recorder = Dying(host, as_chain(*chain), LOG)
         await recorder.drain()
         await recorder.close()
 asyncio.run(main())
@@ -674,14 +674,14 @@ async def test_a_recorder_killed_anywhere_loses_and_doubles_nothing(bench: Bench
 SERVER = """
 import asyncio, sys, threading
 from pathlib import Path
-from journal_kit import LOG, Ledger, config_in, row, trace
+from journal_kit import LOG, Ledger, as_chain, config_in, row, trace
 from muxx.host import Host
 from muxx.journal import Journal
 from muxx.recorder import Recorder
 
 async def main():
     async with Host.open(config_in(Path(sys.argv[1]))) as host:
-        recorder = Recorder(host, [Ledger().record], LOG)
+        recorder = Recorder(host, as_chain(Ledger().record), LOG)
         thread = threading.Thread(target=lambda: asyncio.run(recorder.run()))
         thread.start()
         journal = Journal(host.paths.journal, "worker0", segment_bytes=30_000)
@@ -717,7 +717,7 @@ def test_the_log_says_once_that_rows_wait(caplog: pytest.LogCaptureFixture, tmp_
         paths = None
         config = config_in(tmp_path)
 
-    recorder = Recorder(Fake(), [], LOG)  # type: ignore[arg-type]
+    recorder = Recorder(Fake(), (), LOG)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             recorder._failed(sqlite3.OperationalError("database is locked"))

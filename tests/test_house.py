@@ -50,7 +50,11 @@ FROM_THE_BOTTOM_UP = """
     testing.said  testing.speaking  testing.reading  testing.answers  testing.client  testing.upstream
     testing.values  testing
     testing.installing  testing.running  testing.process
-    testing.watching  testing.outcome  testing.played  testing.stage  testing.driving  testing.fixtures
+    testing.watching  testing.outcome  testing.played  testing.stage  testing.driving
+    testing.state  testing.tables  testing.advice  testing.checking
+    testing.conformance.cases  testing.conformance.provider  testing.conformance.troupe
+    testing.conformance.examining  testing.conformance.rows  testing.conformance.invariants
+    testing.conformance.suite  testing.conformance  testing.conformance.test_installed  testing.fixtures
 """
 ORDER = FROM_THE_BOTTOM_UP.split()
 """A file of the kernel imports only what stands before it here. A package stands for its `__init__.py`."""

@@ -42,6 +42,8 @@ from .values import (
 from .waiting import eventually
 
 if TYPE_CHECKING:
+    from .advice import Finding
+    from .checking import check_plugin
     from .driving import drive
     from .outcome import Outcome
     from .played import Played, broken, refusal
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from .watching import HookCall, Watch
 
 _HOME = {
+    "advice": "Finding",
+    "checking": "check_plugin",
     "driving": "drive",
     "outcome": "Outcome",
     "played": "Played broken refusal",
@@ -68,6 +72,7 @@ __all__ = [
     "Action",
     "Chooser",
     "Connection",
+    "Finding",
     "GatewayProcess",
     "HeadOf",
     "HookCall",
@@ -91,6 +96,7 @@ __all__ = [
     "broken",
     "chat",
     "chat_body",
+    "check_plugin",
     "chunks",
     "clean_environment",
     "cuts",

@@ -21,7 +21,7 @@ import orjson
 from muxx.call import Call
 from muxx.config import load_config
 from muxx.endpoints import Table
-from muxx.exchange import Exchange, HttpRequest, Identity, Provider, Record, Request
+from muxx.exchange import CREDENTIAL_HEADERS, Exchange, HttpRequest, Identity, Provider, Record, Request
 from muxx.gateway import Gateway
 from muxx.hookspecs import hookimpl
 from muxx.host import Host
@@ -165,8 +165,8 @@ class Stage:
             body = request_body(endpoint, content, **members)
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         fields = list(headers.items() if isinstance(headers, Mapping) else headers)
-        if self.key is not None and not fields:
-            fields = [("X-Muxx-Api-Key", self.key)]
+        if self.key is not None and not CREDENTIAL_HEADERS.intersection(name.lower() for name, _ in fields):
+            fields.append(("X-Muxx-Api-Key", self.key))
         head = HeadOf("POST", ENDPOINTS[endpoint], fields, data, "127.0.0.1")
         head.memory[STAGE] = identity or any_identity()
         return await self._carry(head, endpoint, [answer, *then], leave_after)

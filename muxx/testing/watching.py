@@ -6,6 +6,7 @@ What is watched are the compiled chains themselves, so what is seen is what the 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -32,6 +33,8 @@ class HookCall:
     error: BaseException | None = None
     own: bool = True
     """The outcome is the plugin's own doing, not that of whoever interfered."""
+    seconds: float = 0.0
+    """How long a plain `def` took."""
     kind: str = ""
     """Of `on_chunk`: the kind of the chunk it was given."""
 
@@ -89,11 +92,14 @@ class Watch:
 
         def run(*args: Any) -> Any:
             call = begin(args)
+            started = time.monotonic()
             try:
                 result = step.call(*args)
             except BaseException as error:
                 call.ended(_kind_of(error), error=error)
                 raise
+            finally:
+                call.seconds = time.monotonic() - started
             return _noted(call, result)
 
         async def run_async(*args: Any) -> Any:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import aiosqlite
 import orjson
 
 from muxx.exchange import Record
@@ -29,13 +28,14 @@ from ..running import RunningGateway
 from ..said import ENDPOINTS, Said, Tool, endpoint_at
 from ..settings import PROVIDER_KEY, clean_environment, merged
 from ..speaking import plain
+from ..state import changed, shared_state
+from ..tables import log_tables
 from ..upstream import CONNECTION, RecordedRequest, ScriptedUpstream
 from ..values import request_body
 from ..waiting import eventually
 from ..watching import HookCall
-from .cases import PAIR, Case, matrix
+from .cases import PAIR, SUBJECT, Case, matrix
 from .provider import script_for
-from .state import shared_state
 from .troupe import NUMBER, SECRET, Notes, caching, probes
 
 AT_ONCE = 16
@@ -119,7 +119,7 @@ class Evidence:
         case, act = result.case, result.case.act
         if act is None or act.what == "hangs" or case.leaves:
             return case
-        ignored = self.ignores_crashes and act.what == "crashes" and act.who == "the plugin" and act.hook != "record"
+        ignored = self.ignores_crashes and act.what == "crashes" and act.who == SUBJECT and act.hook != "record"
         return case if case.number in self.notes.acted and not ignored else case.as_if_nobody_acted()
 
 
@@ -151,8 +151,7 @@ async def examine(subject: Subject, cases: Iterable[Case] | None = None) -> Evid
             await _run(evidence, chosen, Path(made))
     finally:
         logger.removeHandler(handler)
-    after = shared_state(subject.plugin)
-    evidence.shared += [f"{name} changed" for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    evidence.shared += [f"{name} changed" for name in changed(before, shared_state(subject.plugin))]
     return evidence
 
 
@@ -276,7 +275,7 @@ class _Examination:
         evidence.calls, evidence.records = list(self._notes.watch.calls), list(self._notes.records)
         evidence.cached_calls = len(self._results[0].upstream) - len({case.endpoint for case in cases})
         evidence.rows = await self._listed()
-        evidence.tables = await self._tables(), await self._tables_after_redelivery()
+        evidence.tables = await log_tables(self._gateway.gateway), await self._tables_after_redelivery()
 
     async def answered(self, cases: Sequence[Case]) -> list[Result]:
         """The cases that nobody disturbs, once more."""
@@ -387,16 +386,6 @@ class _Examination:
                 return rows
             after = f"&after={rows[-1]['request_id']}"
 
-    async def _tables(self) -> list[str]:
-        """What the log database holds, less the recorder's own tables."""
-        connection = await aiosqlite.connect(f"file:{self._gateway.gateway.host.paths.logs}?mode=ro", uri=True)
-        try:
-            lines = [line async for line in connection.iterdump()]
-        finally:
-            await connection.close()
-        own = ("journal_positions", "open_requests", "rejected_records")
-        return sorted(line for line in lines if not any(f'INTO "{table}"' in line for table in own))
-
     async def _tables_after_redelivery(self) -> list[str]:
         """Bring every row once more, as the journal may after a crash."""
         last = {record["request_id"]: record for record in self._notes.records}
@@ -411,7 +400,7 @@ class _Examination:
             lambda: wanted <= {record["request_id"] for record in self._notes.records[came:]},
         )
         await asyncio.sleep(0.2)
-        return await self._tables()
+        return await log_tables(self._gateway.gateway)
 
 
 def without_numbers(cases: Iterable[Case]) -> list[Case]:

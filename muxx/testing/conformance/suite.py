@@ -40,9 +40,10 @@ class Conformance:
     """The plugin may change what is sent to the provider."""
 
     @pytest.fixture(scope="class")
-    def evidence(self, request: pytest.FixtureRequest) -> Evidence:
+    @classmethod
+    def evidence(cls, request: pytest.FixtureRequest) -> Evidence:
         """What was seen of the matrix."""
-        return completed(examine(self.subject(request)))
+        return completed(examine(cls.subject(request)))
 
     @classmethod
     def subject(cls, request: pytest.FixtureRequest) -> Subject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +30,11 @@ def shared_state(plugin: type) -> dict[str, str]:
     for cls in plugin.__mro__[:-1]:  # one that was made inside a function stands in no module
         found |= {name: repr(item) for name, item in _held(cls.__qualname__, vars(cls))}
     return found
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What has changed between two looks. What appears in between was loaded late, and that is no change."""
+    return sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
 def _held(owner: str, namespace: Any) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,119 @@
+"""The standard plugins keep to the conformance suite, and so does nothing at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muxx import hookimpl
+from muxx.testing import clean_environment
+from muxx.testing.conformance import Conformance, Subject, broken, examine, matrix
+from muxx_std.keys import Keys
+from muxx_std.logs import Logs
+from muxx_std.mock import Mock
+from muxx_std.pricing import Pricing
+
+
+class TestKeys(Conformance):
+    plugin = Keys
+
+
+class TestLogs(Conformance):
+    plugin = Logs
+
+
+class TestPricing(Conformance):
+    plugin = Pricing
+
+
+class TestMock(Conformance):
+    plugin = Mock
+
+
+class EveryHook:
+    """Has a part in every exchange and changes nothing."""
+
+    @hookimpl
+    async def authenticate(self) -> None: ...
+
+    @hookimpl
+    async def pre_request(self) -> None: ...
+
+    @hookimpl
+    def pre_attempt(self) -> None: ...
+
+    @hookimpl
+    async def on_chunk(self) -> None: ...
+
+    @hookimpl
+    def price(self) -> None: ...
+
+    @hookimpl
+    def post_response(self) -> None: ...
+
+    @hookimpl
+    async def record(self) -> None: ...
+
+
+class TestEveryHook(Conformance):
+    plugin = EveryHook
+
+
+def test_the_matrix_holds_every_endpoint_form_and_ending_once() -> None:
+    cases = matrix(("authenticate", "pre_request", "pre_attempt", "on_chunk", "price", "post_response", "record"))
+    assert len({str(case) for case in cases}) == len(cases)
+    assert [case.number for case in cases] == list(range(1, len(cases) + 1))
+    forms = {(case.endpoint, case.stream, case.cached) for case in cases}
+    assert len(forms) == 14
+    for endpoint, stream, cached in forms:
+        here = [case for case in cases if (case.endpoint, case.stream, case.cached) == (endpoint, stream, cached)]
+        hooks = {case.act.hook for case in here if case.act is not None and case.act.what == "crashes"}
+        assert hooks >= {"authenticate", "pre_request", "on_chunk", "post_response", "record"}
+        assert hooks >= {"pre_attempt", "price"} or cached
+        assert {"answered", "the client leaves in pre_request"} <= {case.outcome for case in here}
+
+
+@pytest.mark.parametrize("on_error", ["refuse", "ignore"])
+async def test_a_plugin_whose_crashes_are_ignored_is_held_to_that(on_error: str) -> None:
+    subject = Subject(EveryHook, "every", {"on_error": on_error})
+    cases = [case for case in matrix(subject.hooks) if case.endpoint == "chat" and "by the plugin" in case.outcome]
+    evidence = await examine(subject, cases)
+    assert broken(evidence) == {}
+    crashed = [result for result in evidence.results if "crashes in pre_request" in result.case.outcome]
+    assert {result.response.status for result in crashed if result.response} == {500 if on_error == "refuse" else 200}
+
+
+def run_pytest(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
+    return subprocess.run(command, cwd=directory, env=clean_environment(), capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_it_runs_for_an_installed_plugin_from_the_command_line(tmp_path: Path) -> None:
+    suite = ("-p", "muxx.testing.fixtures", "--pyargs", "muxx.testing.conformance", "--muxx-plugin")
+    done = run_pytest(*suite, "pricing", directory=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "22 passed" in done.stdout
+    unknown = run_pytest(*suite, "prcing", directory=tmp_path)
+    assert "did you mean 'pricing'?" in unknown.stdout
+
+
+def test_what_a_bad_plugin_breaks_fails_the_test_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "from dataclasses import replace\n"
+        "import muxx\n"
+        "from muxx.testing.conformance import Conformance\n\n\n"
+        "class Shout:\n"
+        "    @muxx.hookimpl\n"
+        "    def on_chunk(self, chunk):\n"
+        "        return [replace(chunk, text=chunk.text.upper())] if chunk.kind == 'text' else None\n\n\n"
+        "class TestShout(Conformance):\n"
+        "    plugin = Shout\n"
+    )
+    done = run_pytest("test_mine.py", directory=tmp_path)
+    assert done.returncode == 1
+    assert "20 passed" in done.stdout
+    assert "shout: an answer the plugin does not change stays byte identical: broken" in done.stdout
+    assert "FAILED test_mine.py::TestShout::test_the_answer_says_the_same_in_every_form" in done.stdout

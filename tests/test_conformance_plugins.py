@@ -30,7 +30,7 @@ async def broken_by(plugin: type, *endings: str, endpoint: str = "chat", **known
     return broken(await examine(subject, part(subject, *endings, endpoint=endpoint)))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a bad plugin keeps from happening is not waited for long."""
     monkeypatch.setattr(examining_module, "PATIENCE", 1.0)
@@ -196,6 +196,7 @@ class EmptiesBatches:
         (EmptiesBatches, "every_exchange_has_exactly_one_row_with_all_its_fields"),
     ],
 )
+@pytest.mark.usefixtures("impatient")
 async def test_what_a_plugin_does_to_rows_is_seen(plugin: type, name: str) -> None:
     assert name in await broken_by(plugin)
 
@@ -260,6 +261,7 @@ class LeavesThreads:
         threading.Thread(target=self.stopped.wait, args=(4,), name="forgotten").start()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("plugin", [LeavesTasks, LeavesThreads])
 async def test_what_a_plugin_leaves_behind_is_seen(plugin: type) -> None:
     found = await broken_by(plugin)
@@ -268,12 +270,12 @@ async def test_what_a_plugin_leaves_behind_is_seen(plugin: type) -> None:
 
 class Sleeps:
     def __init__(self) -> None:
-        self.slept = False
+        self.naps = 2
 
     @hookimpl
     def pre_request(self) -> None:
-        if not self.slept:
-            self.slept = True
+        if self.naps:
+            self.naps -= 1
             time.sleep(0.3)
 
 

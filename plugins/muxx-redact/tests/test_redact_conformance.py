@@ -1,0 +1,24 @@
+"""The conformance suite of muxx, over answers that give the plugin something to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from muxx.testing.conformance import Conformance
+
+from muxx_redact import NAME, Redact
+
+
+class TestRedact(Conformance):
+    plugin = Redact
+    name = NAME
+    settings: ClassVar = {"ip": True}
+    text = "Write to ada@example.org, or call (415) 555-0132 from 192.168.1.20. 👋"
+    changes_answers = True
+
+
+class TestRedactWithNothingToHide(Conformance):
+    """What holds no secret leaves as it came."""
+
+    plugin = Redact
+    name = NAME

@@ -1,10 +1,20 @@
-"""The kit for testing muxx plugins, and muxx itself, over real sockets.
+"""The kit for testing muxx plugins, and muxx itself.
+
+Without a server:
+
+- `exchange`, `attempt`, `http_request`, `identity`, `target`, `provider`, `chunks` and its like: ready-made values.
+- `drive`, `Stage`: one plugin through a whole exchange, between a client and a provider that are plain objects.
+- `check_plugin`: what a start would refuse, and what a reviewer would say.
+
+Over real sockets:
 
 - `ScriptedUpstream`: a provider that answers byte for byte as scripted, breaks where told, and remembers what it saw.
 - `RawClient`, `post_chat`, `get`: a client that does exactly what the test says.
 - `RunningGateway`: a gateway in this process; `GatewayProcess`: one to be killed.
-- `cuts`, `every_cut`: bytes cut as networks cut them; `leak.find`: secrets where they must not be; `eventually`: waiting.
-- `muxx.testing.fixtures`: pytest fixtures `scripted_upstream` and `muxx_gateway`.
+- `muxx.testing.conformance`: the suite of invariants for any plugin, as a class to derive from.
+
+And for both: `Said`, what an answer says, to script it and to read it; `cuts`, `every_cut`, bytes cut as networks cut them;
+`leak.find`, secrets where they must not be; `eventually`, waiting. `muxx.testing.fixtures` has fixtures for pytest.
 
 Names that need a server or pytest are loaded on first use.
 """

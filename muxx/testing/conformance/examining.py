@@ -40,8 +40,11 @@ from .troupe import NUMBER, SECRET, Notes, caching, probes
 
 AT_ONCE = 16
 """Cases that run side by side."""
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds to wait for what has to come; far more than it takes."""
+AT_WORK = 0.03
+"""Seconds that the gateway has for the bytes a provider has sent: a plugin may hold all of them back, so the client need not see
+any."""
 CLIENTS_OWN = {"Authorization": "Bearer sk-client-own-1", "X-Api-Key": "sk-client-own-2", "Cookie": "session=sk-client-own-3"}
 """Credentials of the client that are not muxx's, sent with every request: no plugin needs to see them either."""
 
@@ -274,6 +277,7 @@ class _Examination:
         evidence.left_behind += [f"{name} (while running)" for name in _more(_tasks(), at_rest)]
         evidence.calls, evidence.records = list(self._notes.watch.calls), list(self._notes.records)
         evidence.cached_calls = len(self._results[0].upstream) - len({case.endpoint for case in cases})
+        await self._committed()
         evidence.rows = await self._listed()
         evidence.tables = await log_tables(self._gateway.gateway), await self._tables_after_redelivery()
 
@@ -298,16 +302,22 @@ class _Examination:
         case = result.case
         data = case.body if case.body is not None else orjson.dumps(result.asked)
         async with self._turns:
-            async with await self._gateway.connect() as client:
+            async with await RawClient.connect(self._gateway.base_url, within=PATIENCE) as client:
                 await client.request("POST", ENDPOINTS[case.endpoint], self._headers(case), data)
                 if not case.leaves:
-                    result.response = await client.read_response()
+                    await self._read(result, client)
                     return result
-                await self._wait_for(case, client)
+                await self._wait_for(case)
                 result.left_at = time.monotonic()
                 client.reset() if case.hooked else client.close()
             await self._end_of(result)
         return result
+
+    async def _read(self, result: Result, client: RawClient) -> None:
+        try:
+            result.response = await client.read_response()
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
+            self._evidence.unfinished.append(f"{result.case}: its response ({type(error).__name__})")
 
     def _headers(self, case: Case) -> dict[str, str]:
         headers = {"Content-Type": "application/json", NUMBER: str(case.number)}
@@ -332,7 +342,7 @@ class _Examination:
         case = result.case if number else replace(result.case, endpoint=endpoint_at(request.target))
         return script_for(case, len(result.upstream), self._subject)
 
-    async def _wait_for(self, case: Case, client: RawClient) -> None:
+    async def _wait_for(self, case: Case) -> None:
         """Return at the moment at which the client is to leave."""
         result = self._results[case.number]
         if case.leaves == "in pre_request":
@@ -342,11 +352,7 @@ class _Examination:
         if case.leaves == "before the head" or not result.upstream:
             return
         await _settle(self._evidence, f"{case}: the provider's bytes", lambda: result.upstream[0].produced > 0)
-        if case.stream:
-            await client.read_head()
-            await client.read_some()
-        else:
-            await asyncio.sleep(0.02)  # of half a plain answer the client sees nothing
+        await asyncio.sleep(AT_WORK)
 
     async def _end_of(self, result: Result) -> None:
         """Wait until an exchange whose client left has ended, and its provider's connection with it."""
@@ -391,8 +397,12 @@ class _Examination:
         """Bring every row once more, as the journal may after a crash."""
         last = list({record["request_id"]: record for record in self._notes.records}.values())
         await self._deliver(last)
-        await self._deliver(last[:1])  # its batch begins when that of the others is committed
+        await self._committed()
         return await log_tables(self._gateway.gateway)
+
+    async def _committed(self) -> None:
+        """Wait until all that the hooks were brought is in the database: the next batch begins only then."""
+        await self._deliver(self._notes.records[:1])
 
     async def _deliver(self, records: Sequence[Record]) -> None:
         """Put rows into the journal, and wait until the recorder has brought them to the hooks."""

@@ -292,9 +292,11 @@ def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -
     yield from (f"{request_id}: has a row, but no exchange" for request_id in sorted(stored.keys() - ended))
     listed = Counter(row["request_id"] for row in evidence.rows)
     yield from (f"{request_id}: is listed {count} times" for request_id, count in listed.items() if count != 1)
-    for _, case, calls in _by_case(evidence):
+    for result, case, calls in _by_case(evidence):
         if calls and (record := stored.get(calls[0].given["exchange"].id)) is not None:
             yield from (f"{case}: {problem}" for problem in row_problems(case, record))
+            if result.response is not None and result.response.status != record["status"]:
+                yield f"{case}: the client was told {result.response.status}, and the row says {record['status']}"
             if record["project"] == "default" and record["request_id"] not in listed:
                 yield f"{case}: its row is not listed"
 

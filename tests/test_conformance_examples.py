@@ -1,0 +1,37 @@
+"""The plugins of the guide keep to the conformance suite, but for the one that is there to be found at fault."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from docs_kit import ROOT, blocks
+
+from muxx.testing.conformance import Subject, broken, examine
+
+GUIDE = ROOT / "plugins/README.md"
+CHANGES_ANSWERS = {"Shout", "Exclaim", "Addressless"}
+AT_FAULT = {"Forgetful"}
+
+EXAMPLES = {
+    name: block
+    for block in blocks("python", page=GUIDE)
+    for name in re.findall(r"^class (\w+)", block.text, re.M)
+    if not name.startswith("Test")
+}
+
+
+def found(name: str) -> dict[str, list[str]]:
+    plugin = getattr(EXAMPLES[name].run(), name)
+    return broken(asyncio.run(examine(Subject(plugin, name, changes_answers=name in CHANGES_ANSWERS))))
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - AT_FAULT))
+def test_an_example_keeps_to_the_suite(name: str) -> None:
+    assert found(name) == {}
+
+
+@pytest.mark.parametrize("name", sorted(AT_FAULT))
+def test_the_one_at_fault_is_found_so(name: str) -> None:
+    assert set(found(name)) == {"two_gateways_of_it_share_no_state"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import ssl
 import subprocess
+import sys
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -435,3 +437,10 @@ async def test_a_gateway_process_that_cannot_start_says_why(scripted_upstream: S
     process = GatewayProcess(tmp_path, scripted_upstream.base_url, {"server": {"prot": 1}})
     with pytest.raises(AssertionError, match="prot"):
         await process.start()
+
+
+def test_the_kit_loads_neither_a_server_nor_pytest() -> None:
+    code = "import muxx.testing, sys; from muxx.testing import exchange, chunks; exchange(); print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert {"aiohttp", "pytest", "aiosqlite"}.isdisjoint(done.stdout.split())

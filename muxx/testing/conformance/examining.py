@@ -290,7 +290,9 @@ class _Examination:
     async def _prime(self, endpoints: Iterable[str]) -> None:
         """Ask at each endpoint what the cached cases will ask again."""
         for endpoint in sorted(endpoints):
-            await self._ask(Result(case := Case(endpoint, False, "answered", cached=True), self._body(case)))
+            case = Case(endpoint, False, "answered", cached=True)
+            await self._ask(Result(case, self._body(case)))
+        await self._gateway.gateway.finish_tasks("post_response")
 
     # ── one case ──
 

@@ -22,7 +22,6 @@ from muxx.journal import Journal
 from muxx.lean import LeanResponse
 from muxx.recorder import Recorder
 from muxx.testing.conformance import Subject, broken, examine, matrix
-from muxx.testing.conformance import examining as examining_module
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -405,9 +404,8 @@ async def test_a_broken_kernel_is_seen(what: str, monkeypatch: pytest.MonkeyPatc
     subject = Subject(Watching, "watching")
     cases = [case for case in matrix(subject.hooks) if case.endpoint == "chat" and case.outcome.startswith(endings or ("answered",))]
     assert cases
-    monkeypatch.setattr(examining_module, "PATIENCE", 1.0)
     break_it(monkeypatch)
-    assert invariant in broken(await examine(subject, cases))
+    assert invariant in broken(await examine(subject, cases, patience=1.0))
 
 
 async def test_a_whole_kernel_breaks_nothing() -> None:

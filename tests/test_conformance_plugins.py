@@ -14,26 +14,19 @@ import pytest
 
 from muxx import Chunk, Connection, Exchange, Gateway, HttpRequest, Migration, PermissionDenied, Record, Reply, StateKey, hookimpl
 from muxx.testing.conformance import Case, Subject, broken, examine, matrix
-from muxx.testing.conformance import examining as examining_module
 
 SEEN = StateKey[int]("bad.seen")
 
 
-def part(subject: Subject, *endings: str, endpoint: str = "chat") -> list[Case]:
-    """The cases of one endpoint that end like this; without endings those that nobody disturbs."""
+def part(subject: Subject, *endings: str) -> list[Case]:
+    """The cases of chat completions that end like this; without endings those that nobody disturbs."""
     wanted = endings or ("answered",)
-    return [case for case in matrix(subject.hooks) if case.endpoint == endpoint and case.outcome.startswith(wanted)]
+    return [case for case in matrix(subject.hooks) if case.endpoint == "chat" and case.outcome.startswith(wanted)]
 
 
-async def broken_by(plugin: type, *endings: str, endpoint: str = "chat", **known: Any) -> dict[str, list[str]]:
+async def broken_by(plugin: type, *endings: str, patience: float = 30.0, **known: Any) -> dict[str, list[str]]:
     subject = Subject(plugin, "bad", **known)
-    return broken(await examine(subject, part(subject, *endings, endpoint=endpoint)))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a bad plugin keeps from happening is not waited for long."""
-    monkeypatch.setattr(examining_module, "PATIENCE", 1.0)
+    return broken(await examine(subject, part(subject, *endings), patience=patience))
 
 
 class Good:
@@ -196,9 +189,8 @@ class EmptiesBatches:
         (EmptiesBatches, "every_exchange_has_exactly_one_row_with_all_its_fields"),
     ],
 )
-@pytest.mark.usefixtures("impatient")
 async def test_what_a_plugin_does_to_rows_is_seen(plugin: type, name: str) -> None:
-    assert name in await broken_by(plugin)
+    assert name in await broken_by(plugin, patience=1.0)
 
 
 # ── secrets ──
@@ -261,10 +253,9 @@ class LeavesThreads:
         threading.Thread(target=self.stopped.wait, args=(4,), name="forgotten").start()
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("plugin", [LeavesTasks, LeavesThreads])
 async def test_what_a_plugin_leaves_behind_is_seen(plugin: type) -> None:
-    found = await broken_by(plugin)
+    found = await broken_by(plugin, patience=1.0)
     assert any("forgotten" in place for place in found["nothing_is_left_behind"])
 
 

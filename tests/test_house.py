@@ -52,8 +52,10 @@ FROM_THE_BOTTOM_UP = """
     testing.installing  testing.running  testing.process
     testing.watching  testing.outcome  testing.played  testing.stage  testing.driving
     testing.state  testing.tables  testing.advice  testing.checking
-    testing.conformance.cases  testing.conformance.provider  testing.conformance.troupe
-    testing.conformance.examining  testing.conformance.rows  testing.conformance.invariants
+    testing.conformance.cases  testing.conformance.troupe  testing.conformance.evidence
+    testing.conformance.provider  testing.conformance.leftovers  testing.conformance.carrying
+    testing.conformance.examining  testing.conformance.hook_rules  testing.conformance.answer_rules
+    testing.conformance.row_rules  testing.conformance.conduct_rules  testing.conformance.invariants
     testing.conformance.suite  testing.conformance  testing.conformance.test_installed  testing.fixtures
 """
 ORDER = FROM_THE_BOTTOM_UP.split()

@@ -16,7 +16,8 @@ For a plugin that is installed: `python -m pytest -p muxx.testing.fixtures --pya
 from __future__ import annotations
 
 from .cases import Case, matrix
-from .examining import Evidence, Subject, examine
+from .evidence import Evidence, Subject
+from .examining import examine
 from .invariants import INVARIANTS, broken
 from .suite import Conformance
 

@@ -13,7 +13,7 @@ from ..steps import Script, Step, hold, rst
 
 if TYPE_CHECKING:
     from .cases import Case
-    from .examining import Subject
+    from .evidence import Subject
 
 PIECES: dict[str, Pieces] = {"said letter by letter": letters, "said at once": lambda text: [text] if text else []}
 

@@ -9,8 +9,9 @@ import pytest
 
 from ..stage import name_of
 from ..waiting import completed
-from . import invariants
-from .examining import Evidence, Subject, examine
+from . import answer_rules, conduct_rules, hook_rules, row_rules
+from .evidence import Evidence, Subject
+from .examining import examine
 from .invariants import Invariant
 
 MOST_SHOWN = 12
@@ -60,70 +61,70 @@ class Conformance:
         )
 
     def test_every_case_ends_as_it_should(self, evidence: Evidence) -> None:
-        _hold(invariants.every_case_ends_as_it_should, evidence)
+        _hold(hook_rules.every_case_ends_as_it_should, evidence)
 
     def test_authenticate_runs_once_per_request(self, evidence: Evidence) -> None:
-        _hold(invariants.authenticate_runs_once_per_request, evidence)
+        _hold(hook_rules.authenticate_runs_once_per_request, evidence)
 
     def test_pre_request_runs_once_for_an_accepted_request(self, evidence: Evidence) -> None:
-        _hold(invariants.pre_request_runs_once_for_an_accepted_request, evidence)
+        _hold(hook_rules.pre_request_runs_once_for_an_accepted_request, evidence)
 
     def test_pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit(self, evidence: Evidence) -> None:
-        _hold(invariants.pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit, evidence)
+        _hold(hook_rules.pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit, evidence)
 
     def test_post_response_runs_exactly_once_per_exchange(self, evidence: Evidence) -> None:
-        _hold(invariants.post_response_runs_exactly_once_per_exchange, evidence)
+        _hold(hook_rules.post_response_runs_exactly_once_per_exchange, evidence)
 
     def test_post_response_is_the_last_hook_of_its_exchange(self, evidence: Evidence) -> None:
-        _hold(invariants.post_response_is_the_last_hook_of_its_exchange, evidence)
+        _hold(hook_rules.post_response_is_the_last_hook_of_its_exchange, evidence)
 
     def test_every_plugin_of_a_chain_has_its_turn(self, evidence: Evidence) -> None:
-        _hold(invariants.every_plugin_of_a_chain_has_its_turn, evidence)
+        _hold(hook_rules.every_plugin_of_a_chain_has_its_turn, evidence)
 
     def test_the_end_is_the_last_chunk_and_comes_exactly_once(self, evidence: Evidence) -> None:
-        _hold(invariants.the_end_is_the_last_chunk_and_comes_exactly_once, evidence)
+        _hold(hook_rules.the_end_is_the_last_chunk_and_comes_exactly_once, evidence)
 
     def test_every_chunk_goes_through_every_plugin(self, evidence: Evidence) -> None:
-        _hold(invariants.every_chunk_goes_through_every_plugin, evidence)
+        _hold(hook_rules.every_chunk_goes_through_every_plugin, evidence)
 
     def test_an_answer_parses_in_its_format_and_ends_properly(self, evidence: Evidence) -> None:
-        _hold(invariants.an_answer_parses_in_its_format_and_ends_properly, evidence)
+        _hold(answer_rules.an_answer_parses_in_its_format_and_ends_properly, evidence)
 
     def test_an_answer_the_plugin_does_not_change_stays_byte_identical(self, evidence: Evidence) -> None:
-        _hold(invariants.an_answer_the_plugin_does_not_change_stays_byte_identical, evidence)
+        _hold(answer_rules.an_answer_the_plugin_does_not_change_stays_byte_identical, evidence)
 
     def test_the_answer_says_the_same_in_every_form(self, evidence: Evidence) -> None:
-        _hold(invariants.the_answer_says_the_same_in_every_form, evidence)
+        _hold(answer_rules.the_answer_says_the_same_in_every_form, evidence)
 
     def test_a_request_the_plugin_does_not_change_is_sent_as_it_came(self, evidence: Evidence) -> None:
-        _hold(invariants.a_request_the_plugin_does_not_change_is_sent_as_it_came, evidence)
+        _hold(answer_rules.a_request_the_plugin_does_not_change_is_sent_as_it_came, evidence)
 
     def test_every_exchange_has_exactly_one_row_with_all_its_fields(self, evidence: Evidence) -> None:
-        _hold(invariants.every_exchange_has_exactly_one_row_with_all_its_fields, evidence)
+        _hold(row_rules.every_exchange_has_exactly_one_row_with_all_its_fields, evidence)
 
     def test_record_gets_every_row_at_least_once(self, evidence: Evidence) -> None:
-        _hold(invariants.record_gets_every_row_at_least_once, evidence)
+        _hold(row_rules.record_gets_every_row_at_least_once, evidence)
 
     def test_a_row_that_comes_again_changes_nothing(self, evidence: Evidence) -> None:
-        _hold(invariants.a_row_that_comes_again_changes_nothing, evidence)
+        _hold(row_rules.a_row_that_comes_again_changes_nothing, evidence)
 
     def test_no_credential_is_visible_after_authenticate(self, evidence: Evidence) -> None:
-        _hold(invariants.no_credential_is_visible_after_authenticate, evidence)
+        _hold(conduct_rules.no_credential_is_visible_after_authenticate, evidence)
 
     def test_a_crash_names_the_plugin_in_the_log_and_tells_nobody_its_text(self, evidence: Evidence) -> None:
-        _hold(invariants.a_crash_names_the_plugin_in_the_log_and_tells_nobody_its_text, evidence)
+        _hold(conduct_rules.a_crash_names_the_plugin_in_the_log_and_tells_nobody_its_text, evidence)
 
     def test_the_plugin_does_not_crash_by_itself(self, evidence: Evidence) -> None:
-        _hold(invariants.the_plugin_does_not_crash_by_itself, evidence)
+        _hold(conduct_rules.the_plugin_does_not_crash_by_itself, evidence)
 
     def test_the_plugin_holds_up_nobody(self, evidence: Evidence) -> None:
-        _hold(invariants.the_plugin_holds_up_nobody, evidence)
+        _hold(conduct_rules.the_plugin_holds_up_nobody, evidence)
 
     def test_nothing_is_left_behind(self, evidence: Evidence) -> None:
-        _hold(invariants.nothing_is_left_behind, evidence)
+        _hold(conduct_rules.nothing_is_left_behind, evidence)
 
     def test_two_gateways_of_it_share_no_state(self, evidence: Evidence) -> None:
-        _hold(invariants.two_gateways_of_it_share_no_state, evidence)
+        _hold(conduct_rules.two_gateways_of_it_share_no_state, evidence)
 
 
 def _hold(invariant: Invariant, evidence: Evidence) -> None:

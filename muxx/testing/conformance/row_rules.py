@@ -1,15 +1,48 @@
-"""What a row has to say of its case."""
+"""Rows: one for each exchange, with all that it has to say of its case, brought at least once, and the same whenever it comes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from muxx.exchange import Record
 
 from .cases import Case
+from .evidence import Broken, Evidence
 
 COUNTS = ("attempts", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+
+
+def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -> Broken:
+    ended = {call.exchange.id for call in evidence.calls if call.exchange is not None}
+    stored = {record["request_id"]: record for record in evidence.records}
+    yield from (f"{request_id}: has no row" for request_id in sorted(ended - stored.keys()))
+    yield from (f"{request_id}: has a row, but no exchange" for request_id in sorted(stored.keys() - ended))
+    listed = Counter(row["request_id"] for row in evidence.rows)
+    yield from (f"{request_id}: is listed {count} times" for request_id, count in listed.items() if count != 1)
+    for result, case, calls in evidence.by_case():
+        if calls and (record := stored.get(calls[0].given["exchange"].id)) is not None:
+            yield from (f"{case}: {problem}" for problem in row_problems(case, record))
+            if result.response is not None and result.response.status != record["status"]:
+                yield f"{case}: the client was told {result.response.status}, and the row says {record['status']}"
+            if record["project"] == "default" and record["request_id"] not in listed:
+                yield f"{case}: its row is not listed"
+
+
+def record_gets_every_row_at_least_once(evidence: Evidence) -> Broken:
+    ended = {call.exchange.id for call in evidence.calls if call.exchange is not None}
+    for plugin in evidence.chains["record"]:
+        mine = [call for call in evidence.calls if call.hook == "record" and call.plugin == plugin]
+        got = {request_id for call in mine if call.outcome in ("nothing", "result") for request_id in call.record_ids}
+        if missing := ended - got:
+            yield f"record of {plugin} never got {len(missing)} of {len(ended)} rows"
+
+
+def a_row_that_comes_again_changes_nothing(evidence: Evidence) -> Broken:
+    before, after = (Counter(lines) for lines in evidence.tables)
+    yield from (f"gone: {line:.200}" for line in before - after)
+    yield from (f"come: {line:.200}" for line in after - before)
 
 
 def row_problems(case: Case, record: Record) -> Iterator[str]:

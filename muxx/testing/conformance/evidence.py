@@ -1,0 +1,127 @@
+"""The plugin that is examined, and all that was seen of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from muxx.exchange import Record
+from muxx.plugins import check_hooks
+
+from ..client import RawResponse
+from ..said import Said, Tool
+from ..upstream import RecordedRequest
+from ..waiting import eventually
+from ..watching import HookCall
+from .cases import SUBJECT, Case
+from .troupe import NUMBER, Notes
+
+PATIENCE = 30.0
+"""Seconds to wait for what has to come; far more than it takes."""
+
+Broken = Iterator[str]
+"""Where an invariant was broken, in words; nothing where it holds."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The plugin that is tested, and what is known of it. See `muxx.testing.conformance.Conformance`."""
+
+    plugin: type
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    changes_answers: bool = False
+    changes_requests: bool = False
+    text: str = "Grüß Gott, wie geht es dir? 👋"
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        return check_hooks(self.name, object.__new__(self.plugin))
+
+    def said(self, endpoint: str) -> Said:
+        """What the provider says at each endpoint."""
+        if endpoint == "embeddings":
+            return Said(vectors=((0.5, -0.25), (1.0, 0.0)), finish_reason=None, output_tokens=None)
+        if endpoint == "text_completion":
+            return Said(self.text)
+        return Said(self.text, self.text, (Tool("note", '{"text":"' + self.text + '"}'),), finish_reason="tool_calls")
+
+
+@dataclass
+class Result:
+    """What came of a case: what was asked, what the client got, and what the provider saw. `row` is as `/v1/logs` tells it."""
+
+    case: Case
+    asked: dict[str, Any] = field(default_factory=dict)
+    response: RawResponse | None = None
+    upstream: list[RecordedRequest] = field(default_factory=list)
+    left_at: float | None = None
+
+
+@dataclass
+class Evidence:
+    """All that the invariants are judged by."""
+
+    subject: Subject
+    notes: Notes
+    chains: Mapping[str, list[str]] = field(default_factory=dict)
+    """The plugins of each chain, in order."""
+    ignores_crashes: bool = False
+    calls: list[HookCall] = field(default_factory=list)
+    """Every hook that ran while the matrix did."""
+    records: list[Record] = field(default_factory=list)
+    """Every record that came meanwhile; a row may come more than once."""
+    results: list[Result] = field(default_factory=list)
+    cached_calls: int = 0
+    """Requests to the provider for what the cache had."""
+    again: list[Result] = field(default_factory=list)
+    """The answered cases once more, through a second gateway of the same process."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The project's rows in the log, as `GET /v1/logs` lists them."""
+    tables: tuple[list[str], list[str]] = ([], [])
+    """The log database before and after every row was delivered again."""
+    log: list[str] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    """What the event loop complained of."""
+    unfinished: list[str] = field(default_factory=list)
+    """What was waited for in vain."""
+    patience: float = PATIENCE
+
+    async def settle(self, what: str, condition: Callable[[], object]) -> None:
+        """Wait for what has to come about; note it where it does not."""
+        try:
+            await eventually(condition, self.patience)
+        except AssertionError:
+            self.unfinished.append(what)
+
+    def expected(self, result: Result) -> Case:
+        """How the case has to end, given whether its act came about."""
+        case, act = result.case, result.case.act
+        if act is None or act.what == "hangs" or case.leaves:
+            return case
+        ignored = self.ignores_crashes and act.what == "crashes" and act.who == SUBJECT and act.hook != "record"
+        return case if case.number in self.notes.acted and not ignored else case.as_if_nobody_acted()
+
+    def by_exchange(self) -> dict[str, list[HookCall]]:
+        """The hooks that ran for each exchange, by its id, in order."""
+        found: defaultdict[str, list[HookCall]] = defaultdict(list)
+        for call in self.calls:
+            if call.exchange is not None:
+                found[call.exchange.id].append(call)
+        return found
+
+    def by_case(self) -> Iterator[tuple[Result, Case, list[HookCall]]]:
+        """Each case's result, how it has to end, and the hooks that ran for its exchange."""
+        found: defaultdict[str, list[HookCall]] = defaultdict(list)
+        for call in self.calls:
+            if call.exchange is not None and call.exchange.parent is None:
+                found[call.exchange.request.headers.get(NUMBER, "")].append(call)
+        for result in self.results:
+            yield result, self.expected(result), found[str(result.case.number)]

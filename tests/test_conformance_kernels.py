@@ -312,6 +312,17 @@ for what, (ending, change) in ROWS.items():
     BREAKS[f"a row says {what}"] = "every_exchange_has_exactly_one_row_with_all_its_fields", (ending,), with_row(change)
 
 
+@breaks("the_row_keeps_the_answer_as_it_was_delivered")
+def the_row_keeps_another_answer(patch: pytest.MonkeyPatch) -> None:
+    record = answering.record
+
+    async def other(call: Any, status: int) -> None:
+        call.delivered = call.delivered.replace("Grüß".encode(), b"")
+        await record(call, status)
+
+    patch.setattr(answering, "record", other)
+
+
 @breaks("record_gets_every_row_at_least_once")
 def the_recorder_leaves_a_plugin_out(patch: pytest.MonkeyPatch) -> None:
     call = Recorder._call
@@ -363,6 +374,11 @@ def a_crash_is_not_laid_at_anybodys_door(patch: pytest.MonkeyPatch) -> None:
         raise chains.PluginError() from error
 
     patch.setattr(chains, "_crashed", crashed)
+
+
+@breaks(CRASH, "crashes in record")
+def a_crash_in_record_is_not_laid_at_anybodys_door(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recorder, "_failed", lambda self, error: None)
 
 
 @breaks("nothing_is_left_behind", "the client leaves in the middle")

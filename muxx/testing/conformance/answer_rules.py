@@ -63,7 +63,7 @@ def the_answer_says_the_same_in_every_form(evidence: Evidence) -> Broken:
         first, wanted = known.setdefault(case.endpoint, (case, said))
         if said != wanted:
             yield f"{case}: says {said}, but {first} says {wanted}"
-        if not evidence.subject.changes_answers and said != _without_tokens(evidence.subject.said(case.endpoint)):
+        if not evidence.subject.changes_answers and said != without_tokens(evidence.subject.said(case.endpoint)):
             yield f"{case}: says {said}, which is not what the provider said"
 
 
@@ -71,12 +71,12 @@ def said_in(result: Result, case: Case) -> Said | None:
     if not case.answered or result.response is None or result.response.status != 200:
         return None
     try:
-        return _without_tokens(result.response.said(case.endpoint))
+        return without_tokens(result.response.said(case.endpoint))
     except (Unreadable, KeyError, TypeError, ValueError):
         return None  # another invariant's concern
 
 
-def _without_tokens(said: Said) -> Said:
+def without_tokens(said: Said) -> Said:
     return replace(said, input_tokens=None, output_tokens=None)
 
 

@@ -96,7 +96,7 @@ class Examination:
                     return result
                 await self._wait_for(case)
                 result.left_at = time.monotonic()
-                client.reset() if case.hooked else client.close()
+                client.reset() if case.hooked else client.close()  # RST or FIN: the gateway has to notice both
             await self._end_of(result)
         return result
 

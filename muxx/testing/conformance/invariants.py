@@ -24,6 +24,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     answer_rules.the_answer_says_the_same_in_every_form,
     answer_rules.a_request_the_plugin_does_not_change_is_sent_as_it_came,
     row_rules.every_exchange_has_exactly_one_row_with_all_its_fields,
+    row_rules.the_row_keeps_the_answer_as_it_was_delivered,
     row_rules.record_gets_every_row_at_least_once,
     row_rules.a_row_that_comes_again_changes_nothing,
     conduct_rules.no_credential_is_visible_after_authenticate,

@@ -8,6 +8,8 @@ from typing import Any
 
 from muxx.exchange import Record
 
+from ..reading import Unreadable, read_answer
+from .answer_rules import said_in, without_tokens
 from .cases import Case
 from .evidence import Broken, Evidence
 
@@ -28,6 +30,23 @@ def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -
                 yield f"{case}: the client was told {result.response.status}, and the row says {record['status']}"
             if record["project"] == "default" and record["request_id"] not in listed:
                 yield f"{case}: its row is not listed"
+
+
+def the_row_keeps_the_answer_as_it_was_delivered(evidence: Evidence) -> Broken:
+    """Where the project keeps content."""
+    stored = {record["request_id"]: record["output"] for record in evidence.records}
+    for result, case, _ in evidence.by_case():
+        said = said_in(result, case)
+        output = stored.get(result.response.request_id or "") if result.response is not None else None
+        if said is None or output is None:
+            continue
+        try:
+            kept = without_tokens(read_answer(case.endpoint, output, streamed=False))
+        except (Unreadable, KeyError, TypeError, ValueError) as error:
+            yield f"{case}: the answer kept cannot be read: {error}"
+        else:
+            if kept != said:
+                yield f"{case}: the client was told {said}, the row keeps {kept}"
 
 
 def record_gets_every_row_at_least_once(evidence: Evidence) -> Broken:

@@ -102,6 +102,9 @@ class Conformance:
     def test_every_exchange_has_exactly_one_row_with_all_its_fields(self, evidence: Evidence) -> None:
         _hold(row_rules.every_exchange_has_exactly_one_row_with_all_its_fields, evidence)
 
+    def test_the_row_keeps_the_answer_as_it_was_delivered(self, evidence: Evidence) -> None:
+        _hold(row_rules.the_row_keeps_the_answer_as_it_was_delivered, evidence)
+
     def test_record_gets_every_row_at_least_once(self, evidence: Evidence) -> None:
         _hold(row_rules.record_gets_every_row_at_least_once, evidence)
 

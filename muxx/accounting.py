@@ -6,20 +6,26 @@ text was delivered; nothing that was not sent upstream costs anything; an unknow
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from .chains import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
-from .exchange import Cost, Exchange, Identity, Usage
+from .exchange import Cost, Exchange, Identity, Usage, WholeAnswer
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .call import Call
     from .flight import Flight
+    from .transport import UpstreamResponse
     from .wire.wires import Facts, Wire
+
+
+log = logging.getLogger("muxx.plugins")
 
 
 def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
@@ -165,6 +171,8 @@ def settle(call: Call, complete: bool) -> None:
         exchange.cost = exchange.cost or NO_COST
     elif flight is None:
         _book(call, call.facts, complete)
+        if complete and call.whole is not None and exchange.collectors:
+            hand_out(call, call.whole.body_now(), call.whole, exchange.usage, exchange.cost)
     elif exchange.cache == "joined":
         _settle_joined(call, flight, complete)
     else:
@@ -200,6 +208,26 @@ def _land(call: Call, flight: Flight, complete: bool, usage: Usage, cost: Cost |
     ended early let through."""
     if complete and call.facts is not None and (call.stream is None or call.stream.done):
         flight.has_landed(call, call.facts, usage, cost)
+
+
+def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, cost: Cost | None) -> None:
+    """Give a provider's whole answer to those who collect it, before anybody may take it for whole.
+
+    An answer of no choice and no text is not worth giving to anybody else. (Embeddings have neither.)
+    """
+    exchange, facts = call.exchange, call.facts
+    says_something = exchange.response.finish_reasons or not call.wire.streams or (facts is not None and facts.output_bytes)
+    if response.status != 200 or not says_something:
+        return
+    headers, starter = response.headers, call.flight.starter.exchange if call.flight is not None else exchange
+    content_type, cache_control = headers.get("content-type", "application/json"), headers.get("cache-control", "")
+    answer = WholeAnswer(body, starter.attempts[-1].target, usage, cost, time.monotonic(), content_type, cache_control)
+    for take, most_bytes in starter.collectors:
+        if len(body) <= most_bytes:
+            try:
+                take(answer)
+            except Exception as error:
+                log.error("a plugin failed to take an answer: %s", describe_crash(error))
 
 
 def record_gone(call: Call) -> None:

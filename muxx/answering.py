@@ -7,6 +7,7 @@ its last byte leaves. What goes wrong is raised; the pipeline settles it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,8 +17,8 @@ import orjson
 
 from .accounting import record, settle, stores_content
 from .call import NEVER
-from .chains import isolated, run_chunk
-from .errors import ClientGone, MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
+from .chains import describe_crash, isolated, run_chunk
+from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
 from .exchange import Attempt, Chunk, usd
 from .headers import answer_lines, content_type_line, downstream_lines, is_event_stream, retry_after
 from .relay import Delivered, HookedRelay, Relay
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .plugins import Chain
     from .transport import UpstreamResponse
     from .wire.wires import Facts, StreamFacts
+
+log = logging.getLogger("muxx.plugins")
 
 Tap = Callable[[bytes], None]
 
@@ -288,7 +291,12 @@ def _as_json(body: bytes) -> bytes:
 
 async def hooked_plain(call: Call, body: bytes) -> bytes:
     """A plain answer is a short stream of the same Chunks."""
-    return call.wire.encode_plain(body, await through(call, chunk_chain(call), call.wire.decode_plain(body)))
+    chunks = await through(call, chunk_chain(call), call.wire.decode_plain(body))
+    try:
+        return call.wire.encode_plain(body, chunks)
+    except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
+        log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
+        raise PluginError() from error
 
 
 async def through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chunk]:

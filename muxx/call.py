@@ -11,7 +11,7 @@ from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
 
 if TYPE_CHECKING:
     from .exchange import Exchange, HttpRequest
-    from .flight import Flight
+    from .flight import Flight, WholeResponse
     from .gateway import Gateway
     from .wire.wires import Facts, StreamFacts, Wire
 
@@ -67,8 +67,14 @@ class Call:
     row: dict[str, Any] | None = None
     error_relayed = False
     """The provider's own error event was passed on: nothing is added to it."""
+    shares = False
+    """Others may join this exchange's upstream call, or somebody collects its answer."""
+    shared_as: Any = None
+    """The key by which others find it, while they may."""
     flight: Flight | None = None
-    """The upstream call this exchange shares, or may share, with others."""
+    """The upstream call this exchange shares with others, from the first that joins, or from the first byte, on."""
+    whole: WholeResponse | None = None
+    """The answer, where it came with its head."""
     reason: MuxxError | None = None
     due = whole_due = NEVER
     on_due: Callable[[], None] | None = None

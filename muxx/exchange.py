@@ -272,15 +272,20 @@ class WholeAnswer:
     `Age` how old it is.
     """
 
-    __slots__ = ("at", "body", "content_type", "cost", "headers", "is_stream", "kept", "target", "usage")
+    __slots__ = ("at", "body", "cache_control", "content_type", "cost", "kept", "target", "usage")
 
     def __init__(
-        self, body: bytes, headers: Mapping[str, str], target: Target, usage: Usage, cost: Cost | None, at: float
+        self,
+        body: bytes,
+        target: Target,
+        usage: Usage,
+        cost: Cost | None,
+        at: float,
+        content_type: str = "application/json",
+        cache_control: str = "",
     ) -> None:
         self.body = body
         """The events of a stream, or a plain answer."""
-        self.headers = headers
-        """The provider's response headers, by their lower-case names."""
         self.target = target
         """Who gave it."""
         self.usage = usage
@@ -288,10 +293,15 @@ class WholeAnswer:
         """What it came to; None where no price is known."""
         self.at = at
         """When it was complete, in monotonic seconds."""
-        self.content_type = headers.get("content-type", "application/json")
-        self.is_stream = self.content_type.lower().startswith("text/event-stream")
+        self.content_type = content_type
+        self.cache_control = cache_control
+        """What the provider says of storing it, as its header has it."""
         self.kept: Any = None
         """What the kernel has made of it, for the next time it is given."""
+
+    @property
+    def is_stream(self) -> bool:
+        return self.content_type.lower().startswith("text/event-stream")
 
 
 ReplyBody = bytes | WholeAnswer | Iterable[Chunk] | AsyncIterator[bytes] | AsyncIterator[Chunk]

@@ -12,22 +12,17 @@ did after that exchange had ended.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .accounting import rebook, record_gone
-from .chains import describe_crash
+from .accounting import hand_out, rebook, record_gone
 from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected
-from .exchange import Attempt, Cost, Exchange, Phase, Usage, WholeAnswer
+from .exchange import Attempt, Cost, Exchange, Phase, Usage
 
 if TYPE_CHECKING:
     from .call import Call
     from .transport import Sink, UpstreamResponse
     from .wire.wires import Facts
-
-log = logging.getLogger("muxx.plugins")
 
 MOST_HELD = 64 * 1024 * 1024
 """Bytes of running answers that one gateway keeps; beyond, answers pass through and are neither shared nor collected."""
@@ -119,7 +114,7 @@ class Reader:
 
 
 class WholeResponse:
-    """An answer that came with its head, for the exchange that began the call."""
+    """An answer that came with its head, for the exchange that made the call."""
 
     __slots__ = ("_body", "_response", "headers", "status")
 
@@ -168,38 +163,37 @@ class Flight:
     _in_debt = False
     """The exchange that began the call has ended, and the call goes on: its usage is booked at the end."""
 
-    def __init__(self, flights: Flights, key: Any, starter: Call, most: int) -> None:
-        self.key = key
+    def __init__(self, flights: Flights, starter: Call) -> None:
         self.starter = starter
         self.readers: set[Reader] = set()
         self.pieces: list[bytes] = []
         self.kept = True
         """`pieces` begins with the answer's beginning."""
         self._flights = flights
-        self._most = most
+        self._most = max([LEAST_KEPT, *(most for _, most in starter.exchange.collectors)])
         self._held = 0
-        self._listed = key is not None
 
     # The upstream side.
 
-    def take(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamResponse:
-        """A provider's answer, for the exchange that began the call to read. Until its first byte has come, it may still be
+    def take(self, attempt: Attempt, response: UpstreamResponse) -> Reader:
+        """A provider's answer, for the exchange that made the call to read. Until its first byte has come, it may still be
         another's that all get."""
         self.attempt, self.response = attempt, response
-        body = response.body_now()
-        if body:
-            self.whole = self.ended = True
-            self._hold(body)
-            if len(body) > self._most:
-                self._keep_no_longer()
-            if self.readers or self._in_debt:
-                self._tell_those_who_wait(None)
-            return WholeResponse(response, body)
         self.ended, self.error = False, None
         reader = Reader(self, self.starter)
         reader.begin(response, None)
         self.readers.add(reader)
         return reader
+
+    def take_whole(self, attempt: Attempt, response: WholeResponse) -> None:
+        """An answer of which there is no more to come."""
+        self.attempt, self.response = attempt, response
+        self.whole = self.ended = True
+        body = response.body_now()
+        self._hold(body)
+        if len(body) > self._most:
+            self._keep_no_longer()
+        self._tell_those_who_wait(None)
 
     def start(self) -> None:
         """Have the provider's bytes pushed here. Idempotent."""
@@ -267,9 +261,7 @@ class Flight:
 
     def _delist(self) -> None:
         """Nobody joins any more."""
-        if self._listed:
-            self._listed = False
-            self._flights.remove(self.key)
+        self._flights.delist(self.starter)
 
     def _drop_read(self) -> None:
         read = min((reader.next for reader in self.readers), default=len(self.pieces))
@@ -369,28 +361,14 @@ class Flight:
         return self._in_debt and call is self.starter
 
     def has_landed(self, call: Call, facts: Facts, usage: Usage, cost: Cost | None) -> None:
-        """An exchange has had all of the answer: whoever collects it gets it, before anybody may take it for whole.
-
-        An answer of no choice and no text is not worth giving to anybody else. (Embeddings have neither.)
-        """
+        """An exchange has had all of the answer: whoever collects it gets it."""
         if self.complete:
             return
         self.complete, self.facts = True, facts
-        if self.starter.exchange.collectors and self.kept and self._trusted:
-            says_something = call.exchange.response.finish_reasons or facts.output_bytes or not call.wire.streams
-            if says_something and self.response is not None and self.response.status == 200:
-                self._hand_out(self.response.headers, usage, cost)
+        if self.starter.exchange.collectors and self.kept and self._trusted and self.response is not None:
+            body = self.pieces[0] if self.whole else b"".join(self.pieces)
+            hand_out(call, body, self.response, usage, cost)
         self._delist()
-
-    def _hand_out(self, headers: Mapping[str, str], usage: Usage, cost: Cost | None) -> None:
-        body = self.pieces[0] if self.whole else b"".join(self.pieces)
-        answer = WholeAnswer(body, headers, self.attempt.target, usage, cost, time.monotonic())
-        for take, most_bytes in self.starter.exchange.collectors:
-            if len(body) <= most_bytes:
-                try:
-                    take(answer)
-                except Exception as error:
-                    log.error("a plugin failed to take an answer: %s", describe_crash(error))
 
     def _learn(self, facts: Facts | None) -> None:
         """Keep what is known of most of the answer: nobody pays for less than anybody has had."""
@@ -408,10 +386,10 @@ class Flight:
 
 
 class Flights:
-    """The calls of one gateway that others may join, by their key."""
+    """The upstream calls of one gateway that others may join. Most never are, and cost little more than their entry here."""
 
     def __init__(self) -> None:
-        self._open: dict[Any, Flight] = {}
+        self._open: dict[Any, Call] = {}
         self.held = 0
         """Bytes of running answers that are kept."""
 
@@ -420,24 +398,46 @@ class Flights:
 
     def find(self, exchange: Exchange) -> Flight | None:
         """A call that this exchange may join."""
-        return self._open.get(_key(exchange)) if self._open and exchange.shared_key else None
+        starter = self._open.get(_key(exchange)) if self._open and exchange.shared_key else None
+        return None if starter is None else starter.flight or self._take_off(starter)
 
-    def begin(self, call: Call) -> Flight:
-        """A new call, for `call` to make. One that a plugin makes ends with the exchange it is made for: nobody can join it."""
+    def begin(self, call: Call) -> None:
+        """Let others find the call that this exchange is about to make. One of a plugin's own ends with the exchange it is made
+        for, so nobody can join it."""
+        call.shares = True
         exchange = call.exchange
-        most = LEAST_KEPT
-        for _, most_bytes in exchange.collectors:
-            if most_bytes > most:
-                most = most_bytes
-        key = _key(exchange) if exchange.shared_key and not exchange.depth else None
-        flight = Flight(self, key, call, most)
-        if key is not None:
-            self._open[key] = flight
-            call.down.on_gone = flight.starter_is_gone
+        if exchange.shared_key and not exchange.depth:
+            call.shared_as = key = _key(exchange)
+            self._open[key] = call
+
+    def take(self, call: Call, attempt: Attempt, response: UpstreamResponse) -> UpstreamResponse:
+        """A provider's answer, as the exchange that made the call is to read it."""
+        body = response.body_now()
+        if not body:
+            return (call.flight or self._take_off(call)).take(attempt, response)
+        call.whole = whole = WholeResponse(response, body)
+        if call.flight is not None:
+            call.flight.take_whole(attempt, whole)
+        return whole
+
+    def _take_off(self, starter: Call) -> Flight:
+        flight = starter.flight = Flight(self, starter)
+        starter.down.on_gone = flight.starter_is_gone
+        if starter.whole is not None:
+            flight.take_whole(starter.exchange.attempts[-1], starter.whole)
         return flight
 
-    def remove(self, key: Any) -> None:
-        del self._open[key]
+    def end(self, call: Call) -> None:
+        """The exchange that made the call has ended."""
+        self.delist(call)
+        if call.flight is not None:
+            call.flight.starter_is_done()
+
+    def delist(self, call: Call) -> None:
+        """Nobody joins this call any more. Idempotent."""
+        if call.shared_as is not None:
+            del self._open[call.shared_as]
+            call.shared_as = None
 
 
 def _key(exchange: Exchange) -> tuple[Any, ...]:

@@ -242,7 +242,7 @@ class Gateway:
 
     def _registered_providers(self) -> dict[str, Provider]:
         rows: dict[str, Provider] = {}
-        for items in reversed(self.plugins.manager.hook.register_providers(gateway=self)):
+        for items in self.plugins.registered("register_providers", gateway=self):
             for item in items:
                 if isinstance(item, Provider):
                     rows[item.name] = item
@@ -256,7 +256,7 @@ class Gateway:
 
     def _registered_routes(self) -> tuple[Route, ...]:
         routes: dict[tuple[str, str], Route] = {}
-        for items in reversed(self.plugins.manager.hook.register_routes(gateway=self)):
+        for items in self.plugins.registered("register_routes", gateway=self):
             for route in items:
                 if (route.method, route.path) in routes:
                     raise StartError(f"two plugins serve {route.method} {route.path}; switch one off")

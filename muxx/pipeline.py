@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING
 
 import orjson
@@ -46,6 +48,9 @@ from .wire.body import parse_json_object
 if TYPE_CHECKING:
     from .flight import Flight
     from .gateway import Gateway
+
+
+NOT_ALLOWED = "This key may not use that model. GET /v1/models lists what it may use."
 
 
 async def carry(call: Call) -> None:
@@ -127,7 +132,7 @@ def allowed_targets(call: Call, model: str) -> tuple[Target, ...]:
         return planned
     left = routing.targets_of(planned, identity.models, model)
     if not left:
-        raise PermissionDenied("This key may not use that model. GET /v1/models lists what it may use.", param="model")
+        raise PermissionDenied(NOT_ALLOWED, param="model")
     return left
 
 
@@ -135,11 +140,12 @@ async def ask(call: Call) -> Reply | None:
     """Let plugins look at, change, answer or refuse the request; what they changed is validated again."""
     gateway, exchange = call.gateway, call.exchange
     exchange.replan = partial(allowed_targets, call)
+    before = call.wire.checked(exchange.request.body)
     try:
         reply = await first_result(gateway.chains.pre_request, (gateway, exchange), gateway.chain_seconds, Reply)
     finally:
         exchange.replan = None
-    if reply is None:
+    if reply is None and not all(map(is_, before, call.wire.checked(exchange.request.body))):
         call.wire.validate(exchange.request.body)
     exchange.request.stream = exchange.request.body.get("stream") is True and call.wire.streams
     return reply
@@ -152,14 +158,15 @@ async def share(call: Call) -> None:
     if flight is not None:
         await join(call, flight)
         return
-    flight = call.flight = flights.begin(call)
+    flights.begin(call)
     try:
         await attempt_targets(call)
     except BaseException as error:
-        flight.fail(error)
+        if call.flight is not None:
+            call.flight.fail(error)
         raise
     finally:
-        flight.starter_is_done()
+        flights.end(call)
 
 
 async def join(call: Call, flight: Flight) -> None:
@@ -234,7 +241,7 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     stream = exchange.request.stream
     asked = not stream or not attempt.target.provider.ask_usage or call.wire.ask_for_usage(attempt.body)
     if gateway.chains.pre_attempt:
-        await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
+        await _prepare(call, attempt)
     try:
         attempt.payload = orjson.dumps(attempt.body)
     except TypeError as error:
@@ -259,11 +266,25 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
         attempt.status = response.status
         if not 200 <= response.status < 300:
             raise await refusal(call, attempt, response)
-        if call.flight is not None:
-            response = call.flight.take(attempt, response)
+        if call.shares:
+            response = gateway.flights.take(call, attempt, response)
         await answer_upstream(call, attempt, response, not asked)
     finally:
         response.close()
+
+
+async def _prepare(call: Call, attempt: Attempt) -> None:
+    """Let plugins see to the attempt. What they changed is validated again, and another model is another target: it is priced as
+    such, and the caller has to be allowed it."""
+    gateway, exchange = call.gateway, call.exchange
+    await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
+    call.wire.validate(attempt.body)
+    model = attempt.body["model"]
+    if model != attempt.target.model:
+        attempt.target = replace(attempt.target, model=model)
+        allowed = exchange.identity.models if exchange.identity is not None else ()
+        if not routing.targets_of((attempt.target,), allowed, exchange.request.model):
+            raise PermissionDenied(NOT_ALLOWED, param="model")
 
 
 def _set_limits(call: Call, timeouts: Timeouts) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -207,6 +207,18 @@ class PluginSet:
 
     def chain(self, hook: str) -> Chain:
         return self.chains[hook]
+
+    def registered(self, hook: str, **arguments: Any) -> Iterator[Any]:
+        """What each plugin returns from a start-up hook, the last in calling order first. A crash names its plugin."""
+        for plugin in self.plugins:
+            others = [other.instance for other in self.plugins if other is not plugin]
+            try:
+                yield from self.manager.subset_hook_caller(hook, others)(**arguments)
+            except StartError:
+                raise
+            except Exception as error:
+                text = f"its {hook} failed ({type(error).__name__}: {error}); upgrade it or switch it off"
+                raise PluginLoadError(plugin.name, text) from error
 
     def require_authenticator(self) -> None:
         """No gateway starts without someone who can say who is calling."""

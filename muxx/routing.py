@@ -118,7 +118,7 @@ class RoutingTable:
 
 def check_models(config: Config, plugins: PluginSet) -> None:
     """Raise `StartError` for a provider without an address, or a target nobody provides, as building a gateway would."""
-    registered = [row for rows in plugins.manager.hook.register_providers(gateway=None) for row in rows]
+    registered = [row for rows in plugins.registered("register_providers", gateway=None) for row in rows]
     RoutingTable(config, provider_rows(config, {row.name: row for row in registered if isinstance(row, Provider)}))
 
 

@@ -75,7 +75,7 @@ def in_steps(*events: asyncio.Event) -> Iterator[Any]:
 
 def readers(gateway: RunningGateway) -> int:
     """How many exchanges have begun a call that can be shared, or joined one, and still want its answer."""
-    return sum(call.flight is not None and not call.recorded for call in gateway.gateway.calls._calls)  # type: ignore[attr-defined]
+    return sum((call.shares or call.flight is not None) and not call.recorded for call in gateway.gateway.calls._calls)  # type: ignore[attr-defined]
 
 
 async def aboard(gateway: RunningGateway, count: int) -> None:

@@ -13,6 +13,7 @@ from hooks_kit import SECRET, Seen, delivered, plugin_config, watching
 from process_kit import rows
 
 from muxx import (
+    Attempt,
     Chunk,
     Connection,
     Cost,
@@ -224,6 +225,52 @@ async def test_P04_a_changed_request_is_validated_and_priced_again() -> None:
         assert gateway.upstream.requests == []
         row = await gateway.get_row((await gateway.chat()).request_id)
     assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o", "0.0000045")
+
+
+async def test_P04_an_attempt_that_was_changed_is_validated_priced_and_held_to_the_keys_models_again() -> None:
+    class Changes:
+        @hookimpl
+        def authenticate(self, request: HttpRequest) -> Identity | None:
+            return Identity("default", models=("openai/gpt-4o-mini",)) if "x-narrow" in request.headers else None
+
+        @hookimpl
+        def pre_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+            if exchange.request.user_id == "breaks":
+                attempt.body["max_tokens"] = "many"
+            attempt.body["model"] = "gpt-4o"
+
+    async with serving(plugins={"changes": Changes}) as gateway:
+        broken = await gateway.chat(model="gpt-4o-mini", headers={"X-Muxx-User-Id": "breaks"})
+        assert (error_code(broken), broken.error["param"]) == ("invalid_type", "max_tokens")
+        narrow = await gateway.chat(model="gpt-4o-mini", headers={"X-Narrow": "yes"})
+        assert (narrow.status, error_code(narrow)) == (403, "model_not_allowed")
+        assert gateway.upstream.requests == []
+        row = await gateway.get_row((await gateway.chat(model="gpt-4o-mini")).request_id)
+        assert gateway.upstream.last.json()["model"] == "gpt-4o"
+    assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o-mini", "0.000075")
+
+
+@pytest.mark.parametrize("hook", ["register_providers", "register_routes"])
+async def test_P01_a_crash_while_registering_stops_the_start_and_names_the_plugin(hook: str) -> None:
+    def crash(self: object) -> list[Any]:
+        raise RuntimeError("not today")
+
+    with pytest.raises(StartError, match=rf"plugin 'crashes': its {hook} failed \(RuntimeError: not today\)"):
+        async with serving(plugins={"crashes": type("Crashes", (), {hook: hookimpl(crash)})}):
+            pass
+
+
+async def test_P03_chunks_no_plain_answer_can_hold_are_the_plugins_crash(caplog: pytest.LogCaptureFixture) -> None:
+    class Garbles:
+        @hookimpl
+        def on_chunk(self, chunk: Chunk) -> list[Chunk]:
+            return [Chunk("text", "x", raw=b"data: [1]\n\n")]
+
+    async with serving(plugins={"garbles": Garbles}) as gateway, await gateway.connect() as client:
+        body = b'{"model": "gpt-4o", "input": "Hi"}'
+        await client.request("POST", "/v1/responses", {"Authorization": f"Bearer {gateway.key}"}, body)
+        response = await client.read_response()
+    assert (response.status, error_code(response)) == (500, "plugin_error")
 
 
 async def test_P04_the_order_of_the_file_is_the_order_of_the_hooks() -> None:

@@ -16,7 +16,7 @@ from .chunks import (
     ended,
 )
 from .envelope import comment_event, error_body, error_event
-from .request import ask_for_usage, input_bytes, request_parts, validate_chat
+from .request import ask_for_usage, checked_in_chat, input_bytes, request_parts, validate_chat
 from .usage import estimate_tokens, read_usage, usage_object
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Verdict",
     "ask_for_usage",
     "assembled",
+    "checked_in_chat",
     "comment_event",
     "decode_completion",
     "encode_completion",

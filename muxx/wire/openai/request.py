@@ -86,6 +86,14 @@ def validate_chat(body: dict[str, Any]) -> None:
     check(body, _CHAT_REQUIRED, _CHAT_OPTIONAL)
 
 
+_CHECKED_IN_CHAT = (*_CHAT_REQUIRED, *_CHAT_OPTIONAL)
+
+
+def checked_in_chat(body: dict[str, Any]) -> tuple[Any, ...]:
+    """Every value `validate_chat` looks at, and whether there still are messages."""
+    return (*map(body.get, _CHECKED_IN_CHAT), bool(body.get("messages")))
+
+
 Place = tuple[str, str, str, Any, Any]
 """role, kind, path, and the container and key under which the text stands."""
 

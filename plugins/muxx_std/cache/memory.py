@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from muxx import WholeAnswer
 
-OVERHEAD = 2048
-"""Bytes an entry takes beside its answer's own: key, values, the provider's headers, and their places. Measured, rounded up."""
+OVERHEAD = 1200
+"""Bytes an entry takes beside its answer's own: key, values and their places. Measured, and rounded up."""
 
 
 class Entry(NamedTuple):

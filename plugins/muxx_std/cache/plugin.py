@@ -116,7 +116,7 @@ class Cache:
 
     def _keep(self, gateway: Gateway, project: Project | None, key: bytes, purges: int, answer: WholeAnswer) -> None:
         """Store an answer, unless its provider forbids it or something was purged since it was asked for."""
-        forbidden = "no-store" in answer.headers.get("cache-control", "").lower()
+        forbidden = answer.cache_control and "no-store" in answer.cache_control.lower()
         if project is not None and not forbidden and gateway.shared.version(ANY_PURGE) == purges:
             self._memory.put(key, Entry(answer, project.name, answer.at + project.settings.cache_ttl))
 

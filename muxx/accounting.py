@@ -236,7 +236,7 @@ def record_gone(call: Call) -> None:
     exchange.error, exchange.ended_by = ClientGone(), "client"
     _book(call, None, complete=False)
     note(call, final_status(exchange, exchange.error))
-    call.recorded = True
+    call.recorded = True  # nobody waits for it to be on the disk
 
 
 def rebook(call: Call, facts: Facts | None, complete: bool) -> None:
@@ -251,16 +251,18 @@ def stores_content(exchange: Exchange) -> bool:
     return exchange.project is not None and exchange.project.settings.store_content
 
 
-async def record(call: Call, status: int) -> None:
-    """The final row, and with `durability = "power"` the wait for the disk."""
-    note(call, status)
-    if call.gateway.syncs:
-        await call.gateway.journal.sync()
+async def synced(call: Call) -> None:
+    """With `durability = "power"`: the row that was noted is on the disk."""
+    await call.gateway.journal.sync()
     call.recorded = True
 
 
 def note(call: Call, status: int) -> None:
-    """Put the row into the journal. Requests without a valid key are sampled: nobody unknown may own our disk."""
+    """Put the final row into the journal. It is recorded thereby, or has to be `synced` first.
+
+    Requests without a valid key are sampled: nobody unknown may own our disk.
+    """
+    call.recorded = not call.gateway.syncs
     exchange, gateway = call.exchange, call.gateway
     if exchange.identity is not None or gateway.sampler.allow():
         call.row = row = record_of(exchange, status)

@@ -81,14 +81,15 @@ class KeptStream(KeptFacts):
 class Kept:
     """What the kernel has found out about a `WholeAnswer`."""
 
-    __slots__ = ("facts", "saved_pico", "stream", "usage")
+    __slots__ = ("facts", "is_stream", "saved_pico", "stream", "usage")
 
     def __init__(self, answer: WholeAnswer, wire: Wire) -> None:
         self.usage: Usage = answer.usage._replace(source="cache")
         self.saved_pico = None if answer.cost is None else answer.cost.total_pico
         self.stream: KeptStream | None = None
         """None for a stream that cannot be cut in two: one with events no client gets."""
-        if answer.is_stream:
+        self.is_stream = answer.is_stream
+        if self.is_stream:
             self.facts: Facts = _observed(wire, answer.body)
             self.stream = _kept_stream(wire, answer.body)
         else:
@@ -143,25 +144,21 @@ async def give_again(call: Call, answer: WholeAnswer) -> None:
     age = f"Age: {int(time.monotonic() - answer.at)}\r\n"
     hooked = chunk_chain(call)
     if not exchange.request.stream:
-        body, content_type = answer.body, answer.content_type
-        if answer.is_stream:
-            body, content_type = orjson.dumps(wire.assembled(kept.facts)), "application/json"
-        await _give_plain(call, body, content_type, age, None if answer.is_stream or hooked else kept.facts)
-    elif not answer.is_stream:
+        body, content_type, facts = answer.body, answer.content_type, kept.facts
+        if kept.is_stream:
+            body, content_type = orjson.dumps(wire.assembled(facts)), "application/json"
+        if hooked:
+            body = await hooked_plain(call, body)
+        if body is not answer.body:
+            facts = wire.read_plain(body)
+        learn(call, facts, facts, 200)
+        await send_whole(call, 200, body, content_type, age)
+    elif not kept.is_stream:
         await stream_items(call, listed(wire.decode_plain(answer.body)), kept.facts, age)
     elif hooked or kept.stream is None or len(answer.body) > AT_A_STROKE:
         await stream_items(call, _pieces(answer.body), head(call), age, withhold_usage=not asks_for_usage(call))
     else:
         await _give_stream(call, answer.body, kept.stream, age)
-
-
-async def _give_plain(call: Call, body: bytes, content_type: str, age: str, facts: Facts | None) -> None:
-    if facts is None:
-        if chunk_chain(call):
-            body = await hooked_plain(call, body)
-        facts = call.wire.read_plain(body)
-    learn(call, facts, facts, 200)
-    await send_whole(call, 200, body, content_type, age)
 
 
 async def _give_stream(call: Call, stream: bytes, kept: KeptStream, age: str) -> None:

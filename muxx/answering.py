@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import record, settle, stores_content
+from .accounting import note, settle, stores_content, synced
 from .call import NEVER
 from .chains import describe_crash, isolated, run_chunk
 from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
@@ -158,7 +158,9 @@ async def complete_stream(
     settle(call, complete=not failure)
     for tap in taps:
         tap(last)
-    await record(call, 200)
+    note(call, 200)
+    if not call.recorded:
+        await synced(call)
     if last and comment and call.gateway.config.server.stream_cost_comment:
         last = wire.comment_event(exchange.cost, exchange.id, exchange.usage) + last
     down.end(last, lambda error: wire.error_event(error, call.stream))
@@ -272,7 +274,9 @@ async def send_whole(call: Call, status: int, body: bytes, content_type: str, ex
         isolated(tap)(body)
     call.delivered = body if call.facts is not None else _as_json(body)
     settle(call, complete=True)
-    await record(call, status)
+    note(call, status)
+    if not call.recorded:
+        await synced(call)
     head = answer_lines(exchange) + content_type_line(content_type) + extra
     if exchange.cost is not None:
         head += f"X-Muxx-Cost: {usd(exchange.cost.total_pico)}\r\n"

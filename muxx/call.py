@@ -81,14 +81,23 @@ class Call:
     """What a passed `due` does; None: the provider is late. (A bound method of this call would make every call a cycle for
     the garbage collector.)"""
 
-    def __init__(self, gateway: Gateway, exchange: Exchange, wire: Wire, head: HttpRequest, down: ClientSide) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        exchange: Exchange,
+        wire: Wire,
+        head: HttpRequest,
+        down: ClientSide,
+        task: asyncio.Task[Any] | None,
+    ) -> None:
+        """`task` is the one that carries it. (To ask asyncio which that is takes a system call.)"""
         self.gateway = gateway
         self.exchange = exchange
         self.wire = wire
         """The format the client called in."""
         self.head = head
         self.down = down
-        self.task = asyncio.current_task()
+        self.task = task
 
     def check(self, now: float) -> None:
         """Keep the call's limits; called a few times a second."""

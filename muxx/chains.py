@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from time import monotonic
 from traceback import clear_frames
 from types import TracebackType
 from typing import Any, TypeVar, get_args
@@ -103,7 +104,7 @@ def start_step(step: Step, args: tuple[Any, ...]) -> Any:
 
     Crashes become `PluginError`; with `on_error = "ignore"` they are logged and the result is None.
     """
-    started = time.monotonic()
+    started = monotonic()
     try:
         result = step.call(*args)
         if step.is_async:
@@ -117,7 +118,8 @@ def start_step(step: Step, args: tuple[Any, ...]) -> Any:
     except BaseException as error:
         return _failed(step, error)
     finally:
-        _measure(step, started)
+        if monotonic() - started > SLOW_SECONDS:
+            _measure(step, started)
 
 
 async def finish_step(step: Step, resumed: _Resumed, budget: Budget | None) -> Any:

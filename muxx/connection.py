@@ -67,6 +67,11 @@ class Connection(RequestHandler):
         self.known: KnownHead | None = None
         """The last head and what was learnt of it."""
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The one that serves this connection."""
+        return self._task_handler
+
     # The loop.
 
     async def start(self) -> None:

@@ -671,8 +671,8 @@ class Record(TypedDict):
 
 def usd(pico: int | None) -> str | None:
     """Pico-dollars as the exact plain decimal string of the wire contract: no sign, no exponent, no trailing zeros."""
-    if pico is None:
-        return None
+    if not pico:
+        return None if pico is None else "0"
     whole, rest = divmod(pico, PICO_PER_USD)
     return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent
     exchange.identity = parent.identity
     exchange.attributes["parent"] = parent.id
     down = Collected()
-    await carry(Call(gateway, exchange, wire, head, down))
+    await carry(Call(gateway, exchange, wire, head, down, asyncio.current_task()))
     if exchange.error is not None:
         raise exchange.error
     answer: dict[str, Any] = orjson.loads(down.body)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from . import routing
-from .accounting import amend, final_status, record, settle, trace_of
+from .accounting import amend, final_status, note, settle, synced, trace_of
 from .again import give_again
 from .answering import answer_upstream, refusal
 from .call import NEVER, Call
@@ -327,7 +327,9 @@ async def _fail(call: Call, error: MuxxError) -> None:
         exchange.response.status = exchange.response.status or 200
     try:
         settle(call, complete=False)
-        await record(call, final_status(exchange, error))
+        note(call, final_status(exchange, error))
+        if not call.recorded:
+            await synced(call)
     except LogUnavailable as unavailable:
         error = unavailable
     if not down.gone:

@@ -72,7 +72,7 @@ class Service:
                 if len(gateway.calls) >= self._most_calls:
                     raise Unavailable()
                 exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
-                await carry(Call(gateway, exchange, wire, head, answer))
+                await carry(Call(gateway, exchange, wire, head, answer, connection.task))
             elif head.path in HEALTH_PATHS:
                 self._health(head.path, answer)
             else:

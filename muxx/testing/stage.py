@@ -179,7 +179,7 @@ class Stage:
         self.played.play(answers, client.asked)
 
         async def run() -> None:
-            await carry(Call(self.gateway, exchange, wire, head, client))
+            await carry(Call(self.gateway, exchange, wire, head, client, asyncio.current_task()))
 
         task = client.task = asyncio.ensure_future(run())
         await asyncio.wait([task])

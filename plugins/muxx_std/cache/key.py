@@ -6,32 +6,30 @@ in with its length before it, so that no two lists of fields read as one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
-import orjson
+from orjson import OPT_SORT_KEYS, dumps
 
 NOT_COUNTED = frozenset({"stream", "stream_options", "user", "metadata", "store"})
 """Members of a body that leave the answer as it is."""
 
 
-def prefix(fields: Iterable[str]) -> hashlib._Hash:
-    """The part of a key that a connection's requests share, to be copied and `finish`ed."""
-    digest = hashlib.sha256()
+def prefix(fields: Iterable[str]) -> bytes:
+    """The part of a key that a connection's requests share, to be `finish`ed: 32 bytes."""
+    digest = sha256()
     for field in fields:
         data = field.encode("utf-8", "surrogateescape")
         digest.update(b"%d:%b" % (len(data), data))
-    return digest
+    return digest.digest()
 
 
-def finish(prefix: hashlib._Hash, body: Mapping[str, Any]) -> bytes:
+def finish(prefix: bytes, body: Mapping[str, Any]) -> bytes:
     """The key of a request with this body. The order of its members and white space do not count."""
-    digest = prefix.copy()
     if not NOT_COUNTED.isdisjoint(body):
         body = {name: value for name, value in body.items() if name not in NOT_COUNTED}
-    digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-    return digest.digest()
+    return sha256(prefix + dumps(body, option=OPT_SORT_KEYS)).digest()
 
 
 def is_cacheable(body: Mapping[str, Any]) -> bool:

@@ -19,8 +19,6 @@ from .routes import purge, show
 from .store import ANY_PURGE, MIGRATIONS, CacheStore, Figures, purge_names
 
 if TYPE_CHECKING:
-    import hashlib
-
     import click
 
     from muxx import Gateway
@@ -66,7 +64,7 @@ class Asked(NamedTuple):
     said: Directives
     usable: bool
     """The project has a cache, and neither the caller nor who pays forbids its use."""
-    prefix: hashlib._Hash
+    prefix: bytes
 
 
 class Cache:

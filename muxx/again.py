@@ -138,7 +138,7 @@ def _kept(answer: WholeAnswer, wire: Wire) -> Kept:
 async def give_again(call: Call, answer: WholeAnswer) -> None:
     """Send the answer. It costs nothing, and saves what it did when it was made."""
     exchange, wire = call.exchange, call.wire
-    exchange.phase, exchange.served_by = "stream", "cache"
+    exchange.phase, exchange.served_by, exchange.cache = "stream", "cache", "hit"
     kept = _kept(answer, wire)
     exchange.origin, exchange.usage, exchange.saved_pico = answer.target, kept.usage, kept.saved_pico
     age = f"Age: {int(time.monotonic() - answer.at)}\r\n"

@@ -187,6 +187,15 @@ async def addressless(gateway: RunningGateway) -> None:
     assert streamed.done
 
 
+async def motto(gateway: RunningGateway) -> None:
+    first = await gateway.chat("Motto?", model="gpt-4o")
+    again = await gateway.chat("Motto?", model="gpt-4o-mini", stream=True)
+    assert "Motto?" in first.text
+    assert (again.header("x-muxx-cache"), again.header("age")) == ("HIT", "0")
+    assert {item["model"] for item in again.events} == {"gpt-4o"}
+    assert (await gateway.get_row(again.request_id))["cost_usd"] == "0"
+
+
 async def flat_price(gateway: RunningGateway) -> None:
     row = await gateway.get_row((await gateway.chat()).request_id)
     assert row["price_version"] == "flat-1"
@@ -230,7 +239,7 @@ async def tokens(gateway: RunningGateway) -> None:
 
 
 CHECKS: dict[str, Callable[[RunningGateway], Awaitable[None]]] = {
-    "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Shout": shout, "FlatPrice": flat_price, "Addressless": addressless,
+    "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Shout": shout, "FlatPrice": flat_price, "Addressless": addressless, "Motto": motto,
     "Counter": counter, "Users": users, "Beacon": beacon, "Office": office, "Whoami": whoami, "Stopwatch": stopwatch,
 }  # fmt: skip
 

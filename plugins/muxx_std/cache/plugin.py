@@ -109,7 +109,6 @@ class Cache:
         age, project = time.monotonic() - entry.answer.at, exchange.project
         if project is None or age >= project.settings.cache_ttl or (max_age is not None and age > max_age):
             return None
-        exchange.cache = "hit"
         return Reply(entry.answer)
 
     def _keep(self, gateway: Gateway, project: Project | None, key: bytes, purges: int, answer: WholeAnswer) -> None:
@@ -164,11 +163,12 @@ class Cache:
 
         async def upkeep() -> None:
             nonlocal rounds
-            rounds += 1
             if rounds % SWEEP_EVERY == 0:
                 await self._sweep()
             await store.report(gateway.worker, Figures(len(self._memory), self._memory.size, self._max_bytes))
+            rounds += 1
 
+        await upkeep()
         gateway.every(UPKEEP_SECONDS, upkeep, name="cache.upkeep")
         yield
 

@@ -176,7 +176,9 @@ def settle(call: Call, complete: bool) -> None:
     elif exchange.cache == "joined":
         _settle_joined(call, flight, complete)
     else:
-        _book(call, flight.facts or call.facts, complete or flight.complete)
+        # What those who left had seen counts only where nobody knows better.
+        seen = call.facts if complete and not flight.complete else flight.facts or call.facts
+        _book(call, seen, complete or flight.complete)
         _land(call, flight, complete, exchange.usage, exchange.cost)
     if complete and exchange.served_by == "upstream":
         exchange.phase = exchange.ended_by = None

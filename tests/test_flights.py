@@ -194,6 +194,22 @@ async def test_a_call_ends_within_a_second_of_its_last_client_and_is_booked_by_w
         assert collected(gateway) == []
 
 
+async def test_who_began_it_pays_as_the_provider_says_whatever_those_who_left_had_seen() -> None:
+    gate = asyncio.Event()
+    async with serving(**OPTIONS) as gateway:
+        gateway.upstream.script(in_steps(gate))
+        starter = await begin(gateway, user="starter")
+        await aboard(gateway, 1)
+        other = await begin(gateway, user="other")
+        await other.readuntil(b"Gr\xc3\xbc\xc3\x9f")
+        other.reset()
+        await row_of(gateway, "other", status=499, cost_usd="0")
+        gate.set()
+        async with starter:
+            assert without_comment(await starter.read_response()) == without_usage(STREAM)
+        await row_of(gateway, "starter", status=200, **BILL)
+
+
 async def test_a_slow_reader_keeps_nobody_waiting_and_gets_all_of_it_in_its_own_time() -> None:
     text = "word " * 1000
     stream = b"".join(delta(text) for _ in range(150)) + finish() + usage_event() + DONE

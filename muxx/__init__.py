@@ -43,42 +43,17 @@ if TYPE_CHECKING:
         UpstreamTruncated,
         UpstreamUnreachable,
     )  # fmt: skip
-    from .exchange import (
-        Attempt,
-        CacheStatus,
-        Chunk,
-        Cost,
-        EndedBy,
-        Environment,
-        Exchange,
-        HttpRequest,
-        Identity,
-        Part,
-        Phase,
-        Project,
-        ProjectSettings,
-        Provider,
-        Record,
-        Reply,
-        Request,
-        Response,
-        Role,
-        Route,
-        StateKey,
-        Target,
-        Timeouts,
-        Timing,
-        ToolCall,
-        Usage,
-        UsageSource,
-        WholeAnswer,
-        usd,
-    )  # fmt: skip
+    from .exchange import Exchange, Project, ProjectSettings, StateKey, Timing
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
     from .journal import find_record
+    from .money import Cost, Usage, UsageSource, usd
+    from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
+    from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
+    from .row import CacheStatus, EndedBy, Phase, Record
     from .shared import Shared
+    from .targets import Attempt, Provider, Target, Timeouts
     from .textwindow import TextWindow
     from .transport import Sink, Transport, UpstreamResponse
 
@@ -90,14 +65,17 @@ _HOME = {
     " NotFound PermissionDenied PluginError RateLimited RequestTimeout RequestTooLarge ShuttingDown SpendCapExceeded StartError"
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
     " UpstreamTruncated UpstreamUnreachable",
-    "exchange": "Attempt CacheStatus Chunk Cost EndedBy Environment Exchange HttpRequest Identity Part Phase Project"
-    " ProjectSettings Provider Record Reply Request Response Role Route StateKey Target Timeouts Timing ToolCall Usage"
-    " UsageSource WholeAnswer usd",
+    "exchange": "Exchange Project ProjectSettings StateKey Timing",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
     "journal": "find_record",
+    "money": "Cost Usage UsageSource usd",
+    "reply": "Chunk Reply Response ToolCall WholeAnswer",
+    "request": "Environment HttpRequest Identity Part Request Role Route",
+    "row": "CacheStatus EndedBy Phase Record",
     "shared": "Shared",
+    "targets": "Attempt Provider Target Timeouts",
     "textwindow": "TextWindow",
     "transport": "Sink Transport UpstreamResponse",
 }

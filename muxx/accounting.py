@@ -15,7 +15,10 @@ import orjson
 
 from .chains import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
-from .exchange import Cost, Exchange, Identity, Usage, WholeAnswer
+from .exchange import Exchange
+from .money import Cost, Usage
+from .reply import WholeAnswer
+from .request import Identity
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:

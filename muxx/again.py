@@ -18,7 +18,8 @@ from .accounting import stores_content
 from .answering import chunk_chain, complete_stream, hooked_plain, learn, send_whole
 from .chains import describe_crash, isolated
 from .errors import PluginError, UpstreamError
-from .exchange import Usage, WholeAnswer
+from .money import Usage
+from .reply import WholeAnswer
 from .replying import asks_for_usage, begin_stream, head, listed, stream_items
 from .wire.openai.answer import DONE, FORWARD, WITHHOLD
 from .wire.sse import EventSplitter

@@ -19,10 +19,12 @@ from .accounting import note, settle, stores_content, synced
 from .call import NEVER
 from .chains import describe_crash, isolated, run_chunk
 from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
-from .exchange import Attempt, Chunk, usd
 from .headers import answer_lines, content_type_line, downstream_lines, is_event_stream, retry_after
+from .money import usd
 from .relay import Delivered, HookedRelay, Relay
+from .reply import Chunk
 from .routing import RETRY_STATUSES
+from .targets import Attempt
 
 if TYPE_CHECKING:
     from .call import Call

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
 
 if TYPE_CHECKING:
-    from .exchange import Exchange, HttpRequest
+    from .exchange import Exchange
     from .flight import Flight, WholeResponse
     from .gateway import Gateway
+    from .request import HttpRequest
     from .wire.wires import Facts, StreamFacts, Wire
 
 

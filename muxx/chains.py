@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Any, TypeVar, get_args
 
 from .errors import MuxxError, PluginError
-from .exchange import Chunk, ChunkKind, Cost, ToolCall
+from .money import Cost
 from .plugins import Chain, Step
+from .reply import Chunk, ChunkKind, ToolCall
 
 T = TypeVar("T")
 

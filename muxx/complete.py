@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from .errors import UpstreamDisconnected, UpstreamProtocolError, UpstreamUnreachable
-from .exchange import Attempt
+from .targets import Attempt
 from .transport import IDLE_SECONDS, RECEIVE_BUFFER, Sink, UpstreamResponse
 
 WATCH_SECONDS = 0.5

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from .errors import StartError
-from .exchange import CREDENTIAL_HEADERS
+from .request import CREDENTIAL_HEADERS
 from .tomlfile import Loc, Problem, TomlFile, key_path
 from .validation import hint, validated
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from .errors import MethodNotAllowed, ModelNotFound, NotFound, StartError
-from .exchange import HttpRequest, Reply, Route
+from .reply import Reply
+from .request import HttpRequest, Route
 from .routing import matches
 from .wire.models import model_list, model_object
 from .wire.wires import WIRES

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from .accounting import hand_out, rebook, record_gone
 from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected
-from .exchange import Attempt, Cost, Exchange, Phase, Usage
+from .exchange import Exchange
+from .money import Cost, Usage
+from .row import Phase
+from .targets import Attempt
 
 if TYPE_CHECKING:
     from .call import Call
@@ -372,7 +375,7 @@ class Flight:
 
     def _learn(self, facts: Facts | None) -> None:
         """Keep what is known of most of the answer: nobody pays for less than anybody has had."""
-        if facts is not None and (self.facts is None or facts.output_bytes > self.facts.output_bytes):
+        if facts is not None and (self.facts is None or _extent(facts) > _extent(self.facts)):
             self.facts = facts
 
     def _pay(self) -> None:
@@ -383,6 +386,10 @@ class Flight:
         except LogUnavailable:
             starter.gateway.log.error("request %s: its row could not be brought up to date", starter.exchange.id)
         starter.gateway.after(starter.exchange)
+
+
+def _extent(facts: Facts) -> tuple[int, bool]:
+    return facts.output_bytes, facts.usage is not None
 
 
 class Flights:

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 from .chains import describe_crash, first_price, run_isolated
 from .complete import client_session
 from .errors import StartError
-from .exchange import Cost, Exchange, Provider, Request, Route, Target, Usage
+from .exchange import Exchange
 from .flight import Flights
 from .headers import sent_up
 from .ids import RequestIds
+from .money import Cost, Usage
 from .projects import Projects
 from .providers import provider_rows
+from .request import Request, Route
 from .routing import RoutingTable
 from .running import RunningCalls
+from .targets import Provider, Target
 from .transport import Transport
 from .upstream import HttpTransports
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .errors import InvalidRequest, MethodNotAllowed, MuxxError
-from .exchange import CREDENTIAL_HEADERS, Exchange, HttpRequest, Provider, Request
+from .exchange import Exchange
+from .request import CREDENTIAL_HEADERS, HttpRequest, Request
+from .targets import Provider
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy

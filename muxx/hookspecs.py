@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from .exchange import Attempt, Chunk, Cost, Exchange, HttpRequest, Identity, Record, Reply, Route, Target, Usage
+from .exchange import Exchange
+from .money import Cost, Usage
+from .reply import Chunk, Reply
+from .request import HttpRequest, Identity, Route
+from .row import Record
+from .targets import Attempt, Target
 
 if TYPE_CHECKING:
     import click
 
     from .db import Connection
-    from .exchange import Provider
     from .gateway import Gateway
     from .host import Host
+    from .targets import Provider
     from .transport import Transport
 
 hookspec = pluggy.HookspecMarker("muxx")

@@ -17,7 +17,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDictProxy
 
 from .errors import InvalidRequest, MuxxError, NotFound, RequestTimeout, RequestTooLarge
-from .exchange import HttpRequest
+from .request import HttpRequest
 
 if TYPE_CHECKING:
     from aiohttp.streams import StreamReader

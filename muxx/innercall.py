@@ -11,8 +11,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from .call import Call
 from .errors import InvalidRequest, MuxxError, PluginError
-from .exchange import Exchange, HttpRequest, Request
+from .exchange import Exchange
 from .pipeline import carry
+from .request import HttpRequest, Request
 from .wire.wires import WIRES
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from httptools import HttpResponseParser
 from yarl import URL
 
 from .errors import MuxxError, UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from .exchange import Attempt
+from .targets import Attempt
 from .transport import IDLE_SECONDS, RECEIVE_BUFFER, Sink, UpstreamResponse
 
 if TYPE_CHECKING:

@@ -39,10 +39,13 @@ from .errors import (
     UpstreamAuth,
     UpstreamError,
 )
-from .exchange import Attempt, EndedBy, HttpRequest, Identity, Reply, Target, Timeouts, WholeAnswer
 from .headers import answer_lines, error_headers, lines, read_muxx_headers, upstream_headers
 from .lean import LeanTransport
+from .reply import Reply, WholeAnswer
 from .replying import answer_from_plugin
+from .request import HttpRequest, Identity
+from .row import EndedBy
+from .targets import Attempt, Target, Timeouts
 from .wire.body import parse_json_object
 
 if TYPE_CHECKING:

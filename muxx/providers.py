@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import StartError
-from .exchange import Provider
+from .targets import Provider
 
 if TYPE_CHECKING:
     from .config import Config, ProviderConfig

@@ -29,12 +29,14 @@ from typing import Any
 import orjson
 
 from .db import Connection, Migration, Readers, Row, Writer, connect, is_database_fault, migrate
-from .exchange import Record, Target, Usage
 from .host import Host
 from .journal import keep_ballast
+from .money import Usage
 from .plugins import Chain, Step
+from .row import Record
 from .segments import Line, Segment, record_of, segments
 from .tail import Batch, Tail
+from .targets import Target
 
 HOOK_RECORDS = 500
 POLL_S = 0.07

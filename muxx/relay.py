@@ -27,7 +27,7 @@ from .errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from .exchange import Chunk
+from .reply import Chunk
 from .wire.openai import Verdict
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter

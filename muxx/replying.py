@@ -16,9 +16,10 @@ from .accounting import NO_COST
 from .answering import STREAM_LINES, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, isolated
 from .errors import ClientGone, MuxxError, PluginError, UpstreamError
-from .exchange import Chunk, Reply, WholeAnswer, usd
 from .headers import answer_lines
+from .money import usd
 from .relay import Delivered
+from .reply import Chunk, Reply, WholeAnswer
 from .wire.openai import AnswerHead, Head
 from .wire.openai.answer import DONE, DROP, WITHHOLD
 from .wire.sse import Event, EventSplitter

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelNotFound, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
-from .exchange import Attempt, Provider, Target, Timeouts
 from .providers import BUILT_IN_MODELS, provider_rows
+from .targets import Attempt, Provider, Target, Timeouts
 
 if TYPE_CHECKING:
     from .config import Config, ModelConfig, TargetConfig

@@ -27,7 +27,7 @@ from zlib import crc32
 
 import orjson
 
-from .exchange import Record
+from .row import Record
 
 Kind = Literal["trace", "final", "amend", "probe"]
 

@@ -19,11 +19,13 @@ from .chains import describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
 from .errors import MissingApiKey, MuxxError, PermissionDenied, Unavailable
-from .exchange import Exchange, HttpRequest, Reply, Request, Route
+from .exchange import Exchange
 from .headers import error_headers, lines
 from .incoming import KnownHead, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
+from .reply import Reply
+from .request import HttpRequest, Request, Route
 from .wire.openai import error_body
 from .wire.wires import WIRES
 

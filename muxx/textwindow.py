@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace as changed
 
-from .exchange import Chunk
+from .reply import Chunk
 
 Edit = tuple[int, int, str]
 """From where, up to where, and what to put there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
-from .exchange import Attempt
+from .targets import Attempt
 
 
 class Sink(Protocol):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 from yarl import URL
 
 from .complete import AiohttpTransport
-from .exchange import Provider
 from .lean import LeanTransport
+from .targets import Provider
 from .transport import Transport
 
 if TYPE_CHECKING:

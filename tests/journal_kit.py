@@ -12,9 +12,9 @@ from typing import Any
 
 from muxx.config import Config
 from muxx.db import Connection
-from muxx.exchange import Record
 from muxx.host import Host
 from muxx.plugins import Step
+from muxx.row import Record
 
 LOG = logging.getLogger("tests.recorder")
 

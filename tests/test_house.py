@@ -34,7 +34,7 @@ KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version  __init__  errors  exchange  textwindow  hookspecs
+    version  __init__  errors  money  request  targets  reply  row  exchange  textwindow  hookspecs
     tomlfile  validation  config  explain  pluginfiles  plugins  pluginlist  scaffold  console  chains
     wire  wire.sse  wire.body  wire.models
     wire.openai.usage  wire.openai.request  wire.openai.answer  wire.openai.pieces  wire.openai.chunks

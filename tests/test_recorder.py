@@ -20,11 +20,13 @@ from journal_kit import DELIVERED, LOG, SENT, Ledger, as_chain, config_in, kill,
 
 import muxx.recorder as recorder_module
 from muxx.db import Connection
-from muxx.exchange import Cost, Provider, Record, Target, Usage
 from muxx.host import Host
 from muxx.journal import BALLAST, Journal
+from muxx.money import Cost, Usage
 from muxx.recorder import Recorder
+from muxx.row import Record
 from muxx.segments import segments
+from muxx.targets import Provider, Target
 
 
 @pytest.fixture

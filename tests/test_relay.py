@@ -27,8 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
-from muxx.exchange import Chunk
 from muxx.relay import QUEUED_BYTES, HookedRelay
+from muxx.reply import Chunk
 from muxx.testing import DONE, event
 
 BEFORE_DONE = STREAM.removesuffix(DONE)

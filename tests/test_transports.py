@@ -17,8 +17,8 @@ from carrying_kit import both_transports, hang, never_accepting, serving
 
 from muxx.complete import AiohttpTransport
 from muxx.errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from muxx.exchange import Attempt, Provider, Target, Timeouts
 from muxx.lean import LeanTransport
+from muxx.targets import Attempt, Provider, Target, Timeouts
 from muxx.testing import Script, ScriptedUpstream, clean_environment, eventually, fin, head, json, pause, rst, sse, unused_port
 from muxx.transport import Transport, UpstreamResponse
 from muxx.upstream import HttpTransports

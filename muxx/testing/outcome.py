@@ -12,8 +12,10 @@ import orjson
 from multidict import CIMultiDict
 
 from muxx.errors import MuxxError
-from muxx.exchange import Attempt, Chunk, Exchange
+from muxx.exchange import Exchange
 from muxx.innercall import Collected
+from muxx.reply import Chunk
+from muxx.targets import Attempt
 from muxx.wire.openai import AnswerHead
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import WIRES

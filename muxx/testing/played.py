@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from muxx.errors import UpstreamDisconnected
-from muxx.exchange import Attempt, Chunk
+from muxx.reply import Chunk
+from muxx.targets import Attempt
 from muxx.transport import Sink, UpstreamResponse
 from muxx.wire.openai import AnswerHead
 from muxx.wire.wires import WIRES

@@ -21,7 +21,7 @@ import orjson
 from muxx.call import Call
 from muxx.config import load_config
 from muxx.endpoints import Table
-from muxx.exchange import CREDENTIAL_HEADERS, Exchange, HttpRequest, Identity, Provider, Record, Request
+from muxx.exchange import Exchange
 from muxx.gateway import Gateway
 from muxx.hookspecs import hookimpl
 from muxx.host import Host
@@ -29,6 +29,9 @@ from muxx.journal import Journal
 from muxx.pipeline import carry
 from muxx.plugins import Found, build, config_classes
 from muxx.recorder import Recorder
+from muxx.request import CREDENTIAL_HEADERS, HttpRequest, Identity, Request
+from muxx.row import Record
+from muxx.targets import Provider
 from muxx.transport import Transport
 from muxx.wire.wires import WIRES
 from muxx.worker import prepare, recorder_of

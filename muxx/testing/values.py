@@ -11,8 +11,12 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from muxx.exchange import Attempt, Chunk, Exchange, HttpRequest, Identity, Project, Provider, Request, Target, ToolCall, Usage
+from muxx.exchange import Exchange, Project
 from muxx.ids import RequestIds
+from muxx.money import Usage
+from muxx.reply import Chunk, ToolCall
+from muxx.request import HttpRequest, Identity, Request
+from muxx.targets import Attempt, Provider, Target
 from muxx.wire.wires import WIRES
 
 from .said import ENDPOINTS

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from muxx.errors import MuxxError
-from muxx.exchange import Chunk, Exchange, HttpRequest
+from muxx.exchange import Exchange
 from muxx.gateway import Chains, Gateway
 from muxx.hookspecs import REQUEST_HOOKS, signature_of
 from muxx.plugins import Step
+from muxx.reply import Chunk
+from muxx.request import HttpRequest
 
 Outcome = Literal["running", "nothing", "result", "refused", "crashed", "cancelled"]
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import MuxxError
-from ..exchange import Chunk, Cost, Part, Usage
+from ..money import Cost, Usage
+from ..reply import Chunk
+from ..request import Part
 from . import openai, responses
 from .openai import Head, Verdict, completions, embeddings
 from .responses import ResponseStream

@@ -38,7 +38,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from muxx.accounting import usage_of
 from muxx.errors import UpstreamDisconnected
-from muxx.exchange import Attempt, Exchange, HttpRequest, Provider, Request, Target
+from muxx.exchange import Exchange
+from muxx.request import HttpRequest, Request
+from muxx.targets import Attempt, Provider, Target
 from muxx.testing import DONE, RawResponse, RunningGateway, Script, chat_body, error, event, fin, head, json, rst, sse
 from muxx.wire.openai import ChatStream
 from muxx.wire.sse import EventSplitter

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from muxx.exchange import Chunk
+from muxx.reply import Chunk
 from muxx.wire.openai import Verdict
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import StreamFacts, Wire

@@ -6,7 +6,7 @@ import warnings
 from itertools import count
 from typing import Any
 
-from muxx.exchange import Chunk
+from muxx.reply import Chunk
 from muxx.wire.responses.facts import TERMINAL
 from muxx.wire.responses.items import DELTAS, DONES, written
 from muxx.wire.wires import RESPONSES

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from muxx.exchange import Chunk, ToolCall, Usage
+from muxx.money import Usage
+from muxx.reply import Chunk, ToolCall
 from muxx.wire.openai import (
     DONE_EVENT,
     AnswerHead,

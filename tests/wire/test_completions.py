@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from muxx.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
-from muxx.exchange import Chunk, ToolCall, Usage
+from muxx.money import Usage
+from muxx.reply import Chunk, ToolCall
 from muxx.wire.openai import DONE_EVENT, AnswerHead, Verdict, estimate_tokens
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import COMPLETIONS

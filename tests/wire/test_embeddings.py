@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from muxx.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
-from muxx.exchange import Chunk, Usage
+from muxx.money import Usage
+from muxx.reply import Chunk
 from muxx.wire.openai import AnswerHead, estimate_tokens
 from muxx.wire.wires import EMBEDDINGS
 

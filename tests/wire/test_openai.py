@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.errors import InvalidRequest, MuxxError, RateLimited, UpstreamError, UpstreamProtocolError, UpstreamTruncated
-from muxx.exchange import Cost, Usage
+from muxx.money import Cost, Usage
 from muxx.wire.openai import (
     ChatStream,
     Verdict,

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from muxx.exchange import Chunk, ToolCall, Usage
+from muxx.money import Usage
+from muxx.reply import Chunk, ToolCall
 from muxx.wire.openai import AnswerHead
 from muxx.wire.responses import ResponseCodec, read_response
 from muxx.wire.wires import RESPONSES

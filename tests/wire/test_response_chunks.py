@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from muxx.exchange import Chunk, ToolCall, Usage
+from muxx.money import Usage
+from muxx.reply import Chunk, ToolCall
 from muxx.wire.openai import AnswerHead
 from muxx.wire.responses import ResponseCodec, assembled
 from muxx.wire.responses.items import DONES, written

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muxx.exchange import Chunk, ToolCall
+from muxx.reply import Chunk, ToolCall
 from muxx.textwindow import TextWindow
 from muxx.wire.responses.facts import TERMINAL
 from muxx.wire.responses.items import DELTAS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from muxx.exchange import Chunk
+from muxx.reply import Chunk
 from muxx.wire.wires import RESPONSES
 
 from .passing import Hook, hooked, objects, shout, strings, words

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.errors import InvalidRequest, MuxxError, UpstreamError, UpstreamProtocolError, UpstreamTruncated
-from muxx.exchange import Usage
+from muxx.money import Usage
 from muxx.wire.openai import Verdict, estimate_tokens
 from muxx.wire.responses import (
     ResponseStream,

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from muxx.errors import RateLimited, UpstreamTruncated
-from muxx.exchange import Chunk
+from muxx.reply import Chunk
 from muxx.wire.openai import DONE_EVENT, AnswerHead, Verdict
 from muxx.wire.sse import EventSplitter, data_of, is_comment
 from muxx.wire.wires import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, WIRES, Wire

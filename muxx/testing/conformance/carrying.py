@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from muxx.exchange import Record
+from muxx.row import Record
 
 from ..client import RawClient
 from ..running import RunningGateway

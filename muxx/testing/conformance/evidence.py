@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from muxx.exchange import Record
 from muxx.plugins import check_hooks
+from muxx.row import Record
 
 from ..client import RawResponse
 from ..said import Said, Tool

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from muxx.exchange import Chunk
+from muxx.reply import Chunk
 
 from ..watching import HookCall
 from .cases import FIRST, Case

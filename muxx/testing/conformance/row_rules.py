@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from muxx.exchange import Record
+from muxx.row import Record
 
 from ..reading import Unreadable, read_answer
 from .answer_rules import said_in, without_tokens

@@ -9,10 +9,15 @@ from typing import Any
 import orjson
 
 from muxx.errors import PermissionDenied
-from muxx.exchange import Attempt, Chunk, Exchange, HttpRequest, Record, Reply, Target, Usage
+from muxx.exchange import Exchange
 from muxx.gateway import Gateway
 from muxx.hookspecs import hookimpl
+from muxx.money import Usage
 from muxx.plugins import discover
+from muxx.reply import Chunk, Reply
+from muxx.request import HttpRequest
+from muxx.row import Record
+from muxx.targets import Attempt, Target
 
 from ..watching import HookCall, Watch
 from .cases import FIRST, LAST, PRICELESS, REFUSED, SUBJECT, Case

@@ -12,7 +12,7 @@ from typing import Any
 from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
-from ...exchange import Usage
+from ...money import Usage
 from ..sse import Event, is_comment
 from .usage import read_usage, usage_object
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from orjson import dumps, loads
 
-from ...exchange import Chunk
+from ...reply import Chunk
 from ..sse import Event, data_of
 from .answer import ChatFacts, assembled, parse_answer
 from .pieces import Slot, choices_of, decode, distinct, index_of, joined, put, rebuild, slot_of

@@ -13,7 +13,8 @@ from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...exchange import Chunk, Part
+from ...reply import Chunk
+from ...request import Part
 from ..sse import Event
 from .answer import FORWARD, ChatFacts, ChatStream, PlainFacts, Verdict, whole_answer
 from .chunks import ChunkEncoder, Head, decode_completion, encode_completion, encode_plain

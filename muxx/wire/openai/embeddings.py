@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ...exchange import Chunk, Part, Usage
+from ...money import Usage
+from ...reply import Chunk
+from ...request import Part
 from .answer import whole_answer
 from .chunks import Head
 from .prompt import is_prompt, prompt_bytes, prompt_places

@@ -8,7 +8,7 @@ from typing import Any
 from orjson import dumps
 
 from ...errors import MuxxError
-from ...exchange import Cost, Usage, usd
+from ...money import Cost, Usage, usd
 from .usage import usage_object
 
 

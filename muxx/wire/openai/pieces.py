@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...exchange import Chunk, ToolCall
+from ...reply import Chunk, ToolCall
 from .answer import text_of
 from .usage import read_usage
 

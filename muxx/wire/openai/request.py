@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from orjson import dumps
 
 from ...errors import InvalidRequest
-from ...exchange import Part
+from ...request import Part
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_MODEL_LENGTH = 256

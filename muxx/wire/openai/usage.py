@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...exchange import Usage
+from ...money import Usage
 
 MAX_TOKENS = 10**9
 """No answer has more tokens than this; a larger count is a mistake, and would take a cost near the end of 64 bits."""

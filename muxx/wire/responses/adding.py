@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...exchange import Chunk
+from ...reply import Chunk
 from ..openai import Head
 from .envelope import CUT_SHORT, response_usage_object
 from .items import CALLS, Path, TextKind

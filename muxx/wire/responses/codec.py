@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from ...exchange import Chunk
+from ...reply import Chunk
 from ..openai import Head
 from ..sse import Event, data_of
 from .adding import Adder, status_at

@@ -7,7 +7,7 @@ from typing import Any
 from orjson import dumps, loads
 
 from ...errors import MuxxError
-from ...exchange import Usage
+from ...money import Usage
 from ..openai import error_body, read_usage
 
 _CHAT_WORDS = {

@@ -7,7 +7,7 @@ from typing import Any
 from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
-from ...exchange import Usage
+from ...money import Usage
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer
 from ..sse import Event, is_comment

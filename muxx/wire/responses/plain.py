@@ -11,7 +11,7 @@ from typing import Any
 
 from orjson import dumps, loads
 
-from ...exchange import Chunk
+from ...reply import Chunk
 from ..openai import AnswerHead, Head, ended
 from ..sse import Event, EventSplitter, data_of
 from .codec import ResponseCodec

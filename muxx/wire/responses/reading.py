@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from orjson import loads
 
-from ...exchange import Chunk, ToolCall
+from ...reply import Chunk, ToolCall
 from .envelope import finish_reason, outputs, read_response_usage
 from .facts import TERMINAL, index_of
 from .items import CALLS, DELTAS, DONES, REPEATS, WHOLE, Form, Path, TextKind, all_texts, form_of, place

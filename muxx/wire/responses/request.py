@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import InvalidRequest
-from ...exchange import Part
+from ...request import Part
 from ..openai.request import (
     MODEL,
     STREAM,

@@ -1,0 +1,44 @@
+"""Tokens and money, in integers: $0.0375 per million tokens is 37.5 nano-dollars a token, so pico-dollars it is."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+UsageSource = Literal["provider", "partial", "estimated", "cache", "none"]
+PICO_PER_USD = 10**12
+
+
+class Usage(NamedTuple):
+    """Tokens of one answer. `input_tokens` is all of the input, cached and cache-written included; `output_tokens` is all of the
+    output, reasoning included (OpenAI's dialect; the wire modules bring the others to it)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    cache_read_audio_tokens: int = 0
+    service_tier: str | None = None
+    source: UsageSource = "none"
+
+
+class Cost(NamedTuple):
+    """What an answer costs, in integer pico-dollars (10⁻¹² USD), and the price table that said so."""
+
+    input_pico: int
+    output_pico: int
+    price_version: str
+
+    @property
+    def total_pico(self) -> int:
+        return self.input_pico + self.output_pico
+
+
+def usd(pico: int | None) -> str | None:
+    """Pico-dollars as the exact plain decimal string of the wire contract: no sign, no exponent, no trailing zeros."""
+    if not pico:
+        return None if pico is None else "0"
+    whole, rest = divmod(pico, PICO_PER_USD)
+    return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")

@@ -78,13 +78,13 @@ def _plugin_commands(ctx: click.Context) -> click.Group:
     if key not in ctx.meta:
         commands = PluginCommands()
         loaded = load(ctx, ctx.meta.get(f"{__name__}.path"))
-        _register_commands(build(loaded.found, loaded.config), commands)
+        register_commands(build(loaded.found, loaded.config), commands)
         ctx.meta[key] = commands
     group: click.Group = ctx.meta[key]
     return group
 
 
-def _register_commands(plugins: PluginSet, commands: click.Group) -> None:
+def register_commands(plugins: PluginSet, commands: click.Group) -> None:
     """Plugin by plugin, so that a failure can be laid at one's door."""
     for plugin in plugins.plugins:
         others = [other.instance for other in plugins.plugins if other is not plugin]

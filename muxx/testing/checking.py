@@ -72,9 +72,9 @@ async def _check(
 
 def _add_commands(stage: Stage) -> None:
     """As the command line does, which is loaded only here."""
-    from muxx.cli import PluginCommands, _register_commands
+    from muxx.cli import PluginCommands, register_commands
 
-    _register_commands(stage.gateway.plugins, PluginCommands())
+    register_commands(stage.gateway.plugins, PluginCommands())
 
 
 def _crashes(calls: Sequence[HookCall]) -> Iterator[Finding]:

@@ -52,10 +52,12 @@ class Mock:
     """
 
     class Config(PluginConfig):
-        """`[plugins.mock]`: `latency_ms` delays every answer, `text` replaces the echo."""
+        """`[plugins.mock]`."""
 
         latency_ms: int = Field(default=0, ge=0, le=600_000)
+        """Milliseconds by which every answer is delayed."""
         text: str = ""
+        """What every answer says in place of the echo."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -10,7 +10,8 @@ import pytest
 
 from muxx import hookimpl
 from muxx.testing import clean_environment
-from muxx.testing.conformance import INVARIANTS, Conformance, Subject, broken, examine, matrix
+from muxx.testing.conformance import INVARIANTS, Case, Conformance, Subject, broken, examine, matrix
+from muxx_std.cache import Cache
 from muxx_std.keys import Keys
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
@@ -31,6 +32,10 @@ class TestPricing(Conformance):
 
 class TestMock(Conformance):
     plugin = Mock
+
+
+class TestCache(Conformance):
+    plugin = Cache
 
 
 class EveryHook:
@@ -69,16 +74,42 @@ def test_every_invariant_is_a_test_of_its_name() -> None:
 
 def test_the_matrix_holds_every_endpoint_form_and_ending_once() -> None:
     cases = matrix(("authenticate", "pre_request", "pre_attempt", "on_chunk", "price", "post_response", "record"))
-    assert len({str(case) for case in cases}) == len(cases)
+    alone = [case for case in cases if not case.part]
+    assert len({str(case) for case in alone}) == len(alone)
     assert [case.number for case in cases] == list(range(1, len(cases) + 1))
-    forms = {(case.endpoint, case.stream, case.cached) for case in cases}
-    assert len(forms) == 14
+    forms = {(case.endpoint, case.stream, case.cached) for case in alone}
+    assert len(forms) == 20
     for endpoint, stream, cached in forms:
-        here = [case for case in cases if (case.endpoint, case.stream, case.cached) == (endpoint, stream, cached)]
+        here = [case for case in alone if (case.endpoint, case.stream, case.cached) == (endpoint, stream, cached)]
+        if cached == "streamed":
+            assert [(case.outcome, case.hooked) for case in here] == [("answered", False), ("answered", True)]
+            continue
         hooks = {case.act.hook for case in here if case.act is not None and case.act.what == "crashes"}
         assert hooks >= {"authenticate", "pre_request", "on_chunk", "post_response", "record"}
         assert hooks >= {"pre_attempt", "price"} or cached
         assert {"answered", "the client leaves in pre_request"} <= {case.outcome for case in here}
+
+
+def test_the_matrix_has_every_form_asked_by_several_at_once_and_each_of_them_disturbed() -> None:
+    shared = [case for case in matrix(("on_chunk",)) if case.part]
+    calls: dict[int | None, list[Case]] = {}
+    for case in shared:
+        calls.setdefault(case.seed, []).append(case)
+    assert all([case.part for case in call] in (["begins", "joins", "joins"], ["begins", "joins"]) for call in calls.values())
+    forms = {(case.endpoint, case.stream) for case in shared}
+    assert len(forms) == 7
+    for form in forms:
+        outcomes = {case.outcome for case in shared if (case.endpoint, case.stream) == form}
+        assert outcomes >= {"answered to all", "who began it leaves in the middle", "the provider fails", "another project asks the same"}
+        assert {f"crashes in on_chunk by {who}, for who {part} it" for who in ("probe-first", "the plugin") for part in ("began", "joined")} <= outcomes
+
+
+async def test_a_gateway_without_a_cache_is_examined_without_one() -> None:
+    subject = Subject(EveryHook, "every", config={"project": {"cache": {"enabled": False}}})
+    evidence = await examine(subject, [case for case in matrix(subject.hooks) if case.endpoint == "chat"])
+    assert broken(evidence) == {}
+    assert not any(result.case.asks_the_cache for result in evidence.results)
+    assert {record["cache"] for record in evidence.records} == {"bypass"}
 
 
 @pytest.mark.parametrize("on_error", ["refuse", "ignore"])

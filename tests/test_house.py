@@ -46,7 +46,7 @@ FROM_THE_BOTTOM_UP = """
     segments  tail  outbox  journal  shared  db  host  recorder
     projects  running  call  accounting  flight  relay  answering  replying  again  pipeline  innercall  gateway
     endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  plugincommands  cli  __main__
-    testing.waiting  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
+    testing.waiting  testing.aside  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
     testing.said  testing.speaking  testing.reading  testing.answers  testing.client  testing.upstream
     testing.values  testing
     testing.installing  testing.running  testing.process
@@ -55,8 +55,8 @@ FROM_THE_BOTTOM_UP = """
     testing.conformance.cases  testing.conformance.troupe  testing.conformance.evidence
     testing.conformance.provider  testing.conformance.leftovers  testing.conformance.carrying
     testing.conformance.examining  testing.conformance.hook_rules  testing.conformance.answer_rules
-    testing.conformance.row_rules  testing.conformance.conduct_rules  testing.conformance.invariants
-    testing.conformance.suite  testing.conformance  testing.conformance.test_installed  testing.fixtures
+    testing.conformance.row_rules  testing.conformance.sharing_rules  testing.conformance.conduct_rules
+    testing.conformance.invariants  testing.conformance.suite  testing.conformance  testing.conformance.test_installed  testing.fixtures
 """
 ORDER = FROM_THE_BOTTOM_UP.split()
 """A file of the kernel imports only what stands before it here. A package stands for its `__init__.py`."""

@@ -14,7 +14,8 @@ Over real sockets:
 - `muxx.testing.conformance`: the suite of invariants for any plugin, as a class to derive from.
 
 And for both: `Said`, what an answer says, to script it and to read it; `cuts`, `every_cut`, bytes cut as networks cut them;
-`leak.find`, secrets where they must not be; `eventually`, waiting. `muxx.testing.fixtures` has fixtures for pytest.
+`leak.find`, secrets where they must not be; `eventually`, waiting; `aside`, a service in a thread beside the test.
+`muxx.testing.fixtures` has fixtures for pytest.
 
 Names that need a server or pytest are loaded on first use.
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import answers, leak
 from .answers import answer, chat, embeddings, error, events, head, json, sse
+from .aside import aside
 from .client import RawClient, RawResponse, chat_body, get, post_chat
 from .cutting import cuts, every_cut
 from .reading import Unreadable, read_answer, read_error
@@ -102,6 +104,7 @@ __all__ = [
     "Watch",
     "answer",
     "answers",
+    "aside",
     "attempt",
     "broken",
     "chat",

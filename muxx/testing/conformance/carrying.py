@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import orjson
 
-from muxx.row import Record
+from muxx.exchange import Exchange, Record
 
 from ..client import RawClient
 from ..running import RunningGateway
-from ..said import ENDPOINTS, endpoint_at
+from ..said import ENDPOINTS
+from ..steps import Script
 from ..tables import log_tables
 from ..upstream import RecordedRequest, ScriptedUpstream
 from ..values import request_body
-from .cases import Case
+from .cases import DEFAULT, FORMS, KEPT_AS, OTHER, Case
 from .evidence import Evidence, Result
 from .leftovers import more, open_tasks
-from .provider import script_for
-from .troupe import NUMBER
+from .provider import Gates, script_for, script_of_shared
+from .troupe import NUMBER, PROJECT
 
 AT_ONCE = 16
 """Cases that run side by side."""
@@ -42,8 +45,10 @@ class Examination:
         self._notes = evidence.notes
         self._gateway = gateway
         self._upstream = upstream
-        self._results = {0: Result(Case("chat", False, "answered", cached=True))}
+        self._results: dict[int, Result] = {}
         """By number. 0 stands for the requests that fill the cache."""
+        self._gates: dict[int, Gates] = {}
+        """What the providers of shared calls wait for, by the number of the case that begins the call."""
         self._turns = asyncio.Semaphore(AT_ONCE)
         own = [value.split("=")[-1].split(" ")[-1] for value in CLIENTS_OWN.values()]
         self._notes.canaries += [*own, gateway.key]
@@ -54,43 +59,55 @@ class Examination:
         evidence, plugins = self._evidence, self._gateway.gateway.plugins
         evidence.chains = {hook: [step.plugin for step in chain] for hook, chain in plugins.chains.items()}
         evidence.ignores_crashes = plugins.by_name[self._subject.name].config.on_error == "ignore"
-        await self._prime({case.endpoint for case in cases})
+        project = self._gateway.gateway.projects.resolve(DEFAULT)
+        evidence.caches = "cache" in plugins.by_name and project.settings.cache_enabled
+        cases = self._possible(cases)
+        await self._prime(cases)
         at_rest = open_tasks()
-        evidence.results = list(await asyncio.gather(*(self._carry(case) for case in cases)))
+        evidence.results = await self._all(cases)
         await self._stored()
         await evidence.settle("the gateway's rest after the last request", lambda: not more(open_tasks(), at_rest))
         evidence.left_behind += [f"{name} (while running)" for name in more(open_tasks(), at_rest)]
         evidence.calls, evidence.records = list(self._notes.watch.calls), list(self._notes.records)
-        evidence.cached_calls = len(self._results[0].upstream) - len({case.endpoint for case in cases})
         await self._committed()
         evidence.rows = await self._listed()
         evidence.tables = await log_tables(self._gateway.gateway), await self._tables_after_redelivery()
 
     async def answered(self, cases: Sequence[Case]) -> list[Result]:
         """The cases that nobody disturbs, once more."""
-        quiet = [case for case in cases if case.outcome == "answered"]
-        await self._prime({case.endpoint for case in quiet})
-        return list(await asyncio.gather(*(self._carry(case) for case in quiet)))
+        quiet = [case for case in self._possible(cases) if case.outcome == "answered"]
+        await self._prime(quiet)
+        return await self._all(quiet)
 
-    async def _prime(self, endpoints: Iterable[str]) -> None:
+    def _possible(self, cases: Iterable[Case]) -> list[Case]:
+        """Those that can come about in this gateway."""
+        return [case for case in cases if self._evidence.caches or not case.asks_the_cache]
+
+    async def _prime(self, cases: Iterable[Case]) -> None:
         """Ask at each endpoint what the cached cases will ask again."""
-        for endpoint in sorted(endpoints):
-            case = Case(endpoint, False, "answered", cached=True)
-            await self._ask(Result(case, self._body(case)))
+        asked = {case.endpoint for case in cases if case.asks_the_cache}
+        for endpoint, stream in FORMS:
+            if endpoint in asked:
+                case = Case(endpoint, stream, "answered", seed=KEPT_AS["streamed" if stream else "plain"])
+                await self._carry(case)
         await self._gateway.gateway.finish_tasks("post_response")
+
+    async def _all(self, cases: Iterable[Case]) -> list[Result]:
+        """What comes of the cases, those of one seed together where they share a call."""
+        chosen = list(cases)
+        shared = groupby((case for case in chosen if case.part), lambda case: case.seed)
+        carried = [self._carry(case) for case in chosen if not case.part]
+        together = [self._carry_together(list(group)) for _, group in shared]
+        alone, joined = await asyncio.gather(asyncio.gather(*carried), asyncio.gather(*together))
+        return [*alone, *(result for results in joined for result in results)]
 
     # ── one case ──
 
     async def _carry(self, case: Case) -> Result:
-        result = self._results[case.number] = Result(case, self._body(case))
-        return await self._ask(result)
-
-    async def _ask(self, result: Result) -> Result:
-        case = result.case
-        data = case.body if case.body is not None else orjson.dumps(result.asked)
+        result = self._begin(case)
         async with self._turns:
-            async with await RawClient.connect(self._gateway.base_url, within=self._evidence.patience) as client:
-                await client.request("POST", ENDPOINTS[case.endpoint], self._headers(case), data)
+            async with await self._connect() as client:
+                await self._ask(client, result)
                 if not case.leaves:
                     await self._read(result, client)
                     return result
@@ -99,6 +116,18 @@ class Examination:
                 client.reset() if case.hooked else client.close()  # RST or FIN: the gateway has to notice both
             await self._end_of(result)
         return result
+
+    def _begin(self, case: Case) -> Result:
+        result = self._results[case.number] = Result(case, self._body(case))
+        return result
+
+    async def _connect(self) -> RawClient:
+        return await RawClient.connect(self._gateway.base_url, within=self._evidence.patience)
+
+    async def _ask(self, client: RawClient, result: Result) -> None:
+        case = result.case
+        data = case.body if case.body is not None else orjson.dumps(result.asked)
+        await client.request("POST", ENDPOINTS[case.endpoint], self._headers(case), data)
 
     async def _read(self, result: Result, client: RawClient) -> None:
         try:
@@ -110,23 +139,27 @@ class Examination:
         headers = {"Content-Type": "application/json", NUMBER: str(case.number)}
         if case.anonymous:
             return headers
+        if case.project == OTHER:
+            headers[PROJECT] = OTHER
         return headers | {"X-Muxx-Api-Key": self._gateway.key, **CLIENTS_OWN, **self._subject.headers}
 
     def _body(self, case: Case) -> dict[str, Any]:
-        """Every case asks for something of its own, but for those to be answered from the cache. A stream is asked for usage."""
-        members: dict[str, Any] = {"seed": 0 if case.cached else case.number}
+        """Every case asks for something of its own, but for those of one seed. A stream is asked for usage."""
+        members: dict[str, Any] = {"seed": case.seed}
         if case.stream:
             members["stream"] = True
             if case.endpoint != "responses":
                 members["stream_options"] = {"include_usage": True}
         return request_body(case.endpoint, "Hello", model=case.model, **members)
 
-    def _choose(self, request: RecordedRequest) -> Any:
-        asked = request.json()
-        number = asked.get("seed")
-        result = self._results.get(number if isinstance(number, int) else 0, self._results[0])
+    def _choose(self, request: RecordedRequest) -> Script:
+        """What the provider does: as the case says that the call is made for, or, where nobody has said so, that began to ask."""
+        number = request.header(NUMBER) or str(request.json().get("seed"))
+        result = self._results[int(number) if number.isdigit() and int(number) in self._results else 0]
         result.upstream.append(request)
-        case = result.case if number else replace(result.case, endpoint=endpoint_at(request.target))
+        case = result.case
+        if case.part:
+            return script_of_shared(case, self._subject, self._gates[case.seed or 0])
         return script_for(case, len(result.upstream), self._subject)
 
     async def _wait_for(self, case: Case) -> None:
@@ -151,8 +184,55 @@ class Examination:
             return any(exchange.request.headers.get(NUMBER) == number for exchange in last)
 
         await self._evidence.settle(f"{case}: post_response", ended)
+        if case.part:
+            return  # the call is the others' too
         open_ones = [request for request in result.upstream if request.left_at is None]
         await self._evidence.settle(f"{case}: its upstream connection's end", lambda: all(r.left_at for r in open_ones))
+
+    # ── a call that several share ──
+
+    async def _carry_together(self, cases: Sequence[Case]) -> list[Result]:
+        """Ask the same at once. Their provider says nothing before all of them wait for it."""
+        gates = self._gates[cases[0].number] = Gates()
+        results = [self._begin(case) for case in cases]
+        leaving = [result for result in results if result.case.leaves]
+        async with self._turns:
+            async with AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(await self._connect()) for _ in cases]
+                for client, result in zip(clients, results, strict=True):
+                    await self._ask(client, result)
+                    await self._evidence.settle(f"{result.case}: its place in the call", partial(self._is_aboard, result))
+                await self._let_go(clients, results, "before the head")
+                gates.begin.set()
+                if any(result.case.leaves == "in the middle" for result in leaving):
+                    asked = results[0].upstream
+                    await self._evidence.settle(
+                        f"{cases[0]}: the provider's bytes", lambda: all(request.produced > 0 for request in asked)
+                    )
+                    await asyncio.sleep(AT_WORK)
+                    await self._let_go(clients, results, "in the middle")
+                gates.rest.set()
+                staying = [pair for pair in zip(results, clients, strict=True) if pair[0] not in leaving]
+                await asyncio.gather(*(self._read(result, client) for result, client in staying))
+            for result in leaving:
+                await self._end_of(result)
+        return results
+
+    def _is_aboard(self, result: Result) -> bool:
+        """The exchange waits for an answer: of its own call, or of another's; or it has come to nothing."""
+        exchange = self._notes.exchanges.get(result.case.number)
+        return bool(result.upstream) or (exchange is not None and (exchange.cache == "joined" or _is_over(exchange)))
+
+    async def _let_go(self, clients: Sequence[RawClient], results: Sequence[Result], moment: str) -> None:
+        """Have the clients leave whose moment it is, and wait until the gateway has seen it."""
+        for client, result in zip(clients, results, strict=True):
+            if result.case.leaves == moment:
+                client.close()
+                await self._evidence.settle(f"{result.case}: its client's leaving", partial(self._is_left, result))
+
+    def _is_left(self, result: Result) -> bool:
+        exchange = self._notes.exchanges.get(result.case.number)
+        return exchange is None or _is_over(exchange)
 
     # ── afterwards ──
 
@@ -199,3 +279,8 @@ class Examination:
             self._gateway.gateway.journal.amend(row, {}, record["input"], record["output"])
         seen = self._notes.records
         await self._evidence.settle("a row's second coming", lambda: wanted <= {row["request_id"] for row in seen[came:]})
+
+
+def _is_over(exchange: Exchange) -> bool:
+    """It has ended, well or not; its shared call may go on."""
+    return exchange.error is not None or exchange.timing.ended is not None

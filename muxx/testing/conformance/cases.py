@@ -5,8 +5,9 @@ A case says what is asked, what the provider, the client and the suite's own plu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 FIRST, LAST, SUBJECT = "probe-first", "probe-last", "the plugin"
 """Who acts: the suite's plugin that is asked before all others, the one that is asked after them, or the one that is tested."""
@@ -21,6 +22,10 @@ FORMS = (
     ("responses", True),
 )
 
+KEPT_AS = {"plain": 0, "streamed": -1}
+"""The seeds of the requests that fill the cache, by the form of the answer it keeps of them."""
+DEFAULT, OTHER = "default", "conformance-other"
+"""Projects."""
 REFUSED = "conformance_refused"
 PAIR = "conformance-pair"
 """A model with two targets, of which the first fails."""
@@ -48,7 +53,13 @@ class Case:
     stream: bool
     outcome: str
     number: int = 0
-    cached: bool = False
+    cached: str = ""
+    """The form in which the cache keeps the answer; empty where it keeps none."""
+    part: str = ""
+    """Of a call that identical requests share: `begins` or `joins`. Who joins follows who began it."""
+    seed: int | None = None
+    """Cases of one seed ask the same of the provider; None: this case asks for something of its own."""
+    project: str = DEFAULT
     hooked: bool = False
     """The suite's own `on_chunk` hooks are on; without them, and a plugin that has one, answers are not decoded."""
     act: Act | None = None
@@ -68,6 +79,8 @@ class Case:
     """How often `pre_attempt` runs."""
     calls: int = 1
     """How often the provider is asked."""
+    cache: str = "miss"
+    """What the row says of it."""
 
     @property
     def answered(self) -> bool:
@@ -75,29 +88,49 @@ class Case:
 
     def __str__(self) -> str:
         form = "streamed" if self.stream else "plain"
-        kept = ", cached" if self.cached else ""
-        return f"{self.endpoint} {form}{kept}{', hooked' if self.hooked else ''}: {self.outcome}"
+        kept = f", cached {self.cached}" if self.cached else ""
+        part = f", {self.part}" if self.part else ""
+        return f"{self.endpoint} {form}{kept}{', hooked' if self.hooked else ''}{part}: {self.outcome}"
+
+    @property
+    def asks_the_cache(self) -> bool:
+        """What comes of it depends on the cache: it is left out where the gateway has none."""
+        return bool(self.cached or self.part or self.project == OTHER)
 
     def as_if_nobody_acted(self) -> Case:
         """How it has to end when the act did not come about, or is to be ignored."""
-        asked = int(not self.cached)
-        return replace(self, act=None, statuses=frozenset({200}), code=None, accepted=True, tries=asked, calls=asked)
+        cache = "hit" if self.cached else "joined" if self.part == "joins" else "miss"
+        asked = int(cache == "miss")
+        return replace(
+            self, act=None, statuses=frozenset({200}), code=None, accepted=True, tries=asked, calls=asked, cache=cache
+        )
+
+Change = Callable[[Case], Case]
 
 
 def matrix(subject_hooks: Iterable[str]) -> list[Case]:
     """Every case, numbered from 1, for a plugin with these hooks."""
     hooks = tuple(subject_hooks)
-    found = [case for form in FORMS for case in _of_form(*form, hooks)]
-    return [replace(case, number=number) for number, case in enumerate(found, 1)]
+    found = [case for form in FORMS for case in (*_of_form(*form, hooks), *_shared(*form, hooks))]
+    numbered: list[Case] = []
+    for number, case in enumerate(found, 1):
+        own = numbered[-1].seed if case.part == "joins" else number
+        numbered.append(replace(case, number=number, seed=own if case.seed is None else case.seed))
+    return numbered
 
 
 def _of_form(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Case]:
     plain = Case(endpoint, stream, "answered")
-    hit = replace(plain, cached=True, tries=0, calls=0)
+    hit = _hit(plain, "plain")
     for case in (plain, hit):
         yield case
         yield replace(case, hooked=True)
         yield from _acts(case, (FIRST, LAST))
+    if (endpoint, True) in FORMS:
+        yield _hit(plain, "streamed")
+        yield replace(_hit(plain, "streamed"), hooked=True)
+    if not stream:  # once per endpoint: what the other project has asked is its own to be given again
+        yield replace(plain, outcome="another project asks for what is cached", project=OTHER, seed=KEPT_AS["plain"])
     for what in ("cut anywhere", "cut byte by byte", "said letter by letter", "said at once"):
         yield replace(plain, outcome=f"answered, {what}", upstream=what)
         yield replace(plain, outcome=f"answered, {what}", upstream=what, hooked=True)
@@ -105,6 +138,10 @@ def _of_form(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Ca
     yield from _faults(plain)
     yield from _abandoned(plain)
     yield _leaving(hit, "in pre_request")
+
+
+def _hit(case: Case, kept: str) -> Case:
+    return replace(case, cached=kept, seed=KEPT_AS[kept], tries=0, calls=0, cache="hit")
 
 
 # ── somebody refuses, crashes or hangs ──────────────────────────────────────────────────────────────────────────────────────
@@ -128,8 +165,8 @@ def _acts(case: Case, whose: Iterable[str], hooks: tuple[str, ...] = ()) -> Iter
 
 
 def _reaches(case: Case, who: str, hook: str, hooks: tuple[str, ...]) -> bool:
-    """Whether that hook is called at all: a hit has no attempt, and keys and cache answer before the last plugin is asked."""
-    if case.cached and (hook == "pre_attempt" or (hook == "pre_request" and who == LAST)):
+    """Whether that hook is called at all: a hit has no attempt, and keys answers before the last plugin is asked."""
+    if case.cached and hook == "pre_attempt":
         return False
     return hook in hooks if who == SUBJECT else not (who == LAST and hook == "authenticate")
 
@@ -146,6 +183,8 @@ def _acting(case: Case, act: Act) -> Case:
     case = replace(case, statuses=frozenset(told), code=code)
     if act.hook == "on_chunk":
         return case
+    cache = case.cache if act.hook == "pre_attempt" else "bypass"
+    case = replace(case, cache=cache)
     return replace(case, accepted=act.hook != "authenticate", tries=int(act.hook == "pre_attempt"), calls=0)
 
 
@@ -163,7 +202,7 @@ def _faults(case: Case) -> Iterator[Case]:
         statuses = frozenset({200, 502} if case.stream else {502})  # a plugin may have held back all that came
         outcome = f"the provider {upstream} in the middle"
         yield replace(case, outcome=outcome, upstream=upstream, statuses=statuses, code=code)
-    bad = replace(case, tries=0, calls=0, accepted=False)
+    bad = replace(case, tries=0, calls=0, accepted=False, cache="bypass")
     yield replace(bad, outcome="no key", anonymous=True, statuses=frozenset({401}), code="missing_api_key")
     yield replace(bad, outcome="no JSON", body=b"{", statuses=frozenset({400}), code="invalid_json")
     yield replace(bad, outcome="unknown model", model="no-such-model", statuses=frozenset({404}), code="model_not_found")
@@ -185,4 +224,53 @@ def _leaving(case: Case, moment: str) -> Case:
     act = Act(FIRST, "pre_request", "hangs") if moment == "in pre_request" else None
     asked = int(act is None)
     left = replace(case, outcome=f"the client leaves {moment}", leaves=moment, act=act, code="client_disconnected")
-    return replace(left, statuses=frozenset({499}), tries=asked, calls=asked)
+    return replace(left, statuses=frozenset({499}), tries=asked, calls=asked, cache="miss" if asked else "bypass")
+
+
+# ── identical requests at once ──────────────────────────────────────────────────────────────────────────────────────────────
+
+TOGETHER = 3
+"""Exchanges that share a call: the one that begins it, one that somebody may disturb, and one that is to notice nothing."""
+
+
+def _shared(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Case]:
+    """Calls that are shared, each as the exchanges that share it."""
+    case = Case(endpoint, stream, "answered to all", upstream="pauses in the middle")
+    yield from _sharing(case)
+    yield from _sharing(replace(case, hooked=True))
+    for moment in ("before the head", "in the middle"):
+        yield from _sharing(replace(case, outcome=f"who began it leaves {moment}"), begins=partial(_leaves_the_others, moment))
+    for moment in ("before the head", "in the middle"):
+        yield from _sharing(replace(case, outcome=f"who joined it leaves {moment}"), joins=partial(_leaves_the_others, moment))
+    for who in (FIRST, SUBJECT):
+        if who == FIRST or "on_chunk" in hooks:
+            for what in ("refuses", "crashes"):
+                act = Act(who, "on_chunk", what)
+                yield from _sharing(replace(case, outcome=f"{act}, for who began it"), begins=partial(_disturbed, act))
+                yield from _sharing(replace(case, outcome=f"{act}, for who joined it"), joins=partial(_disturbed, act))
+    refused = "refuses with 500"
+    yield from _sharing(
+        replace(case, outcome="the provider fails", upstream=refused, statuses=frozenset({500}), code="no_luck")
+    )
+    broken = replace(case, outcome="the provider resets in the middle", upstream="resets", code="upstream_disconnected")
+    yield from _sharing(replace(broken, statuses=frozenset({200, 502} if stream else {502})))
+    other = replace(case, outcome="another project asks the same", part="begins")
+    yield other
+    yield replace(other, part="joins", project=OTHER)
+
+
+def _sharing(case: Case, begins: Change | None = None, joins: Change | None = None) -> Iterator[Case]:
+    """One call's exchanges; something may be different for the one that begins it, or for one of those that join."""
+    begun = replace(case, part="begins")
+    joined = replace(case, part="joins", tries=0, calls=0, cache="joined")
+    yield begins(begun) if begins is not None else begun
+    yield joins(joined) if joins is not None else joined
+    yield from (joined for _ in range(TOGETHER - 2))
+
+
+def _leaves_the_others(moment: str, case: Case) -> Case:
+    return replace(case, leaves=moment, code="client_disconnected", statuses=frozenset({499}))
+
+
+def _disturbed(act: Act, case: Case) -> Case:
+    return replace(_acting(case, act), outcome=case.outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muxx.plugins import check_hooks
@@ -71,13 +71,13 @@ class Evidence:
     chains: Mapping[str, list[str]] = field(default_factory=dict)
     """The plugins of each chain, in order."""
     ignores_crashes: bool = False
+    caches: bool = True
+    """The gateway has a cache, and the project uses it."""
     calls: list[HookCall] = field(default_factory=list)
     """Every hook that ran while the matrix did."""
     records: list[Record] = field(default_factory=list)
     """Every record that came meanwhile; a row may come more than once."""
     results: list[Result] = field(default_factory=list)
-    cached_calls: int = 0
-    """Requests to the provider for what the cache had."""
     again: list[Result] = field(default_factory=list)
     """The answered cases once more, through a second gateway of the same process."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -102,12 +102,20 @@ class Evidence:
             self.unfinished.append(what)
 
     def expected(self, result: Result) -> Case:
-        """How the case has to end, given whether its act came about."""
-        case, act = result.case, result.case.act
+        """How the case has to end, given whether its act came about, and whether there is a cache."""
+        case = self._acted_out(result.case)
+        return case if self.caches else replace(case, cache="bypass")
+
+    def _acted_out(self, case: Case) -> Case:
+        act = case.act
         if act is None or act.what == "hangs" or case.leaves:
             return case
         ignored = self.ignores_crashes and act.what == "crashes" and act.who == SUBJECT and act.hook != "record"
         return case if case.number in self.notes.acted and not ignored else case.as_if_nobody_acted()
+
+    def last_records(self) -> dict[str, Record]:
+        """Each exchange's record as it came last, by the exchange's id."""
+        return {record["request_id"]: record for record in self.records}
 
     def by_exchange(self) -> dict[str, list[HookCall]]:
         """The hooks that ran for each exchange, by its id, in order."""

@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from muxx.exchange import CREDENTIAL_HEADERS
 from muxx.plugins import discover
 
 from .. import leak
 from ..installing import installed
 from ..running import RunningGateway
 from ..settings import PROVIDER_KEY, clean_environment, merged
-from ..speaking import plain
 from ..state import CONTAINERS, changed, shared_state
 from ..upstream import ScriptedUpstream
 from .carrying import Examination
-from .cases import PAIR, Case, matrix
+from .cases import FIRST, LAST, PAIR, Case, matrix
 from .evidence import PATIENCE, Evidence, Subject
 from .leftovers import more, open_things
-from .troupe import SECRET, Notes, caching, probes
+from .troupe import SECRET, Notes, probes
+
+CACHE_BYTES = 2**26
 
 
 class _Log(logging.Handler):
@@ -66,7 +68,7 @@ def _plugins(subject: Subject, notes: Notes) -> dict[str, type]:
     if subject.name in known and known[subject.name] is not subject.plugin:
         raise ValueError(f"another plugin named {subject.name!r} is installed: give yours another name")
     own = {} if subject.name in known else {subject.name: subject.plugin}
-    return own | probes(notes) | caching(lambda endpoint: plain(endpoint, subject.said(endpoint), "gpt-4o"))
+    return own | probes(notes)
 
 
 async def _run(evidence: Evidence, cases: Sequence[Case], directory: Path) -> None:
@@ -91,10 +93,19 @@ async def _run(evidence: Evidence, cases: Sequence[Case], directory: Path) -> No
 
 @asynccontextmanager
 async def _gateway(subject: Subject, upstream: ScriptedUpstream, directory: Path) -> AsyncIterator[RunningGateway]:
-    pair = {"name": PAIR, "targets": ["openai/gpt-4o-first", "openai/gpt-4o"]}
-    config = {"models": [pair], "plugins": {subject.name: dict(subject.settings)}}
-    async with RunningGateway(merged(config, subject.config), upstream=upstream, directory=directory) as gateway:
+    async with RunningGateway(_config(subject), upstream=upstream, directory=directory) as gateway:
         yield gateway
+
+
+def _config(subject: Subject) -> dict[str, Any]:
+    """A gateway with a cache, in which nobody stands before the first probe or behind the last; and what the subject wants."""
+    config = merged({"plugins": {"cache": {"max_bytes": CACHE_BYTES}}}, {"plugins": {subject.name: dict(subject.settings)}})
+    config = merged(config, subject.config)
+    names = dict.fromkeys([*config["plugins"].get("order", ()), *sorted(found.name for found in discover())])
+    between = [name for name in names if name not in (FIRST, LAST)]
+    config["plugins"] = {**config["plugins"], "order": [FIRST, *between, LAST]}
+    pair = {"name": PAIR, "targets": ["openai/gpt-4o-first", "openai/gpt-4o"]}
+    return {**config, "models": [pair, *config.get("models", ())]}
 
 
 def _shared_objects(name: str, one: RunningGateway, two: RunningGateway) -> list[str]:
@@ -114,7 +125,8 @@ def _vars_of(instance: object) -> Mapping[str, Any]:
 def _leaks(evidence: Evidence, places: Iterable[Path]) -> list[str]:
     """Canaries where they must not be: the disk, the log, what clients and providers got."""
     notes = evidence.notes
-    client = [*notes.canaries, SECRET]
+    theirs = [value.split(" ")[-1] for name, value in evidence.subject.headers.items() if name.lower() in CREDENTIAL_HEADERS]
+    client = [*notes.canaries, *theirs, SECRET]
     files = [file for place in places for file in place.rglob("*") if file.is_file() and file.name != "muxx.toml"]
     texts = ["\n".join(evidence.log)]
     for result in (*evidence.results, *evidence.again):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import answer_rules, conduct_rules, hook_rules, row_rules
+from . import answer_rules, conduct_rules, hook_rules, row_rules, sharing_rules
 from .evidence import Broken, Evidence
 
 Invariant = Callable[[Evidence], Broken]
@@ -27,6 +27,9 @@ INVARIANTS: tuple[Invariant, ...] = (
     row_rules.the_row_keeps_the_answer_as_it_was_delivered,
     row_rules.record_gets_every_row_at_least_once,
     row_rules.a_row_that_comes_again_changes_nothing,
+    sharing_rules.an_answer_says_whether_it_came_from_the_cache,
+    sharing_rules.who_began_a_shared_call_pays_for_all_of_it,
+    sharing_rules.post_response_comes_after_the_bill,
     conduct_rules.no_credential_is_visible_after_authenticate,
     conduct_rules.a_crash_names_the_plugin_in_the_log_and_tells_nobody_its_text,
     conduct_rules.the_plugin_does_not_crash_by_itself,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,21 @@ from ..answers import error, head, json, sse
 from ..cutting import cuts
 from ..said import Pieces, letters, words
 from ..speaking import event, plain, streamed
-from ..steps import Script, Step, hold, rst
+from ..steps import Script, Step, hold, rst, wait
 
 if TYPE_CHECKING:
     from .cases import Case
     from .evidence import Subject
 
 PIECES: dict[str, Pieces] = {"said letter by letter": letters, "said at once": lambda text: [text] if text else []}
+
+
+class Gates:
+    """What the provider of a shared call waits for: everybody's being there, and what is to happen in the middle of it."""
+
+    def __init__(self) -> None:
+        self.begin = asyncio.Event()
+        self.rest = asyncio.Event()
 
 
 def written(case: Case, subject: Subject) -> list[bytes]:
@@ -37,6 +46,19 @@ def script_for(case: Case, turn: int, subject: Subject) -> Script:
     if broken is not None:
         return broken(case, pieces)
     return _in_pieces(case, pieces)
+
+
+def script_of_shared(case: Case, subject: Subject, gates: Gates) -> Script:
+    """The script of a call that several exchanges share."""
+    if case.upstream != "pauses in the middle":
+        return [wait(gates.begin), *script_for(case, 1, subject)]
+    pieces = written(case, subject)
+    if not case.stream:
+        middle, last = len(pieces[0]) // 2, pieces[0]
+        return [wait(gates.begin), _plain_head(last) + last[:middle], wait(gates.rest), last[middle:]]
+    middle = len(pieces) // 2
+    first, *rest = sse(chunks=pieces)
+    return [wait(gates.begin), first, *rest[:middle], wait(gates.rest), *rest[middle:]]
 
 
 def _in_pieces(case: Case, pieces: list[bytes]) -> Script:

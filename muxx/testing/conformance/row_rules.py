@@ -10,7 +10,7 @@ from muxx.row import Record
 
 from ..reading import Unreadable, read_answer
 from .answer_rules import said_in, without_tokens
-from .cases import Case
+from .cases import DEFAULT, Case
 from .evidence import Broken, Evidence
 
 COUNTS = ("attempts", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -18,7 +18,7 @@ COUNTS = ("attempts", "input_tokens", "output_tokens", "cache_read_tokens", "cac
 
 def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -> Broken:
     ended = {call.exchange.id for call in evidence.calls if call.exchange is not None}
-    stored = {record["request_id"]: record for record in evidence.records}
+    stored = evidence.last_records()
     yield from (f"{request_id}: has no row" for request_id in sorted(ended - stored.keys()))
     yield from (f"{request_id}: has a row, but no exchange" for request_id in sorted(stored.keys() - ended))
     listed = Counter(row["request_id"] for row in evidence.rows)
@@ -28,7 +28,7 @@ def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -
             yield from (f"{case}: {problem}" for problem in row_problems(case, record))
             if result.response is not None and result.response.status != record["status"]:
                 yield f"{case}: the client was told {result.response.status}, and the row says {record['status']}"
-            if record["project"] == "default" and record["request_id"] not in listed:
+            if record["project"] == DEFAULT and record["request_id"] not in listed:
                 yield f"{case}: its row is not listed"
 
 
@@ -71,11 +71,9 @@ def row_problems(case: Case, record: Record) -> Iterator[str]:
     if missing:
         yield f"the row lacks {sorted(missing)}"
         return
-    wanted: dict[str, Any] = {"endpoint": case.endpoint, "error_code": case.code}
+    wanted: dict[str, Any] = {"endpoint": case.endpoint, "error_code": case.code, "cache": case.cache}
     if case.accepted:
-        wanted |= {"project": "default", "stream": case.stream, "attempts": case.calls}
-        looked_up = case.cached and (case.answered or (case.act is not None and case.act.hook == "on_chunk"))
-        wanted |= {"cache": "hit" if looked_up else "miss", "model_requested": case.model}
+        wanted |= {"project": case.project, "stream": case.stream, "attempts": case.calls, "model_requested": case.model}
     wrong = {name: row[name] for name, value in wanted.items() if row[name] != value}
     if wrong:
         yield f"the row says {wrong}, not { {name: wanted[name] for name in wrong} }"
@@ -89,7 +87,7 @@ def row_problems(case: Case, record: Record) -> Iterator[str]:
 
 def _ending(case: Case, row: Mapping[str, Any]) -> Iterator[str]:
     ended = (row["ended_by"], row["phase"])
-    if case.answered and case.calls and ended != (None, None):
+    if case.answered and not case.cached and ended != (None, None):
         yield f"the row of a whole answer says it ended by {ended}"
     if not case.answered and None in ended:
         yield f"the row of a failed exchange does not say who ended it, or when: {ended}"
@@ -105,5 +103,7 @@ def _booking(case: Case, row: Mapping[str, Any]) -> Iterator[str]:
         yield f"the costs do not add up: {costs}"
     if not case.calls and row["cost_pico"] != 0:
         yield f"nothing was sent to the provider, and the row says it cost {row['cost_pico']}"
-    if case.answered and case.calls and row["usage_source"] == "none":
+    if case.answered and row["usage_source"] == "none":
         yield "an answer was delivered, and the row says nothing was used"
+    if case.answered and (row["usage_source"] == "cache") != (case.cache in ("hit", "joined")):
+        yield f"the row says {case.cache}, and that its usage is known by {row['usage_source']}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
 from ..stage import name_of
 from ..waiting import completed
-from . import answer_rules, conduct_rules, hook_rules, row_rules
+from . import answer_rules, conduct_rules, hook_rules, row_rules, sharing_rules
 from .evidence import Evidence, Subject
 from .examining import examine
 from .invariants import Invariant
@@ -30,7 +31,8 @@ class Conformance:
     settings: ClassVar[Mapping[str, Any]] = {}
     """`[plugins.NAME]`."""
     config: ClassVar[Mapping[str, Any]] = {}
-    """Laid over the gateway's configuration."""
+    """Laid over the gateway's configuration. With `{"project": {"cache": {"enabled": False}}}` the cases with a cache are left
+    out: for a plugin after which no two requests are the same."""
     headers: ClassVar[Mapping[str, str]] = {}
     """Sent with every request, for a plugin that asks for some."""
     text: ClassVar[str] = Subject.text
@@ -42,14 +44,24 @@ class Conformance:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def evidence(cls, request: pytest.FixtureRequest) -> Evidence:
+    def subject(cls) -> Subject:
+        """The plugin that is tested, for as long as it is.
+
+        Override it where something is known only when the tests run, or has to run beside them, such as a service that the
+        plugin asks: `with aside(Service()) as service: yield self.described(settings={"url": service.url})`.
+        """
+        return cls.described()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evidence(cls, subject: Subject) -> Evidence:
         """What was seen of the matrix."""
-        return completed(examine(cls.subject(request)))
+        return completed(examine(subject))
 
     @classmethod
-    def subject(cls, request: pytest.FixtureRequest) -> Subject:
-        """The plugin that is tested, as the class's attributes describe it."""
-        return Subject(
+    def described(cls, **known: Any) -> Subject:
+        """The plugin as the class's attributes describe it, but for what is `known` of `Subject`'s fields only now."""
+        described = Subject(
             cls.plugin,
             cls.name or name_of(cls.plugin),
             cls.settings,
@@ -59,6 +71,7 @@ class Conformance:
             changes_requests=cls.changes_requests,
             text=cls.text,
         )
+        return replace(described, **known)
 
     def test_every_case_ends_as_it_should(self, evidence: Evidence) -> None:
         _hold(hook_rules.every_case_ends_as_it_should, evidence)
@@ -110,6 +123,15 @@ class Conformance:
 
     def test_a_row_that_comes_again_changes_nothing(self, evidence: Evidence) -> None:
         _hold(row_rules.a_row_that_comes_again_changes_nothing, evidence)
+
+    def test_an_answer_says_whether_it_came_from_the_cache(self, evidence: Evidence) -> None:
+        _hold(sharing_rules.an_answer_says_whether_it_came_from_the_cache, evidence)
+
+    def test_who_began_a_shared_call_pays_for_all_of_it(self, evidence: Evidence) -> None:
+        _hold(sharing_rules.who_began_a_shared_call_pays_for_all_of_it, evidence)
+
+    def test_post_response_comes_after_the_bill(self, evidence: Evidence) -> None:
+        _hold(sharing_rules.post_response_comes_after_the_bill, evidence)
 
     def test_no_credential_is_visible_after_authenticate(self, evidence: Evidence) -> None:
         _hold(conduct_rules.no_credential_is_visible_after_authenticate, evidence)

@@ -13,6 +13,7 @@ from . import Conformance, Subject
 
 
 class TestInstalled(Conformance):
+    @pytest.fixture(scope="class")
     @classmethod
     def subject(cls, request: pytest.FixtureRequest) -> Subject:
         name = request.config.getoption("muxx_plugin", None)

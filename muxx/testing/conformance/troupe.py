@@ -1,29 +1,21 @@
-"""The suite's own plugins: two that look on from both ends of every chain, and a cache for as long as no other is installed."""
+"""The suite's own plugins: two that look on from both ends of every chain."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-import orjson
-
 from muxx.errors import PermissionDenied
-from muxx.exchange import Exchange
+from muxx.exchange import Attempt, Chunk, Cost, Exchange, HttpRequest, Identity, Record, Target, Usage
 from muxx.gateway import Gateway
 from muxx.hookspecs import hookimpl
-from muxx.money import Usage
-from muxx.plugins import discover
-from muxx.reply import Chunk, Reply
-from muxx.request import HttpRequest
-from muxx.row import Record
-from muxx.targets import Attempt, Target
 
 from ..watching import HookCall, Watch
-from .cases import FIRST, LAST, PRICELESS, REFUSED, SUBJECT, Case
+from .cases import FIRST, LAST, OTHER, PRICELESS, REFUSED, SUBJECT, Case
 
 NUMBER = "x-conformance-case"
-CACHE = "cache"
+PROJECT = "x-conformance-project"
 SECRET = "canary-in-an-exception-5d1b"
 """In the text of every exception somebody crashes with here; it may be seen nowhere."""
 
@@ -40,6 +32,10 @@ class Notes:
         """Where a credential could be seen after `authenticate`."""
         self.records: list[Record] = []
         """Every record the recorder brought, in order."""
+        self.exchanges: dict[int, Exchange] = {}
+        """By the number of their cases, the exchanges that have come as far as `pre_request`."""
+        self.billed: dict[str, tuple[Usage, Cost | None]] = {}
+        """By the exchange's id, what it had come to when `post_response` ran."""
         self.acted: set[int] = set()
         """Cases whose act came about."""
         self._of_record: dict[str, Case] = {}
@@ -94,7 +90,10 @@ class Notes:
 
 
 def probes(notes: Notes) -> dict[str, type]:
-    """A plugin before all others and one after them. They change nothing, and hang where a case says so."""
+    """A plugin before all others and one after them. They change no answer, and hang where a case says so.
+
+    The first one knows the callers of the other project, and writes on each upstream call which case it is made for.
+    """
     return {FIRST: _probe(notes, FIRST), LAST: _probe(notes, LAST)}
 
 
@@ -109,8 +108,9 @@ def _probe(notes: Notes, name: str) -> type:
 
     class Probe:
         @placed
-        async def authenticate(self, request: HttpRequest) -> None:
+        async def authenticate(self, request: HttpRequest) -> Identity | None:
             await hang("authenticate", request.headers)
+            return Identity(OTHER) if name == FIRST and request.headers.get(PROJECT) == OTHER else None
 
         @placed
         async def pre_request(self, exchange: Exchange) -> None:
@@ -118,11 +118,15 @@ def _probe(notes: Notes, name: str) -> type:
             case = notes.case_of(exchange.request.headers)
             if case is None or not case.hooked:
                 exchange.skip_chunks(name)
+            if case is not None:
+                notes.exchanges[case.number] = exchange
             await hang("pre_request", exchange.request.headers)
 
         @placed
         async def pre_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
             notes.look(exchange, "pre_attempt")
+            if name == FIRST and NUMBER in exchange.request.headers:
+                attempt.headers[NUMBER] = exchange.request.headers[NUMBER]
             await hang("pre_attempt", exchange.request.headers)
 
         @placed
@@ -137,6 +141,8 @@ def _probe(notes: Notes, name: str) -> type:
         async def post_response(self, exchange: Exchange) -> None:
             await asyncio.sleep(0)
             notes.look(exchange, "post_response")
+            if name == FIRST:
+                notes.billed[exchange.id] = exchange.usage, exchange.cost
 
         @placed
         def record(self, records: list[Record]) -> None:
@@ -156,31 +162,3 @@ def _attach_at_start(probe: Any, watch: Watch) -> None:
         yield
 
     probe.lifespan = hookimpl(tryfirst=True)(lifespan)
-
-
-Answers = Callable[[str], bytes]
-"""Endpoint to the plain answer its provider gives."""
-
-
-def caching(answers: Answers) -> dict[str, type]:
-    """The plugin that answers from a cache: none where one is installed, else one that answers what it was asked before."""
-    if any(found.name == CACHE for found in discover()):
-        return {}
-
-    class SeenBefore:
-        """Knows requests it has seen, and what every provider here says to them."""
-
-        def __init__(self) -> None:
-            self._seen: set[bytes] = set()
-
-        @hookimpl(trylast=True)
-        def pre_request(self, exchange: Exchange) -> Reply | None:
-            asked = {name: value for name, value in exchange.request.body.items() if name not in ("stream", "stream_options")}
-            key = exchange.operation.encode() + orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
-            if key not in self._seen:
-                self._seen.add(key)
-                return None
-            exchange.cache, exchange.usage = "hit", Usage(source="cache")
-            return Reply(answers(exchange.operation), served_by="cache")
-
-    return {CACHE: SeenBefore}

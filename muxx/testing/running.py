@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from muxx.config import load_config
 from muxx.gateway import Gateway
-from muxx.plugins import config_classes, discover
+from muxx.plugins import load_checked
 from muxx.worker import Running, serve_in_process
 
 from .client import RawClient, RawResponse, get, post_chat
@@ -58,8 +57,8 @@ class RunningGateway(Reachable):
     """`async with RunningGateway() as gateway:` starts a gateway as `muxx serve` does and stops it again.
 
     It has a directory, a key and an upstream of its own; pass `directory` or `upstream` to bring yours. `config` is laid over the
-    configuration of `muxx.testing.settings`, `plugins` (name to class) are found beside the installed ones, and `mock` answers
-    every model with the mock instead of the upstream.
+    configuration of `muxx.testing.settings`, `plugins` (name to class) are found beside the installed ones, as are the files of
+    `plugins_dir`, and `mock` answers every model with the mock instead of the upstream.
     """
 
     def __init__(
@@ -70,12 +69,14 @@ class RunningGateway(Reachable):
         mock: bool = False,
         upstream: ScriptedUpstream | None = None,
         directory: Path | None = None,
+        plugins_dir: Path | None = None,
     ) -> None:
         self._overrides = config or {}
         self._plugins = plugins or {}
         self._mock = mock
         self._own_upstream = upstream is None
         self._directory = directory
+        self._plugins_dir = plugins_dir
         self._stack = AsyncExitStack()
         self.upstream = upstream or ScriptedUpstream()
         self._running: Running | None = None
@@ -99,7 +100,7 @@ class RunningGateway(Reachable):
                 await stack.enter_async_context(self.upstream)
             path = write_config(self._directory, gateway_config(self.upstream.base_url, self._overrides))
             stack.enter_context(installed(self._plugins, self._directory))
-            config = load_config(path, config_classes(discover()))
+            config = load_checked(path, self._plugins_dir).config
             self._running = await stack.enter_async_context(serve_in_process(config, mock=self._mock))
             self.base_url, self.key = self._running.base_url, self._running.key or ""
             self._stack = stack.pop_all()

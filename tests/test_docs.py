@@ -253,7 +253,7 @@ async def test_an_example_plugin_does_what_it_is_shown_for(name: str, caplog: py
 
 def test_every_example_plugin_is_checked() -> None:
     classes = {name for block in outside_the_tutorial("python", page=GUIDE) for name in re.findall(r"^class (\w+)", block.text, re.M)}
-    tested_in_their_blocks = {"Curfew", "Exclaim", "Loud", "Stamped", "TestStamped", "Forgetful"}
+    tested_in_their_blocks = {"Curfew", "Exclaim", "Loud", "Stamped", "TestStamped", "Told", "TestTold", "Forgetful"}
     assert classes == CHECKS.keys() | tested_in_their_blocks | {"Port"}, "Port has a test of its own"
 
 

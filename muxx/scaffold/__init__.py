@@ -26,6 +26,7 @@ FILES = (
     ("plugin.py.txt", "src/$package/__init__.py"),
     ("py.typed.txt", "src/$package/py.typed"),
     ("test_plugin.py.txt", "tests/test_$name.py"),
+    ("test_conformance.py.txt", "tests/test_${name}_conformance.py"),
 )
 """Template, and where it goes."""
 

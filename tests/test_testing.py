@@ -8,8 +8,10 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from muxx.testing import (
     RunningGateway,
     Script,
     ScriptedUpstream,
+    aside,
     chat_body,
     clean_environment,
     cuts,
@@ -413,6 +416,52 @@ async def test_a_running_gateway_takes_settings_and_plugins_and_cleans_up_after_
         assert (await gateway.get_row(response.request_id))["attributes"] == {"marked": True}
         directory = gateway.directory
     assert not directory.exists()
+
+
+async def test_a_running_gateway_has_the_plugins_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "polite.py").write_text(
+        "import muxx\n\n\n"
+        "class Polite:\n"
+        "    @muxx.hookimpl\n"
+        "    def pre_request(self, exchange):\n"
+        "        exchange.reply_headers['X-Polite'] = 'thank you'\n"
+    )
+    async with RunningGateway(plugins_dir=tmp_path) as gateway:
+        assert (await gateway.chat()).header("X-Polite") == "thank you"
+    async with RunningGateway() as gateway:
+        assert (await gateway.chat()).header("X-Polite") is None
+
+
+@asynccontextmanager
+async def lodger(seen: list[int]) -> AsyncIterator[int]:
+    seen.append(threading.get_ident())
+    yield threading.get_ident()
+    seen.append(threading.get_ident())
+
+
+async def test_what_runs_aside_has_a_thread_and_a_loop_of_its_own_and_is_left_at_the_end() -> None:
+    seen: list[int] = []
+    before = asyncio.all_tasks()
+    with aside(lodger(seen)) as thread:
+        assert thread != threading.get_ident()
+        assert asyncio.all_tasks() == before
+        assert seen == [thread]
+    assert seen == [thread, thread]
+    assert thread not in {running.ident for running in threading.enumerate()}
+
+
+def test_what_cannot_begin_aside_or_fails_within_is_told_here() -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        raise OSError("the port is taken")
+        yield
+
+    with pytest.raises(OSError, match="the port is taken"), aside(broken()):
+        pass
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="mine"), aside(lodger(seen)):
+        raise ValueError("mine")
+    assert len(seen) == 2
 
 
 async def test_a_row_that_never_comes_fails_the_test(muxx_gateway: RunningGateway) -> None:

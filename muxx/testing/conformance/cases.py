@@ -1,4 +1,4 @@
-"""The matrix: every endpoint, streamed and plain, cached and not, and everything that can become of an exchange. Pure values.
+"""The matrix: every endpoint, streamed and plain, cached, shared or neither, and all that can become of an exchange. Pure values.
 
 A case says what is asked, what the provider, the client and the suite's own plugins do, and how it has to end.
 """

@@ -4,61 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from broken_kernels import Break, Breaks, Patch, Watching, ask_before_an_attempt
+from test_conformance_sharing import BREAKS as SHARED
 
 import muxx.accounting as accounting
 import muxx.answering as answering
 import muxx.chains as chains
 import muxx.exchange as exchange_module
-import muxx.flight as flight
 import muxx.pipeline as pipeline
-from muxx import Chunk, Exchange, Gateway, Identity, MuxxError, hookimpl
+from muxx import Chunk, Exchange, Gateway, MuxxError
 from muxx.answer import Answer
 from muxx.chains import run_chunk, run_isolated
-from muxx.errors import UpstreamDisconnected
-from muxx.flight import Flight, Flights, Reader
 from muxx.gateway import Sampler
 from muxx.journal import Journal
 from muxx.lean import LeanResponse
 from muxx.recorder import Recorder
 from muxx.testing.conformance import Subject, broken, examine, matrix
-from muxx_std.cache import Cache
 
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-BREAKS: dict[str, tuple[str, tuple[str, ...], Patch]] = {}
-"""What a kernel does wrong: the invariant that breaks, the cases it takes (none: those nobody disturbs), and how it is broken."""
-
-
-def breaks(invariant: str, *endings: str) -> Callable[[Patch], Patch]:
-    def note(patch: Patch) -> Patch:
-        BREAKS[patch.__name__] = invariant, endings, patch
-        return patch
-
-    return note
-
-
-class Watching:
-    """Has a part in every chain, so that there is something to be left out."""
-
-    @hookimpl
-    async def pre_request(self) -> None: ...
-
-    @hookimpl
-    async def pre_attempt(self) -> None: ...
-
-    @hookimpl
-    def on_chunk(self) -> None: ...
-
-    @hookimpl
-    async def post_response(self) -> None: ...
-
-    @hookimpl
-    async def record(self) -> None: ...
+BREAKS = breaks = Breaks()
 
 
 # ── how often hooks run ──
@@ -138,22 +105,6 @@ def pre_attempt_on_a_hit(patch: pytest.MonkeyPatch) -> None:
         await give_again(call, answer)
 
     patch.setattr(pipeline, "give_again", asked_first)
-
-
-async def ask_before_an_attempt(call: Any) -> None:
-    attempt = pipeline._new_attempt(call, call.exchange.targets[0], 0)
-    await chains.run_all(call.gateway.chains.pre_attempt, (call.gateway, call.exchange, attempt), 1.0)
-
-
-@breaks("pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit", "answered to all")
-def pre_attempt_of_who_joins(patch: pytest.MonkeyPatch) -> None:
-    join = pipeline.join
-
-    async def asked_first(call: Any, flight: Any) -> None:
-        await ask_before_an_attempt(call)
-        await join(call, flight)
-
-    patch.setattr(pipeline, "join", asked_first)
 
 
 @breaks("pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit", "another target answers")
@@ -276,122 +227,6 @@ def nobody_is_refused(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pipeline, "first_result", lenient)
 
 
-# ── what is shared ──
-
-
-@breaks("every_case_ends_as_it_should", "answered to all")
-def nobody_joins(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Flights, "find", lambda self, exchange: None)
-
-
-@breaks("every_case_ends_as_it_should", "another project asks the same")
-def projects_share_their_calls(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(flight, "_key", lambda exchange: (exchange.shared_key, exchange.operation, exchange.request.stream))
-    patch.setattr(Cache, "_find_out", for_nobody_in_particular(Cache._find_out))
-
-
-@breaks("every_case_ends_as_it_should", "another project asks for what is cached", "answered")
-def projects_share_their_cache(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Cache, "_find_out", for_nobody_in_particular(Cache._find_out))
-
-
-def for_nobody_in_particular(find_out: Callable[..., Any]) -> Callable[..., Any]:
-    def found(self: Cache, gateway: Gateway, exchange: Exchange, purges: int) -> Any:
-        kept, exchange.identity = exchange.identity, Identity("anybody")
-        try:
-            return find_out(self, gateway, exchange, purges)
-        finally:
-            exchange.identity = kept
-
-    return found
-
-
-@breaks("an_answer_the_plugin_does_not_change_stays_byte_identical", "answered to all")
-def who_joins_loses_a_byte(patch: pytest.MonkeyPatch) -> None:
-    pump = Reader.pump
-
-    def lossy(self: Reader, sink: Any) -> Any:
-        feed = sink.feed
-        if self.call.exchange.cache == "joined":
-            sink.feed = lambda data: feed(data.replace(b'"created":1', b'"created":'))
-        return pump(self, sink)
-
-    patch.setattr(Reader, "pump", lossy)
-
-
-@breaks("every_case_ends_as_it_should", "who began it leaves")
-def the_call_ends_with_who_began_it(patch: pytest.MonkeyPatch) -> None:
-    leave = Flight.leave
-
-    def sinking(self: Flight, reader: Reader) -> None:
-        leave(self, reader)
-        if reader.call is self.starter and self.readers and not self.ended:
-            self.ended, self.error = True, UpstreamDisconnected()
-            for other in tuple(self.readers):
-                other.advance()
-
-    patch.setattr(Flight, "leave", sinking)
-
-
-@breaks("an_answer_parses_in_its_format_and_ends_properly", "crashes in on_chunk by probe-first, for who joined it")
-def a_crash_of_one_is_everybodys(patch: pytest.MonkeyPatch) -> None:
-    close = Reader.close
-
-    def contagious(self: Reader) -> None:
-        others = [other for other in self._flight.readers if other is not self]
-        close(self)
-        for other in others:
-            if self.call.exchange.cache == "joined" and not self._flight.ended:
-                other.call.abort(MuxxError())
-
-    patch.setattr(Reader, "close", contagious)
-
-
-PAYS = "who_began_a_shared_call_pays_for_all_of_it"
-
-
-@breaks(PAYS, "answered", "who began it leaves")
-def who_began_a_call_and_left_pays_nothing_more(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(flight, "rebook", lambda *args: None)
-
-
-@breaks(PAYS, "answered")
-def who_joins_has_saved_nothing(patch: pytest.MonkeyPatch) -> None:
-    settle = accounting._settle_joined
-
-    def unsaid(call: Any, *args: Any) -> None:
-        settle(call, *args)
-        call.exchange.saved_pico = None
-
-    patch.setattr(accounting, "_settle_joined", unsaid)
-
-
-@breaks("post_response_comes_after_the_bill", "who began it leaves")
-def post_response_of_who_left_comes_at_once(patch: pytest.MonkeyPatch) -> None:
-    after, done = Gateway.after, set()
-
-    def once(self: Gateway, exchange: Exchange) -> None:
-        if exchange.id not in done:
-            done.add(exchange.id)
-            after(self, exchange)
-
-    patch.setattr(Gateway, "after", once)
-    patch.setattr(Flight, "owes", lambda self, call: False)
-
-
-@breaks("post_response_runs_exactly_once_per_exchange", "who began it leaves")
-def post_response_of_who_left_comes_twice(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Flight, "owes", lambda self, call: False)
-
-
-@breaks("an_answer_says_whether_it_came_from_the_cache")
-def a_hit_has_no_age(patch: pytest.MonkeyPatch) -> None:
-    begin, whole = Answer.begin, Answer.whole
-    young = lambda head: re.sub("Age: [0-9]+\r\n", "", head)  # noqa: E731
-    patch.setattr(Answer, "begin", lambda self, status, head: begin(self, status, young(head)))
-    patch.setattr(Answer, "whole", lambda self, status, head, body: whole(self, status, young(head), body))
-
-
 # ── rows ──
 
 
@@ -445,7 +280,7 @@ ROWS: dict[str, tuple[str, Callable[[dict[str, Any], Exchange], Mapping[str, Any
 }
 
 for what, (ending, change) in ROWS.items():
-    BREAKS[f"a row says {what}"] = "every_exchange_has_exactly_one_row_with_all_its_fields", (ending,), with_row(change)
+    BREAKS[f"a row says {what}"] = Break("every_exchange_has_exactly_one_row_with_all_its_fields", (ending,), with_row(change))
 
 
 @breaks("the_row_keeps_the_answer_as_it_was_delivered")
@@ -552,12 +387,7 @@ def two_gateways_have_one_plugin(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("what", BREAKS)
 async def test_a_broken_kernel_is_seen(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    invariant, endings, break_it = BREAKS[what]
-    subject = Subject(Watching, "watching")
-    cases = [case for case in matrix(subject.hooks) if case.endpoint == "chat" and case.outcome.startswith(endings or ("answered",))]
-    assert cases
-    break_it(monkeypatch)
-    assert invariant in broken(await examine(subject, cases, patience=1.0))
+    assert BREAKS[what].invariant in await BREAKS[what].found(monkeypatch)
 
 
 async def test_a_whole_kernel_breaks_nothing() -> None:
@@ -569,4 +399,5 @@ def test_every_invariant_that_a_kernel_can_break_is_broken_here() -> None:
     from muxx.testing.conformance import INVARIANTS
 
     only_a_plugin_can = {"the_plugin_does_not_crash_by_itself", "the_plugin_holds_up_nobody", "a_row_that_comes_again_changes_nothing"}
-    assert {invariant for invariant, _, _ in BREAKS.values()} == {i.__name__ for i in INVARIANTS} - only_a_plugin_can
+    broken_here = {item.invariant for item in (*BREAKS.values(), *SHARED.values())}
+    assert broken_here == {i.__name__ for i in INVARIANTS} - only_a_plugin_can

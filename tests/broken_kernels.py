@@ -1,0 +1,66 @@
+"""Kernels that break an invariant, and what the conformance suite says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+import muxx.chains as chains
+import muxx.pipeline as pipeline
+from muxx import hookimpl
+from muxx.testing.conformance import Subject, broken, examine, matrix
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+class Watching:
+    """Has a part in every chain, so that there is something to be left out."""
+
+    @hookimpl
+    async def pre_request(self) -> None: ...
+
+    @hookimpl
+    async def pre_attempt(self) -> None: ...
+
+    @hookimpl
+    def on_chunk(self) -> None: ...
+
+    @hookimpl
+    async def post_response(self) -> None: ...
+
+    @hookimpl
+    async def record(self) -> None: ...
+
+
+class Break(NamedTuple):
+    """What a kernel does wrong: the invariant that breaks, the cases it takes (none: those nobody disturbs), and how it is broken."""
+
+    invariant: str
+    endings: tuple[str, ...]
+    break_it: Patch
+
+    async def found(self, patch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+        """What the suite finds."""
+        subject, endings = Subject(Watching, "watching"), self.endings or ("answered",)
+        cases = [case for case in matrix(subject.hooks) if case.endpoint == "chat" and case.outcome.startswith(endings)]
+        assert cases
+        self.break_it(patch)
+        return broken(await examine(subject, cases, patience=1.0))
+
+
+class Breaks(dict[str, Break]):
+    """By name. `@breaks("the_invariant", "how its cases begin")` adds a function that breaks the kernel."""
+
+    def __call__(self, invariant: str, *endings: str) -> Callable[[Patch], Patch]:
+        def note(patch: Patch) -> Patch:
+            self[patch.__name__] = Break(invariant, endings, patch)
+            return patch
+
+        return note
+
+
+async def ask_before_an_attempt(call: Any) -> None:
+    attempt = pipeline._new_attempt(call, call.exchange.targets[0], 0)
+    await chains.run_all(call.gateway.chains.pre_attempt, (call.gateway, call.exchange, attempt), 1.0)

@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 
-from muxx.exchange import Exchange, Record
+from muxx.exchange import Exchange
+from muxx.row import Record
 
 from ..client import RawClient
 from ..running import RunningGateway

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from muxx.exchange import CREDENTIAL_HEADERS
 from muxx.plugins import discover
+from muxx.request import CREDENTIAL_HEADERS
 
 from .. import leak
 from ..installing import installed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from muxx.exchange import Record
+from muxx.row import Record
 
 from .cases import Case
 from .evidence import Broken, Evidence

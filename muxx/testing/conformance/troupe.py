@@ -7,9 +7,14 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from muxx.errors import PermissionDenied
-from muxx.exchange import Attempt, Chunk, Cost, Exchange, HttpRequest, Identity, Record, Target, Usage
+from muxx.exchange import Exchange
 from muxx.gateway import Gateway
 from muxx.hookspecs import hookimpl
+from muxx.money import Cost, Usage
+from muxx.reply import Chunk
+from muxx.request import HttpRequest, Identity
+from muxx.row import Record
+from muxx.targets import Attempt, Target
 
 from ..watching import HookCall, Watch
 from .cases import FIRST, LAST, OTHER, PRICELESS, REFUSED, SUBJECT, Case

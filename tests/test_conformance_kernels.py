@@ -14,8 +14,8 @@ from test_conformance_sharing import BREAKS as SHARED
 import muxx.accounting as accounting
 import muxx.answering as answering
 import muxx.chains as chains
-import muxx.exchange as exchange_module
 import muxx.pipeline as pipeline
+import muxx.request as request_module
 from muxx import Chunk, Exchange, Gateway, MuxxError
 from muxx.answer import Answer
 from muxx.chains import run_chunk, run_isolated
@@ -200,15 +200,15 @@ def a_broken_stream_says_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 @breaks("a_request_the_plugin_does_not_change_is_sent_as_it_came")
-def a_member_of_the_request_is_dropped(patch: pytest.MonkeyPatch) -> None:
+def a_member_is_added_to_the_request(patch: pytest.MonkeyPatch) -> None:
     new_attempt = pipeline._new_attempt
 
-    def dropping(*args: Any) -> Any:
+    def adding(*args: Any) -> Any:
         attempt = new_attempt(*args)
-        attempt.body.pop("messages", None)
+        attempt.body["seed"] = 7
         return attempt
 
-    patch.setattr(pipeline, "_new_attempt", dropping)
+    patch.setattr(pipeline, "_new_attempt", adding)
 
 
 @breaks("every_case_ends_as_it_should", "refuses in authenticate")
@@ -285,13 +285,13 @@ for what, (ending, change) in ROWS.items():
 
 @breaks("the_row_keeps_the_answer_as_it_was_delivered")
 def the_row_keeps_another_answer(patch: pytest.MonkeyPatch) -> None:
-    record = answering.record
+    note = answering.note
 
-    async def other(call: Any, status: int) -> None:
+    def other(call: Any, status: int) -> None:
         call.delivered = call.delivered.replace("Grüß".encode(), b"")
-        await record(call, status)
+        note(call, status)
 
-    patch.setattr(answering, "record", other)
+    patch.setattr(answering, "note", other)
 
 
 @breaks("record_gets_every_row_at_least_once")
@@ -310,7 +310,7 @@ def the_recorder_leaves_a_plugin_out(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("no_credential_is_visible_after_authenticate")
 def plugins_see_the_credentials(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(exchange_module, "CREDENTIAL_HEADERS", frozenset())
+    patch.setattr(request_module, "CREDENTIAL_HEADERS", frozenset())
 
 
 @breaks("no_credential_is_visible_after_authenticate")

@@ -244,9 +244,15 @@ def record_gone(call: Call) -> None:
     call.recorded = True  # nobody waits for it to be on the disk
 
 
-def rebook(call: Call, facts: Facts | None, complete: bool) -> None:
-    """Book anew what an exchange came to whose row is written already, for its upstream call went on without it."""
-    _book(call, facts, complete)
+def rebook(call: Call, facts: Facts | None, complete: bool, *, failed: bool) -> None:
+    """Book anew what an exchange came to whose row is written already, for its upstream call went on without it.
+
+    One that `failed` before its first byte came to nothing.
+    """
+    if failed:
+        call.exchange.usage, call.exchange.cost = Usage(source="none"), NO_COST
+    else:
+        _book(call, facts, complete)
     if call.row is not None:
         row = record_of(call.exchange, call.row["status"])
         amend(call, {name: row[name] for name in BOOKED})

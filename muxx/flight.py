@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .accounting import hand_out, rebook, record_gone
-from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected
+from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected, UpstreamError
 from .exchange import Exchange
 from .money import Cost, Usage
 from .row import Phase
@@ -380,9 +380,9 @@ class Flight:
 
     def _pay(self) -> None:
         """Book what the call came to on the exchange that began it, which has long ended."""
-        starter = self.starter
+        starter, failed = self.starter, not self.begun and isinstance(self.error, UpstreamError)
         try:
-            rebook(starter, self.facts, self.complete)
+            rebook(starter, self.facts, self.complete, failed=failed)
         except LogUnavailable:
             starter.gateway.log.error("request %s: its row could not be brought up to date", starter.exchange.id)
         starter.gateway.after(starter.exchange)

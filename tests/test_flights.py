@@ -194,6 +194,23 @@ async def test_a_call_ends_within_a_second_of_its_last_client_and_is_booked_by_w
         assert collected(gateway) == []
 
 
+async def test_a_provider_that_fails_after_the_one_who_began_it_has_left_is_paid_nothing() -> None:
+    gate = asyncio.Event()
+    async with serving(**OPTIONS) as gateway:
+        gateway.upstream.script([wait(gate), *error(500)])
+        starter = await begin(gateway, user="starter")
+        await aboard(gateway, 1)
+        other = await begin(gateway, user="other")
+        await aboard(gateway, 2)
+        await gateway.upstream.request(1)
+        starter.reset()
+        await row_of(gateway, "starter", status=499, usage_source="estimated")
+        gate.set()
+        async with other:
+            assert (await other.read_response()).status == 500
+        await row_of(gateway, "starter", status=499, usage_source="none", cost_usd="0", input_tokens=0)
+
+
 async def test_who_began_it_pays_as_the_provider_says_whatever_those_who_left_had_seen() -> None:
     gate = asyncio.Event()
     async with serving(**OPTIONS) as gateway:

@@ -11,8 +11,9 @@ from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
 
 if TYPE_CHECKING:
     from .exchange import Exchange
-    from .flight import Flight, WholeResponse
+    from .flight import Flight
     from .gateway import Gateway
+    from .reader import WholeResponse
     from .request import HttpRequest
     from .wire.wires import Facts, StreamFacts, Wire
 

@@ -44,7 +44,7 @@ FROM_THE_BOTTOM_UP = """
     wire.responses  wire.wires
     headers  ids  providers  routing  transport  lean  complete  upstream
     segments  tail  outbox  journal  shared  db  host  recorder
-    projects  running  call  accounting  flight  relay  answering  replying  again  pipeline  innercall  gateway
+    projects  running  call  accounting  reader  flight  relay  answering  replying  again  pipeline  innercall  gateway
     endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  plugincommands  cli  __main__
     testing.waiting  testing.aside  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
     testing.said  testing.speaking  testing.reading  testing.answers  testing.client  testing.upstream

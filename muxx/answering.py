@@ -19,10 +19,10 @@ from .accounting import note, settle, stores_content, synced
 from .call import NEVER
 from .chains import describe_crash, isolated, run_chunk
 from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
-from .headers import answer_lines, content_type_line, downstream_lines, is_event_stream, retry_after
+from .headers import answer_lines, content_type_line, downstream_lines, retry_after
 from .money import usd
 from .relay import Delivered, HookedRelay, Relay
-from .reply import Chunk
+from .reply import Chunk, is_event_stream
 from .routing import RETRY_STATUSES
 from .targets import Attempt
 
@@ -54,7 +54,7 @@ def chunk_chain(call: Call) -> Chain:
 
 async def answer_upstream(call: Call, attempt: Attempt, response: UpstreamResponse, withhold_usage: bool) -> None:
     """Bring the provider's answer to the client, in the form in which it came."""
-    if call.exchange.request.stream and response.status == 200 and is_event_stream(response.headers):
+    if call.exchange.request.stream and response.status == 200 and is_event_stream(response.headers.get("content-type", "")):
         await answer_stream(call, attempt, response, withhold_usage=withhold_usage)
     else:
         await answer_plain(call, attempt, response)

@@ -85,11 +85,10 @@ def _plugin_commands(ctx: click.Context) -> click.Group:
 
 
 def register_commands(plugins: PluginSet, commands: click.Group) -> None:
-    """Plugin by plugin, so that a failure can be laid at one's door."""
+    """Add each plugin's commands. A failure names its plugin."""
     for plugin in plugins.plugins:
-        others = [other.instance for other in plugins.plugins if other is not plugin]
         try:
-            plugins.manager.subset_hook_caller("register_commands", others)(cli=commands)
+            plugins.only(plugin, "register_commands")(cli=commands)
         except Exception as error:
             text = f"its commands cannot be added ({type(error).__name__}: {error}); upgrade it or switch it off"
             raise PluginLoadError(plugin.name, text) from error

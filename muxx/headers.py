@@ -109,10 +109,6 @@ def downstream_lines(provider: Provider, upstream: Mapping[str, str]) -> str:
     return lines(headers) if headers else ""
 
 
-def is_event_stream(upstream: Mapping[str, str]) -> bool:
-    return upstream.get("content-type", "").lower().startswith("text/event-stream")
-
-
 def retry_after(upstream: Mapping[str, str]) -> float | None:
     """Seconds the provider asks to wait, from `retry-after-ms` or Retry-After (seconds or a date); None when it says nothing
     sane."""

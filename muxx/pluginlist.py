@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from .config import Config, load_config
 from .errors import PluginLoadError
-from .plugins import Candidate, Chain, Found, PluginSet, build, candidates, chosen, config_classes, discover
+from .plugins import Candidate, Chain, Found, PluginSet, build, candidates, chosen, config_classes, imported
 
 State = Literal["on", "off", "left out", "broken"]
 
@@ -50,7 +50,7 @@ def survey(path: Path | None, plugins_dir: Path | None) -> Survey:
     """Look at every plugin. Raises `StartError` for what is no plugin's fault, such as a wrong configuration."""
     there = candidates(plugins_dir)
     kept = chosen(there)
-    found = discover(plugins_dir)
+    found = imported(kept)
     config = load_config(path, config_classes(found), plugins_dir=plugins_dir)
     plugins, broken = _build_what_can_be(found, config)
     on = [

@@ -154,7 +154,12 @@ def chosen(there: Sequence[Candidate]) -> list[Candidate]:
 def discover(plugins_dir: Path | None = None) -> list[Found]:
     """The plugins that `MUXX_LOAD_PLUGINS` leaves, imported, by name. One that cannot be loaded is among them, with its problem:
     whether that matters, the configuration says."""
-    return [_found(list(same)) for _, same in groupby(chosen(candidates(plugins_dir)), key=lambda c: c.name)]
+    return imported(chosen(candidates(plugins_dir)))
+
+
+def imported(these: Iterable[Candidate]) -> list[Found]:
+    """The plugins of these candidates, which are in the order of their names."""
+    return [_found(list(same)) for _, same in groupby(these, key=lambda c: c.name)]
 
 
 def _found(same: Sequence[Candidate]) -> Found:
@@ -208,12 +213,15 @@ class PluginSet:
     def chain(self, hook: str) -> Chain:
         return self.chains[hook]
 
+    def only(self, plugin: Plugin, hook: str) -> pluggy.HookCaller:
+        """The hook as if no other plugin implemented it, so that a crash can be laid at this one's door."""
+        return self.manager.subset_hook_caller(hook, [other.instance for other in self.plugins if other is not plugin])
+
     def registered(self, hook: str, **arguments: Any) -> Iterator[Any]:
         """What each plugin returns from a start-up hook, the last in calling order first. A crash names its plugin."""
         for plugin in self.plugins:
-            others = [other.instance for other in self.plugins if other is not plugin]
             try:
-                yield from self.manager.subset_hook_caller(hook, others)(**arguments)
+                yield from self.only(plugin, hook)(**arguments)
             except StartError:
                 raise
             except Exception as error:

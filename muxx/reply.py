@@ -41,6 +41,10 @@ class Chunk:
     raw: bytes | None = None
 
 
+def is_event_stream(content_type: str) -> bool:
+    return content_type.lower().startswith("text/event-stream")
+
+
 class WholeAnswer:
     """A provider's complete, successful answer, as it came and before any `on_chunk`: what `Exchange.collect` hands out.
 
@@ -77,7 +81,7 @@ class WholeAnswer:
 
     @property
     def is_stream(self) -> bool:
-        return self.content_type.lower().startswith("text/event-stream")
+        return is_event_stream(self.content_type)
 
 
 ReplyBody = bytes | WholeAnswer | Iterable[Chunk] | AsyncIterator[bytes] | AsyncIterator[Chunk]

@@ -77,8 +77,14 @@ class HttpRequest:
 
     @property
     def query(self) -> dict[str, str]:
-        """Query parameters; of a repeated one the last value counts. Names given with no value are kept, as empty strings."""
-        pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
+        """Query parameters; of a repeated one the last value counts. Names given with no value are kept, as empty strings.
+
+        Raises `InvalidRequest` for more than a hundred.
+        """
+        try:
+            pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
+        except ValueError:
+            raise InvalidRequest("There are too many query parameters.") from None
         return {name: values[-1] for name, values in pairs.items()}
 
     def body_now(self) -> bytes | None:

@@ -196,15 +196,17 @@ async def test_what_a_plugin_does_to_rows_is_seen(plugin: type, name: str) -> No
 # ── secrets ──
 
 
-class TellsTheKey:
-    """What `authenticate` saw goes into the row."""
-
+class KeepsTheKey:
     def __init__(self) -> None:
         self.key = ""
 
     @hookimpl(tryfirst=True)
     def authenticate(self, request: HttpRequest) -> None:
         self.key = request.headers.get("X-Muxx-Api-Key", "")
+
+
+class TellsTheKey(KeepsTheKey):
+    """What `authenticate` saw goes into the row."""
 
     @hookimpl
     def pre_request(self, exchange: Exchange) -> None:
@@ -217,14 +219,7 @@ class LogsTheKey:
         logging.getLogger("muxx.bad").warning("asked by %s", request.headers.get("X-Muxx-Api-Key"))
 
 
-class SendsTheKey:
-    def __init__(self) -> None:
-        self.key = ""
-
-    @hookimpl(tryfirst=True)
-    def authenticate(self, request: HttpRequest) -> None:
-        self.key = request.headers.get("X-Muxx-Api-Key", "")
-
+class SendsTheKey(KeepsTheKey):
     @hookimpl
     def pre_attempt(self, attempt: Any) -> None:
         attempt.headers["x-caller"] = self.key

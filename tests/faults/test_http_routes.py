@@ -374,3 +374,10 @@ async def test_every_response_has_an_id_of_its_own_and_names_no_server(gateway: 
 async def test_ids_sort_by_time(gateway: RunningGateway) -> None:
     ids = [(await gateway.get("/healthz")).request_id for _ in range(20)]
     assert ids == sorted(ids, key=str)
+
+
+@pytest.mark.parametrize("path", ["/v1/logs", "/v1/cache"])
+async def test_a_query_of_more_than_a_hundred_parameters_is_refused(path: str) -> None:
+    async with RunningGateway() as gateway:
+        response = await gateway.get(f"{path}?{'&'.join(['x=1'] * 101)}")
+        assert (response.status, response.error["message"]) == (400, "There are too many query parameters.")

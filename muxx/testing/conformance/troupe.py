@@ -86,6 +86,13 @@ class Notes:
                 return case
         return None
 
+    async def hang(self, name: str, hook: str, headers: Any) -> None:
+        """Come to no end, where a case has this probe hang in this hook."""
+        case = self.case_of(headers)
+        if case is not None and case.act is not None and (case.act.who, case.act.hook, case.act.what) == (name, hook, "hangs"):
+            self.acted.add(case.number)
+            await asyncio.Event().wait()
+
     def look(self, exchange: Exchange, place: str) -> None:
         """Search all that an exchange shows for the client's credentials."""
         names = [name for name in dir(exchange) if not name.startswith("__")]
@@ -105,16 +112,10 @@ def probes(notes: Notes) -> dict[str, type]:
 def _probe(notes: Notes, name: str) -> type:
     placed = hookimpl(tryfirst=name == FIRST, trylast=name == LAST)
 
-    async def hang(hook: str, headers: Any) -> None:
-        case = notes.case_of(headers)
-        if case is not None and case.act is not None and (case.act.who, case.act.hook, case.act.what) == (name, hook, "hangs"):
-            notes.acted.add(case.number)
-            await asyncio.Event().wait()
-
     class Probe:
         @placed
         async def authenticate(self, request: HttpRequest) -> Identity | None:
-            await hang("authenticate", request.headers)
+            await notes.hang(name, "authenticate", request.headers)
             return Identity(OTHER) if name == FIRST and request.headers.get(PROJECT) == OTHER else None
 
         @placed
@@ -125,14 +126,14 @@ def _probe(notes: Notes, name: str) -> type:
                 exchange.skip_chunks(name)
             if case is not None:
                 notes.exchanges[case.number] = exchange
-            await hang("pre_request", exchange.request.headers)
+            await notes.hang(name, "pre_request", exchange.request.headers)
 
         @placed
         async def pre_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
             notes.look(exchange, "pre_attempt")
             if name == FIRST and NUMBER in exchange.request.headers:
                 attempt.headers[NUMBER] = exchange.request.headers[NUMBER]
-            await hang("pre_attempt", exchange.request.headers)
+            await notes.hang(name, "pre_attempt", exchange.request.headers)
 
         @placed
         def on_chunk(self, exchange: Exchange, chunk: Chunk) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 import tomllib
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,11 @@ import pytest
 from jwt_kit import PLUGINS
 from muxx.testing import RunningGateway
 
-from muxx_jwt import NAME, Jwt
+from muxx_jwt import NAME
 from muxx_jwt.settings import JwtConfig
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "README.md").read_text()
-
-
-def test_the_entry_point_names_the_plugin() -> None:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    name, _, value = setup["options.entry_points"]["muxx"].strip().partition(" = ")
-    assert name == NAME
-    assert metadata.EntryPoint(name, value, "muxx").load() is Jwt
-
-
-def test_it_uses_public_names_of_muxx_only() -> None:
-    for path in (ROOT / "src").rglob("*.py"):
-        source = path.read_text()
-        assert re.findall(r"(?:from|import) muxx\.", source) == []
-        for names in re.findall(r"^ *from muxx import (.*)$", source, re.M):
-            assert set(names.split(", ")) <= set(muxx.__all__)
 
 
 def shown(default: Any) -> str:

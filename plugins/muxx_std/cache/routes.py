@@ -43,10 +43,7 @@ async def purge(gateway: Gateway, request: HttpRequest) -> Reply:
 
 
 def _query(request: HttpRequest, *known: str) -> dict[str, str]:
-    try:
-        query = request.query
-    except ValueError:
-        raise InvalidRequest("There are too many query parameters.") from None
+    query = request.query
     for name in query:
         if name not in known:
             raise InvalidRequest(f"There is no such parameter here; there are {', '.join(known)}.", param=name)

@@ -19,13 +19,14 @@ from .exchange import Exchange
 from .money import Cost, Usage
 from .reply import WholeAnswer
 from .request import Identity
+from .tries import told
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .call import Call
     from .flight import Flight
     from .transport import UpstreamResponse
-    from .wire.wires import Facts, Wire
+    from .wire.wire import Facts, Wire
 
 
 log = logging.getLogger("muxx.plugins")
@@ -162,6 +163,9 @@ BOOKED = (
 )  # fmt: skip
 """The fields of a row that say what the exchange came to."""
 
+SERVED = ("provider", "model", "attempts", "attributes")
+"""The fields of a row that say who was asked."""
+
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
 
@@ -254,8 +258,9 @@ def rebook(call: Call, facts: Facts | None, complete: bool, *, failed: bool) -> 
     else:
         _book(call, facts, complete)
     if call.row is not None:
+        _tell_attempts(call)
         row = record_of(call.exchange, call.row["status"])
-        amend(call, {name: row[name] for name in BOOKED})
+        amend(call, {name: row[name] for name in (*BOOKED, *SERVED)})
 
 
 def stores_content(exchange: Exchange) -> bool:
@@ -275,6 +280,7 @@ def note(call: Call, status: int) -> None:
     """
     call.recorded = not call.gateway.syncs
     exchange, gateway = call.exchange, call.gateway
+    _tell_attempts(call)
     if exchange.identity is not None or gateway.sampler.allow():
         call.row = row = record_of(exchange, status)
         if stores_content(exchange):
@@ -282,6 +288,13 @@ def note(call: Call, status: int) -> None:
         else:
             call.delivered = None
             gateway.journal.final(row)
+
+
+def _tell_attempts(call: Call) -> None:
+    """Where there was more than one, or a target was passed over, the row has them all."""
+    exchange = call.exchange
+    if call.passed_over or len(exchange.attempts) > 1:
+        exchange.attributes["attempts"] = told(exchange.attempts, call.passed_over)
 
 
 def _asked(exchange: Exchange) -> bytes | None:

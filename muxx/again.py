@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .accounting import stores_content
-from .answering import chunk_chain, complete_stream, hooked_plain, learn, send_whole
+from .answering import asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole
 from .chains import describe_crash, isolated
 from .errors import PluginError, UpstreamError
 from .money import Usage
 from .reply import WholeAnswer
-from .replying import asks_for_usage, begin_stream, head, listed, stream_items
+from .replying import begin_stream, head, listed, stream_items
+from .translating import upstream_wire, whole, whole_of_stream
+from .wire.openai import AnswerHead
 from .wire.openai.answer import DONE, FORWARD, WITHHOLD
 from .wire.sse import EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
-    from .wire.wires import Facts, StreamFacts, Wire
+    from .wire.wire import Facts, StreamFacts, Wire
 
 log = logging.getLogger("muxx.plugins")
 
@@ -66,6 +68,8 @@ class KeptStream(KeptFacts):
     __slots__ = ("assembled", "error", "has_ids", "last", "usage_event")
 
     done = finished = True
+    ends_with_body = False
+    value: Any = None
 
     def __init__(self, facts: StreamFacts, read: Callable[[], Facts], assembled: bytes) -> None:
         super().__init__(facts, read)
@@ -82,19 +86,33 @@ class KeptStream(KeptFacts):
 class Kept:
     """What the kernel has found out about a `WholeAnswer`."""
 
-    __slots__ = ("facts", "is_stream", "saved_pico", "stream", "usage")
+    __slots__ = ("body", "content_type", "facts", "is_stream", "saved_pico", "stream", "usage")
 
     def __init__(self, answer: WholeAnswer, wire: Wire) -> None:
         self.usage: Usage = answer.usage._replace(source="cache")
         self.saved_pico = None if answer.cost is None else answer.cost.total_pico
         self.stream: KeptStream | None = None
         """None for a stream that cannot be cut in two: one with events no client gets."""
-        self.is_stream = answer.is_stream
+        self.body, self.content_type, self.is_stream = answer.body, answer.content_type, answer.is_stream
+        up = upstream_wire(wire, answer.target.provider)
+        if up is not None and up is not wire:
+            self.body, self.content_type, self.is_stream = _translated(answer, up, wire), "application/json", False
         if self.is_stream:
-            self.facts: Facts = _observed(wire, answer.body)
-            self.stream = _kept_stream(wire, answer.body)
+            self.facts: Facts = _observed(wire, self.body)
+            self.stream = _kept_stream(wire, self.body)
         else:
-            self.facts = KeptFacts(wire.read_plain(answer.body), partial(wire.read_plain, answer.body))
+            self.facts = KeptFacts(wire.read_plain(self.body), partial(wire.read_plain, self.body))
+
+
+def _translated(answer: WholeAnswer, up: Wire, wire: Wire) -> bytes:
+    """A provider's answer as a plain one in the caller's format."""
+    if answer.is_stream:
+        facts: Facts = _observed(up, answer.body)
+        chunks = whole_of_stream(up, EventSplitter(len(answer.body)).feed(answer.body), wire)
+    else:
+        facts = up.read_plain(answer.body)
+        chunks, _ = whole(up, answer.body, wire)
+    return wire.encode_answer(chunks, AnswerHead(facts.id, facts.model, facts.created))
 
 
 def _observed(wire: Wire, stream: bytes) -> StreamFacts:
@@ -120,7 +138,8 @@ def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
     if at != len(stream.rstrip(b"\r\n")) and stream[at:].strip(b"\r\n"):
         return None
     kept = KeptStream(facts, partial(_observed, wire, stream), orjson.dumps(wire.assembled(facts)))
-    kept.usage_event, kept.last, kept.has_ids = places[WITHHOLD], places[DONE], splitter.has_ids
+    last = places[DONE] if facts.done else (at, at)  # of a format whose streams end with their body
+    kept.usage_event, kept.last, kept.has_ids = places[WITHHOLD], last, splitter.has_ids
     return kept
 
 
@@ -145,21 +164,21 @@ async def give_again(call: Call, answer: WholeAnswer) -> None:
     age = f"Age: {int(time.monotonic() - answer.at)}\r\n"
     hooked = chunk_chain(call)
     if not exchange.request.stream:
-        body, content_type, facts = answer.body, answer.content_type, kept.facts
+        body, content_type, facts = kept.body, kept.content_type, kept.facts
         if kept.is_stream:
             body, content_type = orjson.dumps(wire.assembled(facts)), "application/json"
         if hooked:
             body = await hooked_plain(call, body)
-        if body is not answer.body:
+        if body is not kept.body:
             facts = wire.read_plain(body)
         learn(call, facts, facts, 200)
         await send_whole(call, 200, body, content_type, age)
     elif not kept.is_stream:
-        await stream_items(call, listed(wire.decode_plain(answer.body)), kept.facts, age)
-    elif hooked or kept.stream is None or len(answer.body) > AT_A_STROKE:
-        await stream_items(call, _pieces(answer.body), head(call), age, withhold_usage=not asks_for_usage(call))
+        await stream_items(call, listed(wire.decode_plain(kept.body)), kept.facts, age)
+    elif hooked or kept.stream is None or len(kept.body) > AT_A_STROKE:
+        await stream_items(call, _pieces(kept.body), head(call), age, withhold_usage=not asks_for_usage(call))
     else:
-        await _give_stream(call, answer.body, kept.stream, age)
+        await _give_stream(call, kept.body, kept.stream, age)
 
 
 async def _give_stream(call: Call, stream: bytes, kept: KeptStream, age: str) -> None:

@@ -20,6 +20,7 @@ from aiohttp.http_parser import RawRequestMessage
 if TYPE_CHECKING:
     from .connection import Connection
     from .errors import MuxxError
+    from .wire.wire import Format
 
 LARGE = 64 * 1024
 """Bytes from which on a client may not take an answer at a stroke."""
@@ -43,7 +44,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_bodiless", "_connection", "_head", "_http11",
+        "_bodiless", "_connection", "_head", "_http11", "format",
         "head_sent", "keep_alive", "on_gone", "on_resume", "stalled_since",
     )  # fmt: skip
 
@@ -52,6 +53,8 @@ class Answer:
         self._connection = connection
         self._head: bytes | None = None
         self.head_sent = False
+        self.format: Format = "openai"
+        """That of errors for which there is no exchange."""
         self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
         self.on_gone: Callable[[], bool] | None = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +19,26 @@ import orjson
 from .accounting import note, settle, stores_content, synced
 from .call import NEVER
 from .chains import describe_crash, isolated, run_chunk
-from .errors import ClientGone, MuxxError, PluginError, ProviderRefusal, UpstreamAuth, UpstreamError, UpstreamProtocolError
-from .headers import answer_lines, content_type_line, downstream_lines, retry_after
+from .errors import (
+    ClientGone,
+    MuxxError,
+    PluginError,
+    UpstreamError,
+)
+from .headers import answer_lines, content_type_line, downstream_lines
 from .money import usd
+from .plain import refuse_encoded, whole_body
+from .refusing import masked
 from .relay import Delivered, HookedRelay, Relay
 from .reply import Chunk, is_event_stream
-from .routing import RETRY_STATUSES
 from .targets import Attempt
+from .translating import LOST, HookedTranslator, TranslatedHookedRelay, TranslatedRelay, Translator, whole
 
 if TYPE_CHECKING:
     from .call import Call
     from .plugins import Chain
     from .transport import UpstreamResponse
-    from .wire.wires import Facts, StreamFacts
+    from .wire.wire import Facts, StreamFacts, Wire
 
 log = logging.getLogger("muxx.plugins")
 
@@ -64,9 +72,11 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     """Relay a stream, event by event."""
     exchange, down, timeouts = call.exchange, call.down, attempt.target.timeouts
     exchange.phase = "stream"
-    call.facts = call.stream = stream = call.wire.stream(attempt.body, not withhold_usage)
+    up: Wire = attempt.wire
+    call.translator = None
+    call.facts = call.stream = stream = up.stream(attempt.body, not withhold_usage)
     exchange.response.facts = stream
-    _refuse_encoded(response)
+    refuse_encoded(response)
     joined = JOINED_LINES if exchange.cache == "joined" else ""
     provider_lines = downstream_lines(attempt.target.provider, response.headers)
     down.begin(200, answer_lines(exchange) + joined + STREAM_LINES + provider_lines)
@@ -81,11 +91,13 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
         call.error_relayed = relay.relayed_error
         exchange.timing.first_token = relay.first_event
         if error is not None:
-            raise _told_by_provider(stream.error, error)
+            raise _told_by_provider(stream.error, error) if relay.relayed_error else error
         if relay.surplus:
             exchange.attributes["surplus_after_done"] = True
         if readback is not None:
             readback.take_last(relay.last)
+        elif call.translator is not None:
+            _note_translated(call, call.translator, stream)
         delivered = stream if readback is None else readback.facts
         await complete_stream(call, stream, delivered, relay.last, taps, comment=relay.comments_allowed)
         if not pump.done():
@@ -102,19 +114,53 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
             pump.cancel()
 
 
+def _note_translated(call: Call, translator: Translator, stream: StreamFacts) -> None:
+    """What the client was sent of a translated answer, and what of the answer it was not."""
+    if translator.lost:
+        call.exchange.attributes[LOST] = sorted(translator.lost)
+    if stores_content(call.exchange):
+        call.delivered = call.wire.encode_answer(translator.said, _TranslatedHead(call, stream))
+
+
+class _TranslatedHead:
+    """A translated answer's head: the provider's id, model and time, as far as it tells them; what it has told by now."""
+
+    def __init__(self, call: Call, facts: Facts) -> None:
+        self._call = call
+        self._facts = facts
+
+    @property
+    def id(self) -> str:
+        return self._facts.id or self._call.wire.id_prefix + self._call.exchange.id[4:]
+
+    @property
+    def model(self) -> str:
+        return self._facts.model or self._call.exchange.request.model
+
+    @property
+    def created(self) -> int:
+        return self._facts.created or int(self._call.exchange.timing.started_at)
+
+
 def _relay(
     call: Call, attempt: Attempt, response: UpstreamResponse, stream: StreamFacts, taps: list[Tap], *, include_usage: bool
 ) -> tuple[Relay, Delivered | None]:
     """The relay for this exchange, and where hooks may change the answer, what reads back what the client gets from it."""
-    server = call.gateway.config.server
+    server, wire = call.gateway.config.server, call.wire
     kind: Any = Relay
     readback: Delivered | None = None
     chain = chunk_chain(call)
+    if attempt.wire is not wire:
+        codec = wire.codec(_TranslatedHead(call, stream), asks_for_usage(call))
+        call.translator = translator = (HookedTranslator if chain else Translator)(attempt.wire, codec, wire)
+        kind = partial(TranslatedHookedRelay if chain else TranslatedRelay, codec=translator)
+    elif chain:
+        kind = partial(HookedRelay, codec=wire.codec(stream, include_usage))
     if chain:
-        readback = Delivered(call.wire.stream(attempt.body, True), 2 * server.max_event_bytes)
+        readback = Delivered(wire.stream(call.exchange.request.body, True), 2 * server.max_event_bytes)
         call.exchange.response.facts = readback.facts
         taps = [*taps, readback.take]
-        kind = partial(HookedRelay, hooks=chunk_hooks(call, chain), codec=call.wire.codec(stream, include_usage))
+        kind = partial(kind, hooks=chunk_hooks(call, chain))
     relay: Relay = kind(
         stream,
         response,
@@ -123,10 +169,15 @@ def _relay(
         between_events=attempt.target.timeouts.between_events,
         finish_grace=server.finish_grace_s,
         max_event_bytes=server.max_event_bytes,
-        masked=partial(_masked, call, attempt),
+        masked=partial(masked, call, attempt),
         taps=taps,
     )
     return relay, readback
+
+
+def asks_for_usage(call: Call) -> bool:
+    """The client wants a stream's usage, or gets it in any case."""
+    return call.wire.ask_for_usage(dict(call.exchange.request.body))
 
 
 def chunk_hooks(call: Call, chain: Chain) -> Any:
@@ -138,9 +189,9 @@ def chunk_hooks(call: Call, chain: Chain) -> Any:
 
 def _told_by_provider(said: Any, error: MuxxError) -> MuxxError:
     """An error the provider tells of inside its answer keeps the provider's code in the row."""
-    if isinstance(said, dict) and isinstance(code := said.get("code") or said.get("type"), str):
-        return UpstreamError(code=code[:64])
-    return error
+    names = [said.get(name) for name in ("code", "type", "status")] if isinstance(said, dict) else []
+    code = next((name for name in names if name and isinstance(name, str)), None)
+    return error if code is None else UpstreamError(code=code[:64])
 
 
 async def complete_stream(
@@ -163,9 +214,9 @@ async def complete_stream(
     note(call, 200)
     if not call.recorded:
         await synced(call)
-    if last and comment and call.gateway.config.server.stream_cost_comment:
+    if last and comment and wire.comment_event is not None and call.gateway.config.server.stream_cost_comment:
         last = wire.comment_event(exchange.cost, exchange.id, exchange.usage) + last
-    down.end(last, lambda error: wire.error_event(error, call.stream))
+    down.end(last, call.error_event)
 
 
 def learn(call: Call, facts: Facts, delivered: Facts, status: int) -> None:
@@ -180,54 +231,19 @@ def learn(call: Call, facts: Facts, delivered: Facts, status: int) -> None:
         call.exchange.attributes["usage_invalid"] = True
 
 
-def _refuse_encoded(response: UpstreamResponse) -> None:
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UpstreamProtocolError("The model provider sent a compressed answer though none was asked for.")
-
-
-TOO_LARGE = "The model provider's answer is larger than the gateway's limit."
-
-
-class Collector:
-    """A sink for a plain answer: all of it, up to a limit."""
-
-    def __init__(self, call: Call, response: UpstreamResponse, seconds: float, most: int, *, commits: bool) -> None:
-        self._call = call
-        self._response = response
-        self._seconds = seconds
-        self._most = most
-        self._commits = commits
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def feed(self, data: bytes) -> None:
-        self._call.committed = self._commits
-        self._call.due = time.monotonic() + self._seconds
-        self._size += len(data)
-        if self.overfull:
-            self._response.close()
-        else:
-            self._pieces.append(data)
-
-    @property
-    def overfull(self) -> bool:
-        return self._size > self._most
-
-    @property
-    def body(self) -> bytes:
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-
 async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse) -> None:
     """Pass on a plain answer, byte for byte."""
     status, headers = response.status, response.headers
-    body = await _body(call, attempt, response)
+    body = await whole_body(call, attempt, response)
     call.committed = True
     content_type = headers.get("content-type", "application/json")
     if "text/event-stream" in content_type.lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
-    facts = delivered = call.wire.read_plain(body)
-    if chunk_chain(call):
+    facts = delivered = attempt.wire.read_plain(body)
+    if attempt.wire is not call.wire:
+        body = await _translated_plain(call, attempt.wire, body, facts)
+        delivered = call.wire.read_plain(body)
+    elif chunk_chain(call):
         body = await hooked_plain(call, body)
         delivered = call.wire.read_plain(body)
     learn(call, facts, delivered, status)
@@ -236,33 +252,17 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     await send_whole(call, status, body, content_type, age + downstream_lines(attempt.target.provider, headers))
 
 
-async def _body(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
-    """All of a plain answer's bytes, within the limits."""
-    _refuse_encoded(response)
-    call.exchange.phase = "stream"
-    body = response.body_now()
-    if body is None:
-        return await _collect(call, attempt, response)
-    if len(body) > call.gateway.config.server.max_response_bytes:
-        raise UpstreamProtocolError(TOO_LARGE)
-    return body
-
-
-async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
-    timeouts, server = attempt.target.timeouts, call.gateway.config.server
-    commits = 200 <= response.status < 300
-    collector = Collector(call, response, timeouts.between_events, server.max_response_bytes, commits=commits)
-    call.due, call.on_due = time.monotonic() + timeouts.first_token, None
-    try:
-        await response.pump(collector)
-    except UpstreamError:
-        if not collector.overfull:
-            raise
-    finally:
-        call.due = NEVER
-    if collector.overfull:
-        raise UpstreamProtocolError(TOO_LARGE)
-    return collector.body
+async def _translated_plain(call: Call, up: Wire, body: bytes, facts: Facts) -> bytes:
+    """A plain answer in the caller's format."""
+    chunks, lost = whole(up, body, call.wire)
+    if lost:
+        call.exchange.attributes[LOST] = sorted(lost)
+    head, chain = _TranslatedHead(call, facts), chunk_chain(call)
+    if not chain:
+        return call.wire.encode_answer(chunks, head)
+    chunks = await through(call, chain, chunks)
+    with plugins_chunks():
+        return call.wire.encode_answer(chunks, head)
 
 
 async def send_whole(call: Call, status: int, body: bytes, content_type: str, extra: str = "") -> None:
@@ -298,9 +298,18 @@ def _as_json(body: bytes) -> bytes:
 async def hooked_plain(call: Call, body: bytes) -> bytes:
     """A plain answer is a short stream of the same Chunks."""
     chunks = await through(call, chunk_chain(call), call.wire.decode_plain(body))
-    try:
+    with plugins_chunks():
         return call.wire.encode_plain(body, chunks)
-    except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
+
+
+@contextmanager
+def plugins_chunks() -> Iterator[None]:
+    """Chunks that plugins have had are encoded: the provider's own can be, a plugin's need not."""
+    try:
+        yield
+    except MuxxError:
+        raise
+    except Exception as error:
         log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
         raise PluginError() from error
 
@@ -315,46 +324,3 @@ async def through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chu
             if result.kind == "end":
                 return out
     return out
-
-
-async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> MuxxError:
-    """What a provider's status other than 2xx means to the client."""
-    status, body = response.status, await _body(call, attempt, response)
-    provider = attempt.target.provider
-    own_key = not (provider.forward_client_credentials and call.head.client_credential)
-    if status in (401, 403) and own_key:
-        return UpstreamAuth()
-    if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
-        return UpstreamError()
-    wait = retry_after(response.headers)
-    error = _error_member(body)
-    code = error.get("code") or error.get("type")
-    refusal = ProviderRefusal(
-        status,
-        b"",
-        code[:64] if isinstance(code, str) else "upstream_error",
-        retry=status in RETRY_STATUSES,
-        retry_after=wait,
-    )
-    refusal.body = _masked(call, attempt, body) if error else call.wire.error_body(refusal)
-    return refusal
-
-
-def _error_member(body: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    error = value.get("error") if isinstance(value, dict) else None
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
-
-
-def _masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
-    """A provider's error body without the secrets muxx knows, which some providers quote."""
-    secrets = {attempt.target.provider.api_key, call.head.client_credential}
-    for secret in secrets:
-        if secret:
-            body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
-    return body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .gateway import Gateway
     from .reader import WholeResponse
     from .request import HttpRequest
-    from .wire.wires import Facts, StreamFacts, Wire
+    from .translating import Translator
+    from .tries import PassedOver
+    from .wire.wire import Facts, StreamFacts, Wire
 
 
 NEVER = float("inf")
@@ -24,13 +26,17 @@ NEVER = float("inf")
 class ClientSide(Protocol):
     """The client as the kernel writes to it: a connection's `Answer`, or what collects the answer of a plugin's own call."""
 
-    head_sent: bool
-    stalled_since: float | None
-    """Monotonic seconds since which the client has not read; None while it does."""
     on_resume: Callable[[], None] | None
     """Called when a client that had stopped reading reads again."""
     on_gone: Callable[[], bool] | None
     """Called when the client goes; True: the task that serves it goes on all the same, for others."""
+
+    @property
+    def head_sent(self) -> bool: ...
+
+    @property
+    def stalled_since(self) -> float | None:
+        """Monotonic seconds since which the client has not read; None while it does."""
 
     @property
     def gone(self) -> bool: ...
@@ -73,6 +79,12 @@ class Call:
     """Others may join this exchange's upstream call, or somebody collects its answer."""
     shared_as: Any = None
     """The key by which others find it, while they may."""
+    translator: Translator | None = None
+    """What translates the answer, where its provider speaks another format."""
+    passed_over: Sequence[PassedOver] = ()
+    """Targets that were not tried."""
+    given: Mapping[str, Any] | None = None
+    """Members of the body that stand in the path."""
     flight: Flight | None = None
     """The upstream call this exchange shares with others, from the first that joins, or from the first byte, on."""
     whole: WholeResponse | None = None
@@ -100,6 +112,11 @@ class Call:
         self.head = head
         self.down = down
         self.task = task
+
+    def error_event(self, error: MuxxError) -> bytes:
+        """What ends a broken stream."""
+        number = getattr(self.translator or self.stream, "next_number", None)
+        return self.wire.error_event(error, self.exchange.id, number)
 
     def check(self, now: float) -> None:
         """Keep the call's limits; called a few times a second."""

@@ -19,8 +19,10 @@ from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, table
 from .errors import PluginLoadError, StartError
 from .explain import json_schema, layers
+from .modelcommands import models
 from .plugincommands import plugins
 from .plugins import PluginSet, build, config_classes, discover
+from .providercommands import providers
 from .routing import check_models
 from .version import __version__
 
@@ -172,7 +174,8 @@ def schema(ctx: click.Context) -> None:
     echo_json(json_schema(config_classes(discover(find_plugins_dir(ctx)))))
 
 
-cli.add_command(plugins)
+for group in (models, plugins, providers):
+    cli.add_command(group)
 
 
 def main() -> None:

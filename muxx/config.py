@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,73 +19,32 @@ from pydantic import (
     Field,
     PrivateAttr,
     SecretStr,
-    ValidationInfo,
-    WithJsonSchema,
     model_validator,
 )
 
+from .configtypes import (
+    ApiKey,
+    AuthHeader,
+    BaseUrl,
+    Count,
+    EndpointName,
+    ExistingFile,
+    FallBackKind,
+    FilePath,
+    HeaderName,
+    ModelName,
+    Name,
+    ProxyUrl,
+    Seconds,
+    Status,
+    TargetName,
+    TimeToLive,
+)
 from .errors import StartError
-from .request import CREDENTIAL_HEADERS
 from .tomlfile import Loc, Problem, TomlFile, key_path
 from .validation import hint, validated
 
 MIB = 1024 * 1024
-FRAMING_HEADERS = frozenset(
-    {"connection", "content-encoding", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
-
-
-# ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _resolved(path: Path, info: ValidationInfo) -> Path:
-    """A path in the file is relative to the file; one given from code, to the working directory."""
-    return Path((info.context or {}).get("directory") or Path.cwd()) / path
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError("there is no such file")
-    return path
-
-
-def _header_safe(secret: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]*", secret.get_secret_value()):
-        raise ValueError("may hold printable ASCII without spaces only, for it is sent in a header")
-    return secret
-
-
-def _is_web_address(text: str) -> bool:
-    """True for http(s) with a host. Whatever `urlsplit` objects to is dropped, for it quotes its input."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and text.isprintable()
-    except ValueError:
-        return False
-
-
-def _base_url(text: str) -> str:
-    if not _is_web_address(text) or " " in text:
-        raise ValueError("must be an http:// or https:// URL with a host")
-    if set("?#") & set(text) or "@" in urlsplit(text).netloc:
-        raise ValueError("may not hold a user, a query or a fragment; put the key into api_key")
-    return text.rstrip("/")
-
-
-def _proxy(text: str) -> str:
-    if not _is_web_address(text):
-        raise ValueError("must be an http:// or https:// URL with a host")
-    return text
-
-
-def _header_name(name: str) -> str:
-    """Extra headers to pass on may carry neither a credential nor the framing of the message."""
-    name = name.lower()
-    if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
-        raise ValueError("must be a header's name")
-    if name in CREDENTIAL_HEADERS | FRAMING_HEADERS or name.startswith("x-muxx-"):
-        raise ValueError("is a header that muxx never passes on")
-    return name
 
 
 def _distinct_names(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
@@ -98,42 +55,8 @@ def _distinct_names(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
     return models
 
 
-def _matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
-    """A pattern for text, said in `words` when it is not met."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(words)
-        return text
-
-    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
-
-
 def _target_table(value: Any) -> Any:
     return {"target": value} if isinstance(value, str) else value
-
-
-def _duration(value: Any) -> Any:
-    """Seconds of "90s", "15m", "1h" or "7d"; anything else as it is, for the type to judge."""
-    found = re.fullmatch(r"(\d{1,9})([smhd])", value) if isinstance(value, str) else None
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else value
-
-
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
-TimeToLive = Annotated[
-    int,
-    Field(ge=1, le=366 * 86_400),
-    BeforeValidator(_duration, json_schema_input_type=int | Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")]),
-]
-Count = Annotated[int, Field(ge=1, le=2**53)]
-FilePath = Annotated[Path, AfterValidator(_resolved)]
-Name = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only")]
-ModelName = Annotated[str, *_matching(r"[!-~]{1,256}", "must be 1 to 256 printable ASCII characters without spaces")]
-TargetName = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]*/[!-~]{1,256}", "must be PROVIDER/MODEL, as in 'openai/gpt-4o'")]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
-ApiKey = Annotated[SecretStr, AfterValidator(_header_safe)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-ProxyUrl = Annotated[str, AfterValidator(_proxy)]
 
 
 # ── the sections ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,6 +127,10 @@ class ServerConfig(Section):
     """Largest single event of a stream; images come in one event."""
     max_response_bytes: Count = 64 * MIB
     """Largest answer of a provider that is held in memory whole."""
+    breaker_failures: int = Field(5, ge=0, le=1_000_000)
+    """After so many failures in a row a target is left alone for a while; 0: never."""
+    breaker_open_s: Seconds = 5
+    """For how long; then one request tries it."""
 
     json_max_depth: int = Field(64, ge=1, le=500)
     """Deepest nesting of a request body."""
@@ -227,12 +154,24 @@ class DatabaseConfig(Section):
 class ProviderConfig(Section):
     """Overlays the built-in row of the same name; what is unset stays as the row has it. A new name needs a `base_url`."""
 
-    format: Literal["openai"] | None = None
+    format: Literal["openai", "anthropic", "gemini"] | None = None
     """The wire format the provider speaks."""
     base_url: BaseUrl | None = None
     """Where it is, up to and including the version."""
+    openai_url: BaseUrl | None = None
+    """Where a provider of another format answers OpenAI's embeddings too, with the same key."""
+    endpoints: tuple[EndpointName, ...] | None = Field(None, min_length=1)
+    """What it answers, those it does best first; anything else is translated to one of them."""
     api_key: ApiKey | None = None
     """muxx's own key there."""
+    api_keys: tuple[ApiKey, ...] = ()
+    """More keys: requests take turns at them, and one that is refused or over its limit makes way for the next."""
+    auth_header: AuthHeader | None = None
+    """The header its key goes into, as it is, or after "Bearer" in authorization."""
+    on_unsupported: Literal["error", "drop"] | None = None
+    """What cannot be said in its format: "error" refuses the request, "drop" leaves it out and says so."""
+    max_in_flight: Count | None = None
+    """Most calls at a time, in each worker; what comes beyond goes to the next target."""
     prices: Annotated[str, Field(min_length=1)] | None = None
     """Vendor whose price table applies; "none": this provider's models have no price."""
     ask_usage: bool | None = None
@@ -245,7 +184,7 @@ class ProviderConfig(Section):
     """More provider headers to send down, besides the built-in list."""
     proxy: ProxyUrl | None = Field(None, repr=False)
     """HTTP proxy to reach it through; may hold a password."""
-    ca_file: Annotated[FilePath, AfterValidator(_existing)] | None = None
+    ca_file: ExistingFile | None = None
     """PEM file of the authorities to trust instead of the system's."""
 
 
@@ -258,6 +197,8 @@ class TargetConfig(Section):
     """Share of the requests that try this target first, against its neighbours' weights; all 0: in the order written."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Members set in the body of every request to this target."""
+    on_unsupported: Literal["error", "drop"] | None = None
+    """Unset: as its provider has it."""
     connect_timeout_s: Seconds | None = None
     """Unset, as are the next four: as in [server]."""
     first_byte_timeout_s: Seconds | None = None
@@ -276,6 +217,12 @@ class ModelConfig(Section):
     """Tried in order, each once, until one answers."""
     retries: int = Field(0, ge=0, le=10)
     """More tries of the same target before the next; SDKs retry by themselves."""
+    strategy: Literal["ordered", "weighted", "least_latency"] | None = None
+    """Who is tried first: as written, drawn by weight, or whoever begins its answers soonest; unset: by weight where given."""
+    fall_back_on: tuple[FallBackKind | Status, ...] = ()
+    """More refusals that let the next target be tried: "content_filter", "context_length", or a status."""
+    buffer_until: Literal["first_byte", "first_token"] = "first_byte"
+    """Hold a stream back until its first token: until then another target may still answer."""
 
     @model_validator(mode="after")
     def _stars_match(self) -> ModelConfig:

@@ -11,15 +11,15 @@ from .reply import Reply
 from .request import HttpRequest, Route
 from .routing import matches
 from .wire.models import model_list, model_object
-from .wire.wires import WIRES
+from .wire.wires import BY_NAME, format_at, named_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .gateway import Gateway
 
-KERNEL_PATHS = dict.fromkeys(WIRES, "POST")
-"""Paths served outside the table, for the answer to a wrong method."""
+KERNEL_PATHS = {wire.path: "POST" for wire in BY_NAME.values()}
+"""Paths served outside the table, and by which method."""
 
 HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")
 
@@ -48,8 +48,8 @@ class Table:
                 allowed[route.method] = route, {name: unquote(value) for name, value in found.groupdict().items()}
         if method in allowed:
             return allowed[method]
-        if allowed or path in KERNEL_PATHS:
-            raise MethodNotAllowed(allowed or [KERNEL_PATHS[path]])
+        if allowed or path in KERNEL_PATHS or named_in(path) is not None:
+            raise MethodNotAllowed(allowed or ["POST"])
         raise NotFound()
 
 
@@ -60,7 +60,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 async def list_models(gateway: Gateway, request: HttpRequest) -> Reply:
     """The models this key may use, in the caller's format, names without a wildcard first."""
-    return Reply.json(model_list(usable_models(gateway, request), request.headers))
+    return Reply.json(model_list(usable_models(gateway, request), format_at(request.path, request.headers)))
 
 
 async def show_model(gateway: Gateway, request: HttpRequest) -> Reply:
@@ -69,7 +69,7 @@ async def show_model(gateway: Gateway, request: HttpRequest) -> Reply:
     target = gateway.plan(name)[0]
     if not _allowed(request, name):
         raise ModelNotFound("No such model here. GET /v1/models lists what this key may use.", param="model")
-    return Reply.json(model_object(name, target.provider.name, request.headers))
+    return Reply.json(model_object(name, target.provider.name, format_at(request.path, request.headers)))
 
 
 def usable_models(gateway: Gateway, request: HttpRequest) -> list[tuple[str, str]]:
@@ -88,6 +88,8 @@ def _allowed(request: HttpRequest, name: str) -> bool:
 KERNEL_ROUTES = (
     Route("GET", "/v1/models", list_models),
     Route("GET", "/v1/models/{id}", show_model),
+    Route("GET", "/v1beta/models", list_models),
+    Route("GET", "/v1beta/models/{id}", show_model),
 )
 
 RESERVED_PATHS = frozenset({*KERNEL_PATHS, *HEALTH_PATHS, *(route.path for route in KERNEL_ROUTES)})

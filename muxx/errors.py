@@ -173,16 +173,27 @@ class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
 
 
+BROKE_OFF = "The model provider broke off before its answer was complete. Try again, or another model."
+
+
 class UpstreamDisconnected(UpstreamError):
     """The provider's connection broke after the request was sent."""
 
     code = "upstream_disconnected"
+
+    @classmethod
+    def default_message(cls) -> str:
+        return BROKE_OFF
 
 
 class UpstreamTruncated(UpstreamError):
     """The provider ended the answer cleanly but before it was complete."""
 
     code = "upstream_truncated"
+
+    @classmethod
+    def default_message(cls) -> str:
+        return BROKE_OFF
 
 
 class UpstreamProtocolError(UpstreamError):
@@ -213,6 +224,14 @@ class ProviderRefusal(UpstreamError):
         message = "The model provider refused the request."
         super().__init__(message, status=status, code=code, retry=retry, retry_after=retry_after)
         self.body = body
+
+
+def type_of_status(status: int) -> str:
+    """The `type` of an error that is known by its status alone, as the table of the wire contract has it."""
+    if status >= 500:
+        return MuxxError.type
+    kinds = {401: AuthenticationError.type, 402: SpendCapExceeded.type, 403: PermissionDenied.type, 429: RateLimited.type}
+    return kinds.get(status, InvalidRequest.type)
 
 
 class UpstreamTimeout(UpstreamError):

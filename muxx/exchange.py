@@ -69,7 +69,7 @@ class Exchange:
 
     # What most exchanges never change stands on the class: making an exchange is on the path of every request.
     format = "openai"
-    """The caller's wire format."""
+    """Whose format the caller speaks: `openai`, `anthropic` or `gemini`."""
     parent: Exchange | None = None
     """The exchange a plugin made this call for (`gateway.call`); None for a client's own request."""
     depth = 0
@@ -99,7 +99,8 @@ class Exchange:
     def __init__(self, id: str, operation: str, request: Request) -> None:
         self.id = id
         self.operation = operation
-        """Which endpoint was called: `chat`, `text_completion`, `embeddings` or `responses`."""
+        """Which endpoint was called: `chat`, `responses`, `text_completion`, `embeddings`, `messages`, `count_tokens`,
+        `generate_content` or `count_content`."""
         self.request = request
         self.attempts: list[Attempt] = []
         self.response = Response()

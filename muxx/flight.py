@@ -25,7 +25,7 @@ from .targets import Attempt
 if TYPE_CHECKING:
     from .call import Call
     from .transport import UpstreamResponse
-    from .wire.wires import Facts
+    from .wire.wire import Facts
 
 MOST_HELD = 64 * 1024 * 1024
 """Bytes of running answers that one gateway keeps; beyond, answers pass through and are neither shared nor collected."""

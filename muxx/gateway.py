@@ -19,6 +19,7 @@ from .errors import StartError
 from .exchange import Exchange
 from .flight import Flights
 from .headers import sent_up
+from .health import Health
 from .ids import RequestIds
 from .money import Cost, Usage
 from .projects import Projects
@@ -106,7 +107,8 @@ class Gateway:
         self._picked: dict[str, Transport] = {}
         """The transport of each provider called so far, by the provider's name."""
         self.providers: Mapping[str, Provider] = provider_rows(config, self._registered_providers())
-        self.routing = RoutingTable(config, self.providers, mock_everything=mock)
+        self.health = Health(config.server.breaker_failures, config.server.breaker_open_s)
+        self.routing = RoutingTable(config, self.providers, mock_everything=mock, first_byte=self.health.first_byte)
         self.routes: tuple[Route, ...] = self._registered_routes()
         self.chains = Chains(plugins)
         self._tasks: set[asyncio.Task[Any]] = set()

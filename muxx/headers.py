@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 SENT_UP = ("accept", "user-agent", "openai-beta", "anthropic-version", "anthropic-beta", "idempotency-key", "traceparent")
+_DEFAULTS = {"anthropic": {"anthropic-version": "2023-06-01"}}
+"""What a provider of a format insists on, for clients of another that do not send it."""
 SENT_DOWN = ("openai-processing-ms",)
 
 MUXX_HEADERS = "x-muxx"
@@ -65,11 +67,15 @@ def _metadata(text: str) -> dict[str, Any]:
     return value
 
 
-def upstream_headers(provider: Provider, head: HttpRequest, credential: str | None) -> dict[str, str]:
-    """The request headers a provider sees: an allow-list, muxx's own key, nothing of the client's credentials."""
+def upstream_headers(provider: Provider, head: HttpRequest, credential: str | None, format: str) -> dict[str, str]:
+    """The request headers a provider sees: an allow-list, muxx's own key, nothing of the client's credentials. `format` is the
+    one it is asked in: where that is not its own, its key goes where OpenAI's does."""
     headers = sent_up(provider, head).copy()
     if credential is not None:
-        headers[provider.auth_header] = provider.auth_scheme + credential
+        if format == provider.format:
+            headers[provider.auth_header] = provider.auth_scheme + credential
+        else:
+            headers["authorization"] = f"Bearer {credential}"
     return headers
 
 
@@ -84,7 +90,7 @@ def sent_up(provider: Provider, head: HttpRequest | Request) -> dict[str, str]:
 
 def _allowed_up(provider: Provider, client: Mapping[str, str]) -> dict[str, str]:
     """Those of the client's headers that may pass; lines of one name become one."""
-    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    headers = {"content-type": "application/json", "accept-encoding": "identity", **_DEFAULTS.get(provider.format, {})}
     allowed = {*SENT_UP, *(name.lower() for name in provider.request_headers if not _is_ours(name))}
     passed: dict[str, str] = {}
     for name, value in client.items():
@@ -139,11 +145,19 @@ def answer_lines(exchange: Exchange) -> str:
         f"X-Muxx-Cache: {'HIT' if exchange.cache in _HITS else 'MISS'}\r\n"
         f"Server-Timing: upstream;dur={int(upstream * 1e6) / 1e3}, muxx;dur={int(own * 1e6) / 1e3}\r\n"
     )
+    if exchange.format == "anthropic":
+        text += f"request-id: {exchange.id}\r\n"
     added = exchange.added_headers
     return text + lines(added) if added else text
 
 
 _HITS = ("hit", "joined")
+
+
+def request_id_headers(request_id: str, format: str) -> dict[str, str]:
+    """The request's id, where clients of every format, or of this one, look for it."""
+    headers = {"X-Muxx-Request-Id": request_id, "x-request-id": request_id}
+    return headers | {"request-id": request_id} if format == "anthropic" else headers
 
 
 def lines(headers: Mapping[str, str]) -> str:

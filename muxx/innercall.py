@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -14,12 +15,10 @@ from .errors import InvalidRequest, MuxxError, PluginError
 from .exchange import Exchange
 from .pipeline import carry
 from .request import HttpRequest, Request
-from .wire.wires import WIRES
+from .wire.wires import BY_NAME
 
 if TYPE_CHECKING:
     from .gateway import Gateway
-
-_BY_NAME = {wire.name: wire for wire in WIRES.values()}
 
 DEEPEST = 3
 """Calls within calls: a guard that guards its own question would ask for ever."""
@@ -83,14 +82,16 @@ class Written(HttpRequest):
 
 async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent: Exchange) -> dict[str, Any]:
     """See `Gateway.call`."""
-    wire = _BY_NAME.get(operation)
+    wire = BY_NAME.get(operation)
     if wire is None:
-        raise InvalidRequest(f"gateway.call() knows the operations {', '.join(_BY_NAME)}, not {operation!r}.")
+        raise InvalidRequest(f"gateway.call() knows the operations {', '.join(BY_NAME)}, not {operation!r}.")
     if parent.depth + 1 > DEEPEST:
         raise PluginError()
     plain = {**body, "stream": False} if wire.streams else body
-    head = Written(wire.path, orjson.dumps(plain), parent.request.client_ip)
+    path = wire.path.replace("{model}", quote(str(body.get("model", "")), safe=""))
+    head = Written(path, orjson.dumps(plain), parent.request.client_ip)
     exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
+    exchange.format = wire.format
     exchange.parent, exchange.depth = parent, parent.depth + 1
     exchange.identity = parent.identity
     exchange.attributes["parent"] = parent.id

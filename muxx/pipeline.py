@@ -13,19 +13,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING
 
-import orjson
-
 from . import routing
-from .accounting import amend, final_status, note, settle, synced, trace_of
+from .accounting import amend, final_status, note, settle, synced
 from .again import give_again
-from .answering import answer_upstream, refusal
+from .answering import answer_upstream
+from .attempts import NOT_ALLOWED, attempt_targets
 from .call import NEVER, Call
-from .chains import describe_crash, first_result, run_all
+from .chains import describe_crash, first_result
 from .errors import (
     ClientGone,
     ClientStalled,
@@ -33,27 +31,24 @@ from .errors import (
     MissingApiKey,
     MuxxError,
     PermissionDenied,
-    PluginError,
     ProviderRefusal,
     RequestTimeout,
-    UpstreamAuth,
     UpstreamError,
 )
-from .headers import answer_lines, error_headers, lines, read_muxx_headers, upstream_headers
-from .lean import LeanTransport
-from .reply import Reply, WholeAnswer
+from .headers import answer_lines, error_headers, lines, read_muxx_headers
+from .money import Usage
+from .reply import Chunk, Reply, WholeAnswer
 from .replying import answer_from_plugin
 from .request import HttpRequest, Identity
 from .row import EndedBy
-from .targets import Attempt, Target, Timeouts
+from .targets import Target
+from .translating import upstream_wire
 from .wire.body import parse_json_object
+from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .flight import Flight
     from .gateway import Gateway
-
-
-NOT_ALLOWED = "This key may not use that model. GET /v1/models lists what it may use."
 
 
 async def carry(call: Call) -> None:
@@ -68,6 +63,8 @@ async def carry(call: Call) -> None:
             await give_again(call, reply.body)
         elif reply is not None:
             await answer_from_plugin(call, reply)
+        elif call.wire.counts and upstream_wire(call.wire, exchange.targets[0].provider) is None:
+            await answer_from_plugin(call, estimate(call))
         elif exchange.shared_key or exchange.collectors:
             await share(call)
         else:
@@ -110,6 +107,8 @@ async def accept(call: Call) -> None:
         data = await head.body()
     request.size = len(data)
     request.body = body = parse_json_object(data, max_depth=server.json_max_depth, max_tokens=server.json_max_tokens)
+    if call.given is not None:
+        body.update(call.given)
     call.wire.validate(body)
     request.model = body["model"]
     request.stream = body.get("stream") is True and call.wire.streams
@@ -154,6 +153,13 @@ async def ask(call: Call) -> Reply | None:
     return reply
 
 
+def estimate(call: Call) -> Reply:
+    """The count of a prompt whose provider has no way to count it."""
+    tokens = estimate_tokens(call.wire.input_bytes(call.exchange.request.body))
+    call.exchange.attributes["estimated"] = True
+    return Reply([Chunk("end", usage=Usage(input_tokens=tokens))], served_by="gateway")
+
+
 async def share(call: Call) -> None:
     """Answer from an upstream call that others may join, or that somebody collects: one that runs already, or a new one."""
     flights = call.gateway.flights
@@ -190,112 +196,6 @@ async def join(call: Call, flight: Flight) -> None:
         await answer_upstream(call, flight.attempt, reader, withhold)
     finally:
         reader.close()
-
-
-async def attempt_targets(call: Call) -> None:
-    """Try the targets in order until one answers; raise the last failure when none does."""
-    failure: MuxxError | None = None
-    for target in call.exchange.targets:
-        tries = replays = 0
-        while True:
-            tries += 1
-            call.exchange.note_head(sent=False)  # no head has left, or there were no further attempt
-            attempt = _new_attempt(call, target, replays)
-            try:
-                await _attempt(call, attempt)
-                return
-            except UpstreamError as error:
-                attempt.error = failure = error
-                if call.committed:
-                    raise
-                if routing.may_replay(attempt, error):
-                    replays += 1
-                    continue
-                if not routing.may_retry(attempt, tries):
-                    break
-                await asyncio.sleep(routing.backoff(tries, error.retry_after))
-            finally:
-                attempt.ended = attempt.ended or time.monotonic()
-        if not routing.may_fall_back(attempt):
-            break
-    raise failure or UpstreamError()
-
-
-def _new_attempt(call: Call, target: Target, replays: int) -> Attempt:
-    provider, request = target.provider, call.exchange.request
-    credential = provider.api_key
-    if provider.forward_client_credentials:
-        credential = call.head.client_credential or credential
-    if credential is None and provider.api_key_env is not None:
-        raise UpstreamAuth(
-            f"The gateway has no key for provider {provider.name}: its operator sets {provider.api_key_env} or "
-            f"[providers.{provider.name}] api_key."
-        )
-    body = {**request.body, "model": target.model, **target.parameters}
-    number = len(call.exchange.attempts) + 1
-    headers = upstream_headers(provider, call.head, credential)
-    return Attempt(target, number, provider.base_url.rstrip("/") + call.wire.upstream_path, headers, body, replays=replays)
-
-
-async def _attempt(call: Call, attempt: Attempt) -> None:
-    """One upstream call, from `pre_attempt` to the end of its answer. Whatever happens, its connection is let go here."""
-    exchange, gateway = call.exchange, call.gateway
-    exchange.phase = "connect"
-    stream = exchange.request.stream
-    asked = not stream or not attempt.target.provider.ask_usage or call.wire.ask_for_usage(attempt.body)
-    if gateway.chains.pre_attempt:
-        await _prepare(call, attempt)
-    try:
-        attempt.payload = orjson.dumps(attempt.body)
-    except TypeError as error:
-        gateway.log.error("request %s: a plugin put into the body what JSON cannot say", exchange.id)
-        raise PluginError() from error
-    exchange.attempts.append(attempt)
-    gateway.journal.trace(trace_of(exchange))
-    _set_limits(call, attempt.target.timeouts)
-    transport = gateway.transport(attempt.target.provider)
-    if type(transport) is not LeanTransport:
-        gateway.journal.outbox.write_now()  # the lean one waits for the trace by itself
-    try:
-        response = await transport.send(attempt)
-    except asyncio.CancelledError:
-        if (late := call.late()) is not None:
-            raise late from None
-        raise
-    finally:
-        call.due = NEVER
-        exchange.phase = "head" if attempt.sent else "connect"
-    try:
-        attempt.status = response.status
-        if not 200 <= response.status < 300:
-            raise await refusal(call, attempt, response)
-        if call.shares:
-            response = gateway.flights.take(call, attempt, response)
-        await answer_upstream(call, attempt, response, not asked)
-    finally:
-        response.close()
-
-
-async def _prepare(call: Call, attempt: Attempt) -> None:
-    """Let plugins see to the attempt. What they changed is validated again, and another model is another target: it is priced as
-    such, and the caller has to be allowed it."""
-    gateway, exchange = call.gateway, call.exchange
-    await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
-    call.wire.validate(attempt.body)
-    model = attempt.body["model"]
-    if model != attempt.target.model:
-        attempt.target = replace(attempt.target, model=model)
-        allowed = exchange.identity.models if exchange.identity is not None else ()
-        if not routing.targets_of((attempt.target,), allowed, exchange.request.model):
-            raise PermissionDenied(NOT_ALLOWED, param="model")
-
-
-def _set_limits(call: Call, timeouts: Timeouts) -> None:
-    """Until when the head has to come, and, from the first attempt on, the whole answer."""
-    now = time.monotonic()
-    call.due, call.on_due = now + timeouts.first_byte, None
-    if call.whole_due == NEVER:
-        call.whole_due = now + timeouts.whole
 
 
 async def finish(call: Call) -> None:
@@ -349,9 +249,9 @@ def tell(call: Call, error: MuxxError) -> None:
     """The error in the caller's format: a plain HTTP error, or an error event once a stream's head has left."""
     down = call.down
     if down.head_sent:
-        down.break_off(b"" if call.error_relayed else call.wire.error_event(error, call.stream))
+        down.break_off(b"" if call.error_relayed else call.error_event(error))
         return
-    body = error.body if isinstance(error, ProviderRefusal) else call.wire.error_body(error)
+    body = error.body if isinstance(error, ProviderRefusal) else call.wire.error_body(error, call.exchange.id)
     if error.status in (408, 413, 415, 417):
         down.close_after()  # the rest of the request was not read
     head = answer_lines(call.exchange) + lines({"Content-Type": "application/json", **error_headers(error)})

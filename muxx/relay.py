@@ -31,7 +31,7 @@ from .reply import Chunk
 from .wire.openai import Verdict
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
-from .wire.wires import Codec, StreamFacts
+from .wire.wire import Codec, StreamFacts
 
 if TYPE_CHECKING:
     from .call import ClientSide
@@ -69,6 +69,8 @@ class Relay:
         self.over: asyncio.Future[MuxxError | None] = asyncio.get_running_loop().create_future()
         self.last = b""
         """The held-back last event of a complete answer, to be sent by whoever records the row."""
+        self._ending = b""
+        """The provider's last event, as it came."""
         self.first_event: float | None = None
         self.relayed_error = False
         """The provider sent its own error event and it was passed on."""
@@ -84,6 +86,8 @@ class Relay:
         """Takes known secrets out of an error event, which some providers quote."""
         self._taps = tuple(taps)
         self._pausing = False
+        self._waits_for_token = True
+        """Nothing the model wrote has come yet: pings and the like do not extend its time."""
         down.on_resume = self._resume
 
     def feed(self, data: bytes) -> None:
@@ -101,9 +105,12 @@ class Relay:
             return
         self._take(events)
         if self.stream.done:
-            self._distrust(self._splitter.tail if events[-1][0] is self.last else events[-1][0])
+            self._distrust(self._splitter.tail if events[-1][0] is self._ending else events[-1][0])
         if not self.over.done():
-            self._limits.due = now + (self._grace if self.stream.finished else self._between)
+            if self._waits_for_token:
+                self._waits_for_token = not (self.stream.finished or self.stream.output_bytes)
+            if not self._waits_for_token:
+                self._limits.due = now + (self._grace if self.stream.finished else self._between)
             if self._down.paused:
                 self._pause()
 
@@ -125,7 +132,7 @@ class Relay:
             if verdict is FORWARD:
                 out.append(event[0])
             elif verdict is DONE:
-                self.last = event[0]
+                self.last = self._ending = event[0]
                 break
             elif verdict is ERROR_EVENT:
                 out.append(self._masked(event[0]))
@@ -166,6 +173,7 @@ class Relay:
         if self.over.done():
             return
         if self.stream.finished:
+            self.stream.done = self.stream.done or (error is None and self.stream.ends_with_body)
             self.finish(None)
         elif error is not None:
             self.finish(error if isinstance(error, MuxxError) else UpstreamDisconnected())
@@ -184,6 +192,13 @@ class Relay:
             return
         if tail is not None and verdict is not None:
             self._take_tail(tail, verdict)
+        elif self.stream.ends_with_body:
+            self._take_line_ends(self._splitter.tail)
+
+    def _take_line_ends(self, rest: bytes) -> None:
+        """The LF of a last event whose CR had ended it already, when the two came in different reads."""
+        if rest:
+            self._send([rest])
 
     def _take_tail(self, tail: Event, verdict: Verdict) -> None:
         if verdict is DONE:
@@ -239,6 +254,7 @@ class HookedRelay(Relay):
         self._codec = codec
         self._queue: deque[tuple[Event, Verdict]] = deque()
         self._queued = 0
+        self._line_ends = b""
         self._wake = asyncio.Event()
         self._outcome: tuple[MuxxError | None] | None = None
 
@@ -257,10 +273,9 @@ class HookedRelay(Relay):
             except UpstreamError as error:
                 self.finish(error)
                 return
-            self._queue.append((event, verdict))
-            self._queued += len(event[0])
+            self._enqueue(event, verdict)
             if verdict is DONE:
-                self.last = event[0]
+                self.last = self._ending = event[0]
                 self.finish(None)
                 return
             if verdict is ERROR_EVENT:
@@ -269,9 +284,16 @@ class HookedRelay(Relay):
                 return
         self._wake.set()
 
+    def _take_line_ends(self, rest: bytes) -> None:
+        self._line_ends = rest
+
+    def _enqueue(self, event: Event, verdict: Verdict) -> None:
+        self._queue.append((event, verdict))
+        self._queued += len(event[0])
+
     def _take_tail(self, tail: Event, verdict: Verdict) -> None:
         if verdict is DONE or (verdict is FORWARD and self.stream.finished):
-            self._queue.append((tail, verdict))
+            self._enqueue(tail, verdict)
         if verdict is DONE:
             self.finish(None)
 
@@ -290,6 +312,11 @@ class HookedRelay(Relay):
             if not self.over.done():
                 self.over.set_result(None)  # whatever still comes is not wanted
 
+    @property
+    def _ends_by_itself(self) -> bool:
+        """The codec's last event ends the answer, also where the provider sent none: but not a `[DONE]` nobody said."""
+        return self.stream.ends_with_body
+
     async def _run(self) -> MuxxError | None:
         while True:
             while self._queue:
@@ -302,6 +329,8 @@ class HookedRelay(Relay):
                 error = self._outcome[0]
                 if error is None:
                     await self._pass(self._codec.end())
+                    if self._ends_by_itself:
+                        self.last = self._line_ends + self._codec.last()
                 return error
             self._wake.clear()
             if not self._down.paused:
@@ -331,6 +360,8 @@ class HookedRelay(Relay):
                 break
         try:
             data = self._codec.encode(out)
+        except MuxxError:
+            raise
         except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
             log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
             raise PluginError() from error

@@ -11,7 +11,7 @@ import orjson
 from .money import Cost, Usage
 from .targets import Target
 
-ServedBy = Literal["upstream", "cache", "plugin"]
+ServedBy = Literal["upstream", "cache", "plugin", "gateway"]
 ChunkKind = Literal["text", "reasoning", "tool_call", "other", "end"]
 
 
@@ -30,6 +30,7 @@ class Chunk:
     """What plugins see of any answer, streamed or plain, whatever format is spoken.
 
     `raw` holds the provider's bytes of the event this chunk came from; a chunk nobody touched leaves as those bytes.
+    `finish_reason` is in the words of chat completions (stop, length, tool_calls, content_filter), whatever the provider's are.
     """
 
     kind: ChunkKind
@@ -39,6 +40,8 @@ class Chunk:
     finish_reason: str | None = None
     usage: Usage | None = None
     raw: bytes | None = None
+    signature: str | None = None
+    """What the provider wants back with this reasoning or call in the next turn; opaque. It may come without text."""
 
 
 def is_event_stream(content_type: str) -> bool:

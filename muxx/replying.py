@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .accounting import NO_COST
-from .answering import STREAM_LINES, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
+from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, isolated
 from .errors import ClientGone, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
@@ -26,7 +26,7 @@ from .wire.sse import Event, EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
-    from .wire.wires import Facts, StreamFacts
+    from .wire.wire import Facts, StreamFacts
 
 
 async def answer_from_plugin(call: Call, reply: Reply) -> None:
@@ -149,10 +149,6 @@ async def stream_items(
     last = events.last()
     delivered.take_last(last)
     await complete_stream(call, facts, facts, last, taps, comment=True)
-
-
-def asks_for_usage(call: Call) -> bool:
-    return call.wire.ask_for_usage(dict(call.exchange.request.body))
 
 
 class ReplyEvents:

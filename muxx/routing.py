@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import ModelNotFound, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
+from .errors import ModelNotFound, ProviderRefusal, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
+from .outages import refusal_kind
 from .providers import BUILT_IN_MODELS, provider_rows
+from .selecting import Strategy, in_turn, strategy_of
 from .targets import Attempt, Provider, Target, Timeouts
 
 if TYPE_CHECKING:
@@ -33,76 +35,112 @@ def captured(pattern: str, name: str) -> str | None:
     return found.group(1) if found else None
 
 
+Rule = Literal["configured", "provider/model", "wildcard", "built in", "mock"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a model name means: its targets as written, how one of them is chosen, and which rule found them under which name."""
+
+    targets: tuple[Target, ...]
+    strategy: Strategy
+    rule: Rule
+    name: str
+
+
+def _unmeasured(target: Target) -> float | None:
+    return None
+
+
 class RoutingTable:
     """Model names to targets, frozen at start. `plan` resolves in the order the configuration page gives."""
 
-    def __init__(self, config: Config, providers: Mapping[str, Provider], *, mock_everything: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        providers: Mapping[str, Provider],
+        *,
+        mock_everything: bool = False,
+        first_byte: Callable[[Target], float | None] = _unmeasured,
+    ) -> None:
+        """`first_byte` knows how long a target takes to begin its answer."""
         self._providers = providers
+        self._first_byte = first_byte
         self._mock = mock_everything
         self._timeouts = _timeouts(config)
-        self._resolved: dict[str, tuple[Target, ...]] = {}
+        self._resolved: dict[str, Resolved] = {}
         """Names looked up before; names come from clients, so there are at most `REMEMBERED`."""
-        self._exact: dict[str, tuple[Target, ...]] = {}
-        self._wildcards: list[tuple[str, tuple[Target, ...]]] = []
+        self._exact: dict[str, Resolved] = {}
+        self._wildcards: list[Resolved] = []
         for model in config.models:
             targets = tuple(self._configured(model, spec) for spec in model.targets)
+            strategy = strategy_of(model.strategy, [target.weight for target in targets])
             if "*" in model.name:
-                self._wildcards.append((model.name, targets))
+                self._wildcards.append(Resolved(targets, strategy, "wildcard", model.name))
             else:
-                self._exact[model.name] = targets
+                self._exact[model.name] = Resolved(targets, strategy, "configured", model.name)
 
     def plan(self, model: str) -> tuple[Target, ...]:
-        """The ordered targets of `model`; raises `ModelNotFound`."""
-        found = self._resolved.get(model)
+        """The targets of `model` in the order for one request; raises `ModelNotFound`."""
+        found = self.resolve(model)
         if found is None:
-            found = (self._mocked(model),) if self._mock else self._resolve(model)
-            if found and len(self._resolved) < REMEMBERED:
-                self._resolved[model] = found
-        if not found:
             raise ModelNotFound(
                 "No such model here. GET /v1/models lists what this key may use; add others under [[models]].", param="model"
             )
-        return in_turn(found)
+        return found.targets if len(found.targets) == 1 else in_turn(found.targets, found.strategy, self._first_byte)
 
-    def _resolve(self, model: str) -> tuple[Target, ...]:
+    def resolve(self, model: str) -> Resolved | None:
+        """What the name means; None when nobody serves it."""
+        found = self._resolved.get(model)
+        if found is None:
+            found = self._mocked(model) if self._mock else self._resolve(model)
+            if found is not None and len(self._resolved) < REMEMBERED:
+                self._resolved[model] = found
+        return found
+
+    def _resolve(self, model: str) -> Resolved | None:
         return self._exact.get(model) or self._by_provider(model) or self._by_wildcard(model) or self._built_in(model)
 
-    def _mocked(self, model: str) -> Target:
+    def _mocked(self, model: str) -> Resolved:
         """The mock provider in the place of whoever would serve `model`, at that one's prices."""
         meant = self._resolve(model)
+        first = meant.targets[0] if meant is not None else None
         row = self._providers[MOCK]
-        if meant and meant[0].provider.name != MOCK:
-            row = replace(row, prices=meant[0].provider.prices)
-        return Target(row, meant[0].model if meant else model, self._timeouts)
+        if first is not None and first.provider.name != MOCK:
+            row = replace(row, prices=first.provider.vendor)
+        target = Target(row, first.model if first is not None else model, self._timeouts)
+        return Resolved((target,), "ordered", "mock", model)
 
     def names(self) -> list[str]:
         """Every configured or built-in name, those without a wildcard first."""
         usable = [name for name, target in BUILT_IN_MODELS if self._mock or self._usable(target.split("/", 1)[0])]
-        names = dict.fromkeys([*self._exact, *(pattern for pattern, _ in self._wildcards), *usable])
+        names = dict.fromkeys([*self._exact, *(found.name for found in self._wildcards), *usable])
         return sorted(names, key=lambda name: "*" in name)
 
     def _usable(self, provider: str) -> bool:
         row = self._providers.get(provider)
-        return row is not None and (row.api_key is not None or row.api_key_env is None)
+        return row is not None and row.missing is None
 
-    def _by_provider(self, model: str) -> tuple[Target, ...]:
+    def _by_provider(self, model: str) -> Resolved | None:
         provider, slash, name = model.partition("/")
-        return (self._target(provider, name),) if slash and name and provider in self._providers else ()
+        if not (slash and name and provider in self._providers):
+            return None
+        return Resolved((self._target(provider, name),), "ordered", "provider/model", model)
 
-    def _by_wildcard(self, model: str) -> tuple[Target, ...]:
-        for pattern, targets in self._wildcards:
-            star = captured(pattern, model)
+    def _by_wildcard(self, model: str) -> Resolved | None:
+        for found in self._wildcards:
+            star = captured(found.name, model)
             if star is not None:
-                return tuple(replace(t, model=t.model.replace("*", star)) for t in targets)
-        return ()
+                return replace(found, targets=tuple(replace(t, model=t.model.replace("*", star)) for t in found.targets))
+        return None
 
-    def _built_in(self, model: str) -> tuple[Target, ...]:
+    def _built_in(self, model: str) -> Resolved | None:
         for pattern, target in BUILT_IN_MODELS:
             star = captured(pattern, model)
             provider, _, name = target.partition("/")
             if star is not None and provider in self._providers:
-                return (self._target(provider, name.replace("*", star)),)
-        return ()
+                return Resolved((self._target(provider, name.replace("*", star)),), "ordered", "built in", pattern)
+        return None
 
     def _target(self, provider: str, model: str) -> Target:
         return Target(self._providers[provider], model, self._timeouts)
@@ -113,24 +151,23 @@ class RoutingTable:
             known = ", ".join(sorted(self._providers))
             raise StartError(f"models.{model.name}.targets: {spec.target!r} names no known provider (there are {known})")
         timeouts = replace(self._timeouts, **_given_timeouts(spec))
-        return Target(self._providers[provider], name, timeouts, model.retries, spec.weight, spec.parameters)
+        return Target(
+            self._providers[provider],
+            name,
+            timeouts,
+            model.retries,
+            spec.weight,
+            spec.parameters,
+            spec.on_unsupported,
+            model.buffer_until,
+            frozenset(model.fall_back_on),
+        )
 
 
 def check_models(config: Config, plugins: PluginSet) -> None:
     """Raise `StartError` for a provider without an address, or a target nobody provides, as building a gateway would."""
     registered = [row for rows in plugins.registered("register_providers", gateway=None) for row in rows]
     RoutingTable(config, provider_rows(config, {row.name: row for row in registered if isinstance(row, Provider)}))
-
-
-def in_turn(targets: tuple[Target, ...]) -> tuple[Target, ...]:
-    """The order for one request: as written, except that where weights are given they draw who is first."""
-    if len(targets) == 1:
-        return targets
-    weights = [target.weight for target in targets]
-    if not any(weights):
-        return targets
-    first = random.choices(targets, weights)[0]  # noqa: S311  (spreads load, guards nothing)
-    return (first, *(target for target in targets if target is not first))
 
 
 def _timeouts(config: Config) -> Timeouts:
@@ -167,25 +204,43 @@ def may_replay(attempt: Attempt, error: UpstreamError) -> bool:
     return not attempt.sent or (attempt.reused and isinstance(error, UpstreamDisconnected))
 
 
+def may_ask_with_another_key(attempt: Attempt) -> bool:
+    """Whether the provider refused the key rather than the request."""
+    return attempt.status in (401, 403, 429) and _answer_kind(attempt) is None
+
+
 def may_retry(attempt: Attempt, tries: int) -> bool:
     """Whether the same target may be tried again: within its `retries`, and only for what can pass by itself."""
-    return tries <= attempt.target.retries and _passing(attempt)
+    return tries <= attempt.target.retries and _answer_kind(attempt) is None and _passing(attempt)
 
 
 def may_fall_back(attempt: Attempt) -> bool:
     """Whether the next target may be tried. Only before any byte of a 2xx body has come, which the caller guarantees."""
-    return _passing(attempt) or attempt.status in (401, 403, 404)
+    kind = _answer_kind(attempt)
+    if kind is not None:
+        return kind in attempt.target.fall_back_on
+    return _passing(attempt) or attempt.status in (401, 403, 404) or attempt.status in attempt.target.fall_back_on
+
+
+def _answer_kind(attempt: Attempt) -> str | None:
+    """What a refusal is that says of the request that no provider is going to answer it; None for any other."""
+    error = attempt.error
+    if not isinstance(error, UpstreamError):
+        return None
+    return refusal_kind(error.code, error.body if isinstance(error, ProviderRefusal) else b"")
 
 
 LONGEST_BACKOFF = 8.0
+LONGEST_WAIT = 60.0
+"""Seconds a provider may ask to be left alone for; what asks for more is not tried again here."""
 
 
-def backoff(tries: int, retry_after: float | None) -> float:
-    """Seconds before the same target is tried again: what the provider asked for, else doubling from half a second, with
-    jitter."""
-    if retry_after is not None and retry_after <= LONGEST_BACKOFF:
-        return retry_after
-    return float(min(LONGEST_BACKOFF, 0.5 * 2 ** (tries - 1)) * random.uniform(0.75, 1.0))  # noqa: S311  (spreads retries, guards nothing)
+def backoff(tries: int, retry_after: float | None) -> float | None:
+    """Seconds before the same target is tried again: what the provider asked for, else anything up to a bound that doubles from
+    half a second (full jitter, so that those who failed together do not come back together); None: not at all."""
+    if retry_after is not None:
+        return retry_after if retry_after <= LONGEST_WAIT else None
+    return random.uniform(0, min(LONGEST_BACKOFF, 0.5 * 2 ** (tries - 1)))  # noqa: S311  (spreads retries, guards nothing)
 
 
 def _passing(attempt: Attempt) -> bool:

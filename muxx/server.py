@@ -14,20 +14,20 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from .answer import Answer
+from .arrays import AsArray
 from .call import Call
 from .chains import describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
 from .errors import MissingApiKey, MuxxError, PermissionDenied, Unavailable
 from .exchange import Exchange
-from .headers import error_headers, lines
+from .headers import error_headers, lines, request_id_headers
 from .incoming import KnownHead, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
 from .reply import Reply
 from .request import HttpRequest, Request, Route
-from .wire.openai import error_body
-from .wire.wires import WIRES
+from .wire.wires import ERROR_BODIES, WIRES, format_at, named_in
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -69,12 +69,24 @@ class Service:
         gateway = self.gateway
         try:
             head = receive(connection, message, payload, answer, gateway.config.server)
-            wire = WIRES.get(head.path)
+            wire, given = WIRES.get(head.path), None
+            if wire is None and (named := named_in(head.path)) is not None:
+                wire, given = named
+            if wire is None:
+                answer.format = format_at(head.path, head.headers)
+            elif wire.format != "openai":
+                answer.format = wire.format
             if wire is not None and head.method == "POST":
                 if len(gateway.calls) >= self._most_calls:
                     raise Unavailable()
                 exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
-                await carry(Call(gateway, exchange, wire, head, answer, connection.task))
+                exchange.format = wire.format
+                call = Call(gateway, exchange, wire, head, answer, connection.task)
+                if given is not None:
+                    call.given = given
+                    if given["stream"] and head.query.get("alt") != "sse":
+                        call.down = AsArray(answer)
+                await carry(call)
             elif head.path in HEALTH_PATHS:
                 self._health(head.path, answer)
             else:
@@ -108,15 +120,14 @@ class Service:
     def _reply(self, answer: Answer, reply: Reply) -> None:
         if not isinstance(reply.body, bytes):
             raise TypeError("a route's Reply carries bytes")
-        headers = {"Content-Type": reply.content_type, **self._request_id(), **reply.headers}
+        request_id = request_id_headers(self.gateway.ids.next(), answer.format)
+        headers = {"Content-Type": reply.content_type, **request_id, **reply.headers}
         answer.whole(reply.status, lines(headers), reply.body)
 
     def _refuse(self, answer: Answer, error: MuxxError) -> None:
         """An error of a request that has no exchange."""
         if not answer.head_sent and not answer.gone:
-            headers = {"Content-Type": "application/json", **self._request_id(), **error_headers(error)}
-            answer.whole(error.status, lines(headers), error_body(error))
-
-    def _request_id(self) -> dict[str, str]:
-        request_id = self.gateway.ids.next()
-        return {"X-Muxx-Request-Id": request_id, "x-request-id": request_id}
+            request_id = self.gateway.ids.next()
+            headers = {"Content-Type": "application/json", **request_id_headers(request_id, answer.format)}
+            body = ERROR_BODIES[answer.format](error, request_id)
+            answer.whole(error.status, lines(headers | error_headers(error)), body)

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import MuxxError
+
+Format = Literal["openai", "anthropic", "gemini"]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatDefaults:
+    """What holds for a provider of a format whose row does not say otherwise."""
+
+    endpoints: tuple[str, ...]
+    auth_header: str
+    auth_scheme: str
+    vendor: str
+    """Whose price table applies."""
+
+
+FORMATS: Mapping[str, FormatDefaults] = {
+    "openai": FormatDefaults(("chat", "responses", "text_completion", "embeddings"), "authorization", "Bearer ", "openai"),
+    "anthropic": FormatDefaults(("messages", "count_tokens"), "x-api-key", "", "anthropic"),
+    "gemini": FormatDefaults(("generate_content", "count_content"), "x-goog-api-key", "", "google"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +47,12 @@ class Provider:
 
     name: str
     base_url: str
-    format: Literal["openai"] = "openai"
+    format: Format = "openai"
     api_key: str | None = field(default=None, repr=False)
-    auth_header: str = "authorization"
+    auth_header: str = ""
+    """The header its key goes into; "": its format's, and its scheme too."""
     auth_scheme: str = "Bearer "
+    """What stands before the key in that header."""
     transport: str = "http"
     prices: str | None = None
     """Vendor whose price table applies; None: the format's vendor; "none": this provider's models have no price."""
@@ -42,6 +64,46 @@ class Provider:
     """May hold a password."""
     ca_file: str | None = None
     api_key_env: str | None = None
+    """The environment variable that usually holds its key; None: it needs none."""
+    endpoints: tuple[str, ...] = ()
+    """What it answers, by the endpoints' names, those it does best first; none given: all of its format's."""
+    openai_url: str | None = None
+    """Where a provider of another format answers OpenAI's endpoints that its own has no counterpart of, with the same key."""
+    on_unsupported: Literal["error", "drop"] = "error"
+    """What becomes of a request that cannot be carried whole into this provider's format."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """More keys beside `api_key`: requests take turns at them, and one that is refused makes way for the next."""
+    other_key_envs: tuple[str, ...] = ()
+    """Where else its key may be, looked at in this order after `api_key_env`."""
+    address_env: str | None = None
+    """The environment variable with what comes before `base_url`, for a provider that has an address for each customer."""
+    max_in_flight: int | None = None
+    """Most calls at a time, in each worker; None: any number."""
+
+    def __post_init__(self) -> None:
+        defaults = FORMATS[self.format]
+        if not self.endpoints:
+            object.__setattr__(self, "endpoints", defaults.endpoints)
+        if not self.auth_header:
+            object.__setattr__(self, "auth_header", defaults.auth_header)
+            object.__setattr__(self, "auth_scheme", defaults.auth_scheme)
+
+    @property
+    def vendor(self) -> str:
+        """Whose price table applies to its models: its row's, or else its format's; "none": they have no price."""
+        return self.prices or FORMATS[self.format].vendor
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key muxx has there."""
+        return (self.api_key, *self.api_keys) if self.api_key is not None else self.api_keys
+
+    @property
+    def missing(self) -> str | None:
+        """Which environment variable is to be set before it can be called with a key of muxx's own; None: nothing is missing."""
+        if self.address_env is not None and not self.base_url.startswith("http"):
+            return self.address_env
+        return self.api_key_env if not self.keys else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +117,17 @@ class Target:
     weight: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Members set in the body of every request to this target."""
+    on_unsupported: Literal["error", "drop"] | None = None
+    """None: as its provider."""
+    buffer_until: Literal["first_byte", "first_token"] = "first_byte"
+    """How far an answer has to have come before the client gets any of it: until then another target may still answer."""
+    fall_back_on: frozenset[str | int] = frozenset()
+    """Statuses and kinds of refusals that let the next target be tried, beside those that always do."""
+
+    @property
+    def drops_unsupported(self) -> bool:
+        """What cannot be said in the provider's format is left out instead of refused."""
+        return (self.on_unsupported or self.provider.on_unsupported) == "drop"
 
     def __str__(self) -> str:
         return f"{self.provider.name}/{self.model}"
@@ -68,8 +141,15 @@ class Attempt:
     reused = False
     """Written by the transport: the connection had served another request before."""
     status: int | None = None
+    head_at: float | None = None
+    """When the head of the answer came (monotonic seconds)."""
     error: MuxxError | None = None
     ended: float | None = None
+    sign: Callable[[Attempt], None] | None = None
+    """Set in `pre_attempt` for a provider that wants requests signed: called once, when `payload` is what will be sent, it may
+    change `headers` and `url`."""
+    wire: Any = None
+    """The format it is made in, written by the kernel; None: the caller's."""
 
     def __init__(
         self,

@@ -303,7 +303,7 @@ COMPLAINTS = {
     "providers.openai.request_headers[3]: must be a header's name",
     "providers.openai.proxy: must be an http:// or https:// URL with a host",
     "providers.\"a b\": a name may hold letters, digits, '.', '_' and '-' only",
-    "providers.\"a b\".format: must be 'openai'",
+    "providers.\"a b\".format: must be 'openai', 'anthropic' or 'gemini'",
     "models[0].targets[0].target: must be PROVIDER/MODEL, as in 'openai/gpt-4o'",
     "models[0].targets[1].wieght: unknown key (did you mean 'weight'?)",
     "models[0].targets[2]: must be a table",

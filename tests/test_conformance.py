@@ -11,11 +11,15 @@ import pytest
 from muxx import hookimpl
 from muxx.testing import clean_environment
 from muxx.testing.conformance import INVARIANTS, Case, Conformance, Subject, broken, examine, matrix
+from muxx.testing.conformance.cases import FORMS
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
 from muxx_std.pricing import Pricing
+
+CHAT = ("chat", "")
+"""The cases of chat completions that are not translated."""
 
 
 class TestKeys(Conformance):
@@ -77,17 +81,33 @@ def test_the_matrix_holds_every_endpoint_form_and_ending_once() -> None:
     alone = [case for case in cases if not case.part]
     assert len({str(case) for case in alone}) == len(alone)
     assert [case.number for case in cases] == list(range(1, len(cases) + 1))
-    forms = {(case.endpoint, case.stream, case.cached) for case in alone}
-    assert len(forms) == 20
-    for endpoint, stream, cached in forms:
-        here = [case for case in alone if (case.endpoint, case.stream, case.cached) == (endpoint, stream, cached)]
+    whole = {(form.way, form.stream) for form in FORMS if form.whole}
+    forms = {(case.way, case.stream, case.cached) for case in alone}
+    assert len(forms) == 50
+    for way, stream, cached in forms:
+        here = [case for case in alone if (case.way, case.stream, case.cached) == (way, stream, cached)]
         if cached == "streamed":
             assert [(case.outcome, case.hooked) for case in here] == [("answered", False), ("answered", True)]
             continue
         hooks = {case.act.hook for case in here if case.act is not None and case.act.what == "crashes"}
+        if (way, stream) not in whole:
+            assert hooks == ({"on_chunk"} if cached else {"on_chunk", "pre_request"})
+            assert "answered" in {case.outcome for case in here}
+            continue
         assert hooks >= {"authenticate", "pre_request", "on_chunk", "post_response", "record"}
         assert hooks >= {"pre_attempt", "price"} or cached
         assert {"answered", "the client leaves in pre_request"} <= {case.outcome for case in here}
+
+
+def test_every_format_is_called_natively_and_translated_and_broken_in_every_way() -> None:
+    cases = matrix(("on_chunk",))
+    ways = {case.way for case in cases}
+    assert ways >= {("messages", ""), ("generate_content", ""), ("chat", "messages"), ("messages", "chat"), ("generate_content", "chat")}
+    for way in ways:
+        faults = {case.upstream for case in cases if case.way == way and case.stream}
+        if way[0] != "embeddings":
+            assert faults >= {"resets", "sends garbage", "ends early", "tells of an error", "fails once", "refuses with 429"}
+            assert faults >= {"waits in the middle", "waits before the end", "cut byte by byte"}
 
 
 def test_the_matrix_has_every_form_asked_by_several_at_once_and_each_of_them_disturbed() -> None:
@@ -96,17 +116,19 @@ def test_the_matrix_has_every_form_asked_by_several_at_once_and_each_of_them_dis
     for case in shared:
         calls.setdefault(case.seed, []).append(case)
     assert all([case.part for case in call] in (["begins", "joins", "joins"], ["begins", "joins"]) for call in calls.values())
-    forms = {(case.endpoint, case.stream) for case in shared}
-    assert len(forms) == 7
-    for form in forms:
-        outcomes = {case.outcome for case in shared if (case.endpoint, case.stream) == form}
+    assert {(case.way, case.stream) for case in shared} == {(form.way, form.stream) for form in FORMS}
+    for form in FORMS:
+        outcomes = {case.outcome for case in shared if (case.way, case.stream) == (form.way, form.stream)}
+        assert outcomes >= {"answered to all", "who began it leaves in the middle", "the provider resets in the middle"}
+        if not form.whole:
+            continue
         assert outcomes >= {"answered to all", "who began it leaves in the middle", "the provider fails", "another project asks the same"}
         assert {f"crashes in on_chunk by {who}, for who {part} it" for who in ("probe-first", "the plugin") for part in ("began", "joined")} <= outcomes
 
 
 async def test_a_gateway_without_a_cache_is_examined_without_one() -> None:
     subject = Subject(EveryHook, "every", config={"project": {"cache": {"enabled": False}}})
-    evidence = await examine(subject, [case for case in matrix(subject.hooks) if case.endpoint == "chat"])
+    evidence = await examine(subject, [case for case in matrix(subject.hooks) if case.way == CHAT])
     assert broken(evidence) == {}
     assert not any(result.case.asks_the_cache for result in evidence.results)
     assert {record["cache"] for record in evidence.records} == {"bypass"}
@@ -115,7 +137,7 @@ async def test_a_gateway_without_a_cache_is_examined_without_one() -> None:
 @pytest.mark.parametrize("on_error", ["refuse", "ignore"])
 async def test_a_plugin_whose_crashes_are_ignored_is_held_to_that(on_error: str) -> None:
     subject = Subject(EveryHook, "every", {"on_error": on_error})
-    cases = [case for case in matrix(subject.hooks) if case.endpoint == "chat" and "by the plugin" in case.outcome]
+    cases = [case for case in matrix(subject.hooks) if case.way == CHAT and "by the plugin" in case.outcome]
     evidence = await examine(subject, cases)
     assert broken(evidence) == {}
     crashed = [result for result in evidence.results if "crashes in pre_request" in result.case.outcome]

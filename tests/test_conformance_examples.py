@@ -9,10 +9,14 @@ import pytest
 from docs_kit import ROOT, blocks
 
 from muxx.testing.conformance import Subject, broken, examine
+from muxx.testing.conformance.cases import matrix
 
 GUIDE = ROOT / "plugins/README.md"
 CHANGES_ANSWERS = {"Shout", "Exclaim", "Addressless"}
+CHANGES_REQUESTS = {"Stamp"}
 AT_FAULT = {"Forgetful"}
+WAYS = {("chat", ""), ("messages", "chat")}
+"""A native endpoint with all of its cases, and a translated one: the plugins that ship go through every other too."""
 
 EXAMPLES = {
     name: block
@@ -24,7 +28,9 @@ EXAMPLES = {
 
 def found(name: str) -> dict[str, list[str]]:
     plugin = getattr(EXAMPLES[name].run(), name)
-    return broken(asyncio.run(examine(Subject(plugin, name, changes_answers=name in CHANGES_ANSWERS))))
+    changes = {"changes_answers": name in CHANGES_ANSWERS, "changes_requests": name in CHANGES_REQUESTS}
+    subject = Subject(plugin, name, **changes)
+    return broken(asyncio.run(examine(subject, [case for case in matrix(subject.hooks) if case.way in WAYS])))
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - AT_FAULT))

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from broken_kernels import Break, Breaks, Patch, Watching, ask_before_an_attempt
+from broken_kernels import CHAT, Break, Breaks, Patch, Watching, ask_before_an_attempt
 from test_conformance_sharing import BREAKS as SHARED
 
 import muxx.accounting as accounting
 import muxx.answering as answering
+import muxx.attempts as attempts
 import muxx.chains as chains
 import muxx.pipeline as pipeline
 import muxx.request as request_module
@@ -109,7 +110,7 @@ def pre_attempt_on_a_hit(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit", "another target answers")
 def pre_attempt_only_at_the_first_target(patch: pytest.MonkeyPatch) -> None:
-    attempt_once = pipeline._attempt
+    attempt_once = attempts._attempt
 
     async def first_only(call: Any, attempt: Any) -> None:
         kept = call.gateway.chains.pre_attempt
@@ -119,7 +120,7 @@ def pre_attempt_only_at_the_first_target(patch: pytest.MonkeyPatch) -> None:
         finally:
             call.gateway.chains.pre_attempt = kept
 
-    patch.setattr(pipeline, "_attempt", first_only)
+    patch.setattr(attempts, "_attempt", first_only)
 
 
 @breaks("every_plugin_of_a_chain_has_its_turn")
@@ -139,7 +140,7 @@ def a_chain_runs_backwards(patch: pytest.MonkeyPatch) -> None:
     async def backwards(chain: Any, *rest: Any) -> None:
         await run_all(chain[::-1], *rest)
 
-    patch.setattr(pipeline, "run_all", backwards)
+    patch.setattr(attempts, "run_all", backwards)
 
 
 # ── chunks ──
@@ -201,14 +202,14 @@ def a_broken_stream_says_nothing(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("a_request_the_plugin_does_not_change_is_sent_as_it_came")
 def a_member_is_added_to_the_request(patch: pytest.MonkeyPatch) -> None:
-    new_attempt = pipeline._new_attempt
+    new_attempt = attempts._new_attempt
 
     def adding(*args: Any) -> Any:
         attempt = new_attempt(*args)
         attempt.body["seed"] = 7
         return attempt
 
-    patch.setattr(pipeline, "_new_attempt", adding)
+    patch.setattr(attempts, "_new_attempt", adding)
 
 
 @breaks("every_case_ends_as_it_should", "refuses in authenticate")
@@ -315,10 +316,12 @@ def plugins_see_the_credentials(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("no_credential_is_visible_after_authenticate")
 def the_clients_headers_are_sent_up(patch: pytest.MonkeyPatch) -> None:
-    upstream_headers = pipeline.upstream_headers
-    patch.setattr(
-        pipeline, "upstream_headers", lambda provider, head, key: {**upstream_headers(provider, head, key), "cookie": head.headers.get("Cookie", "")}
-    )
+    upstream_headers = attempts.upstream_headers
+
+    def all_of_them(provider: Any, head: Any, *rest: Any) -> dict[str, str]:
+        return {**upstream_headers(provider, head, *rest), "cookie": head.headers.get("Cookie", "")}
+
+    patch.setattr(attempts, "upstream_headers", all_of_them)
 
 
 CRASH = "a_crash_names_the_plugin_in_the_log_and_tells_nobody_its_text"
@@ -392,7 +395,7 @@ async def test_a_broken_kernel_is_seen(what: str, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_whole_kernel_breaks_nothing() -> None:
     subject = Subject(Watching, "watching")
-    assert broken(await examine(subject, [case for case in matrix(subject.hooks) if case.endpoint == "chat"])) == {}
+    assert broken(await examine(subject, [case for case in matrix(subject.hooks) if case.way == CHAT])) == {}
 
 
 def test_every_invariant_that_a_kernel_can_break_is_broken_here() -> None:

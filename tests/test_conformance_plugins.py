@@ -21,7 +21,7 @@ SEEN = StateKey[int]("bad.seen")
 def part(subject: Subject, *endings: str) -> list[Case]:
     """The cases of chat completions that end like this; without endings those that nobody disturbs."""
     wanted = endings or ("answered",)
-    return [case for case in matrix(subject.hooks) if case.endpoint == "chat" and case.outcome.startswith(wanted)]
+    return [case for case in matrix(subject.hooks) if case.way == ("chat", "") and case.outcome.startswith(wanted)]
 
 
 async def broken_by(plugin: type, *endings: str, patience: float = 30.0, **known: Any) -> dict[str, list[str]]:

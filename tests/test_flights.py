@@ -333,7 +333,7 @@ async def test_a_stream_that_breaks_breaks_for_all() -> None:
 async def test_another_target_is_asked_once_for_all_before_the_first_byte() -> None:
     gate = asyncio.Event()
     models = [{"name": "gpt-4o", "targets": ["openai/gpt-4o", "google/gpt-4o"]}]
-    config = OPTIONS["config"] | {"models": models}
+    config = OPTIONS["config"] | {"models": models, "providers": {"google": {"format": "openai"}}}
     async with serving(config=config, plugins=OPTIONS["plugins"]) as gateway:
         gateway.upstream.script([wait(gate), *error(503)], sse(STREAM))
         clients = [await begin(gateway, user=f"u{number}") for number in range(3)]

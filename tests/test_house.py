@@ -34,29 +34,37 @@ KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version  __init__  errors  money  request  targets  reply  row  exchange  textwindow  hookspecs
-    tomlfile  validation  config  explain  pluginfiles  plugins  pluginlist  scaffold  console  chains
-    wire  wire.sse  wire.body  wire.models
-    wire.openai.usage  wire.openai.request  wire.openai.answer  wire.openai.pieces  wire.openai.chunks
-    wire.openai.envelope  wire.openai.prompt  wire.openai.completions  wire.openai.embeddings  wire.openai
-    wire.responses.items  wire.responses.request  wire.responses.envelope  wire.responses.facts
-    wire.responses.writer  wire.responses.reading  wire.responses.adding  wire.responses.codec  wire.responses.plain
-    wire.responses  wire.wires
-    headers  ids  providers  routing  transport  lean  complete  upstream
-    segments  tail  outbox  journal  shared  db  host  recorder
-    projects  running  call  accounting  reader  flight  relay  answering  replying  again  pipeline  innercall  gateway
-    endpoints  incoming  answer  connection  server  worker  stderr  supervisor  workers  plugincommands  cli  __main__
-    testing.waiting  testing.aside  testing.leak  testing.cutting  testing.http1  testing.settings  testing.steps
-    testing.said  testing.speaking  testing.reading  testing.answers  testing.client  testing.upstream
-    testing.values  testing
-    testing.installing  testing.running  testing.process
-    testing.watching  testing.outcome  testing.played  testing.stage  testing.driving
-    testing.state  testing.tables  testing.advice  testing.checking
-    testing.conformance.cases  testing.conformance.troupe  testing.conformance.evidence
-    testing.conformance.provider  testing.conformance.leftovers  testing.conformance.carrying
-    testing.conformance.examining  testing.conformance.hook_rules  testing.conformance.answer_rules
-    testing.conformance.row_rules  testing.conformance.sharing_rules  testing.conformance.conduct_rules
-    testing.conformance.invariants  testing.conformance.suite  testing.conformance  testing.conformance.test_installed  testing.fixtures
+    version __init__ errors money request targets reply row exchange textwindow hookspecs tomlfile validation
+    configtypes config explain pluginfiles plugins pluginlist scaffold console chains wire wire.sse wire.body
+    wire.openai.usage wire.openai.request wire.openai.answer wire.openai.pieces wire.prompt wire.openai.members
+    wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
+    wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.wire wire.models
+    wire.openai.prompt wire.openai.completions wire.openai.embeddings wire.responses.items wire.responses.request
+    wire.responses.envelope wire.responses.facts wire.responses.writer wire.responses.reading wire.responses.adding
+    wire.responses.codec wire.responses.plain wire.responses.answer_reader wire.responses.prompt_writing
+    wire.responses.prompt_reading wire.responses wire.gemini.names wire.gemini.request wire.gemini.media
+    wire.gemini.prompt_parts wire.gemini.reasons wire.gemini.usage wire.gemini.pieces wire.gemini.prompt_writer
+    wire.gemini.facts wire.gemini.envelope wire.gemini.writer wire.gemini.codec wire.gemini.plain wire.gemini.counting
+    wire.gemini.paths wire.gemini.framing wire.gemini.reading wire.gemini.schema wire.gemini.prompt_reader wire.gemini
+    wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
+    wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
+    wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
+    wire.anthropic.prompt_writing wire.anthropic wire.wires headers ids providers outages selecting routing breaker
+    budget keypool health tries transport lean complete upstream segments tail outbox journal shared db host recorder
+    projects running call accounting reader flight relay translating plain refusing answering replying again ahead
+    wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
+    supervisor workers catalogue probing plugincommands providercommands modelcommands cli __main__ testing.waiting
+    testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
+    testing.speaking.framing testing.speaking.openai testing.speaking.responses testing.speaking.anthropic
+    testing.speaking.gemini testing.speaking testing.reading.events testing.reading.openai testing.reading.responses
+    testing.reading.anthropic testing.reading.gemini testing.reading testing.answers testing.client testing.upstream
+    testing.values testing testing.installing testing.running testing.process testing.watching testing.outcome
+    testing.played testing.stage testing.driving testing.state testing.tables testing.advice testing.checking
+    testing.conformance.cases testing.conformance.troupe testing.conformance.evidence testing.conformance.provider
+    testing.conformance.leftovers testing.conformance.carrying testing.conformance.examining
+    testing.conformance.hook_rules testing.conformance.answer_rules testing.conformance.row_rules
+    testing.conformance.sharing_rules testing.conformance.conduct_rules testing.conformance.invariants
+    testing.conformance.suite testing.conformance testing.conformance.test_installed testing.fixtures
 """
 ORDER = FROM_THE_BOTTOM_UP.split()
 """A file of the kernel imports only what stands before it here. A package stands for its `__init__.py`."""
@@ -69,6 +77,7 @@ TASK_OWNERS = {
     "muxx/worker.py: Worker._quiet": "two waits; ended where they are made",
     "muxx/workers.py: _told_to_stop.reload": "a reload a signal asked for; kept until it is over",
     "muxx/flight.py: Flight.start": "the pump of a shared answer; ended when its last reader leaves",
+    "muxx/ahead.py: Ahead.wait": "the pump of one answer; ended in Ahead.close",
     "muxx/answering.py: answer_stream": "the pump of one answer; ended where it is made",
     "muxx/testing/stage.py: Stage._carry": "the exchange on the stage; awaited where it is made",
     "muxx/testing/upstream.py: Connection.connection_made": "a scripted provider's connection; ended when it is lost",

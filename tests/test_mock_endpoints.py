@@ -36,6 +36,11 @@ each_stream = pytest.mark.parametrize("wire", STREAMING, ids=lambda wire: wire.n
 both_forms = pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
 
 
+def path_of(wire: Wire) -> str:
+    """What follows a provider's base URL."""
+    return wire.upstream_url("", "mock", False)
+
+
 async def send(path: str, model: str, **members: Any) -> MockResponse:
     body = {"model": model, TEXT_IN[path]: SAID, **members}
     url = f"mock://{path}?api-version=1"
@@ -64,8 +69,8 @@ def response_events(sink: Collector) -> list[dict[str, Any]]:
     return [orjson.loads(data.partition(b"data: ")[2]) for data in sink.body.split(b"\n\n") if data]
 
 
-def test_the_mock_has_every_endpoint_the_gateway_has() -> None:
-    assert set(FORMATS) == {wire.upstream_path for wire in WIRES.values()}
+def test_the_mock_has_every_endpoint_of_openais_the_gateway_has() -> None:
+    assert set(FORMATS) == {wire.path.removeprefix("/v1") for wire in WIRES.values() if wire.format == "openai"}
 
 
 # ── completions ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -333,10 +338,10 @@ async def test_the_input_of_a_response_counts_all_that_the_model_reads() -> None
 @each_stream
 @pytest.mark.parametrize("seed", [1, 7])
 async def test_muxx_reads_a_stream_of_the_mock_as_complete_and_knows_its_text_and_usage(wire: Wire, seed: int) -> None:
-    body = (await stream(wire.upstream_path, "mock/long-20", stream_options={"include_usage": True})).body
+    body = (await stream(path_of(wire), "mock/long-20", stream_options={"include_usage": True})).body
     facts, out = observed(wire, [body[at : at + seed] for at in range(0, len(body), seed)], body={})
     assert (facts.done, out) == (True, body)
-    plain = wire.read_plain(orjson.dumps(await answer(wire.upstream_path, "mock/long-20")))
+    plain = wire.read_plain(orjson.dumps(await answer(path_of(wire), "mock/long-20")))
     assert (facts.text, facts.usage, facts.finish_reasons) == (plain.text, plain.usage, plain.finish_reasons)
     assert facts.usage is not None
     assert facts.usage.output_tokens == math.ceil(len(facts.text) / 4.1)
@@ -366,7 +371,7 @@ async def test_slow_delays_the_head_at_every_endpoint(path: str) -> None:
 @each_stream
 async def test_drip_spreads_every_stream_over_time(wire: Wire) -> None:
     start = asyncio.get_running_loop().time()
-    sink = await stream(wire.upstream_path, "mock/drip-10")
+    sink = await stream(path_of(wire), "mock/drip-10")
     assert asyncio.get_running_loop().time() - start >= 0.009 * (len(sink.pieces) - 1)
 
 
@@ -385,14 +390,14 @@ async def test_cut_breaks_off_in_the_middle_of_every_answer(path: str, model: st
 async def test_as_much_is_said_before_a_stream_breaks_at_every_endpoint(wire: Wire) -> None:
     sink = Collector()
     with pytest.raises(UpstreamDisconnected):
-        await (await send(wire.upstream_path, "mock/cut", stream=True)).pump(sink)
+        await (await send(path_of(wire), "mock/cut", stream=True)).pump(sink)
     facts, _ = observed(wire, [sink.body])
     assert facts.text == "Hello "
 
 
 @each_stream
 async def test_stall_sends_half_of_every_stream_and_then_nothing_until_it_is_closed(wire: Wire) -> None:
-    response, sink = await send(wire.upstream_path, "mock/stall", stream=True), Collector()
+    response, sink = await send(path_of(wire), "mock/stall", stream=True), Collector()
     pump = asyncio.ensure_future(response.pump(sink))
     await eventually(lambda: b"Hello " in sink.body)
     await asyncio.sleep(0.02)
@@ -405,8 +410,8 @@ async def test_stall_sends_half_of_every_stream_and_then_nothing_until_it_is_clo
 
 @each_stream
 async def test_garbage_is_one_event_amid_good_ones_in_every_stream(wire: Wire) -> None:
-    good = await stream(wire.upstream_path, "mock/echo")
-    bad = await stream(wire.upstream_path, "mock/garbage")
+    good = await stream(path_of(wire), "mock/echo")
+    bad = await stream(path_of(wire), "mock/garbage")
     assert len(bad.pieces) == len(good.pieces) + 1
     [odd] = [number for number, piece in enumerate(bad.pieces) if not _is_event(piece)]
     assert 0 < odd < len(bad.pieces) - 2
@@ -421,14 +426,14 @@ def _is_event(piece: bytes) -> bool:
 
 @each_stream
 async def test_nodone_leaves_out_the_last_event_and_nothing_else(wire: Wire) -> None:
-    ended = await stream(wire.upstream_path, "mock/echo")
-    open_ended = await stream(wire.upstream_path, "mock/nodone")
+    ended = await stream(path_of(wire), "mock/echo")
+    open_ended = await stream(path_of(wire), "mock/nodone")
     kinds = [piece.partition(b"{")[0] for piece in ended.pieces]
     assert [piece.partition(b"{")[0] for piece in open_ended.pieces] == kinds[:-1]
 
 
 @each_stream
 async def test_nousage_reports_none_streamed_or_not(wire: Wire) -> None:
-    body = (await stream(wire.upstream_path, "mock/nousage", stream_options={"include_usage": True})).body
+    body = (await stream(path_of(wire), "mock/nousage", stream_options={"include_usage": True})).body
     assert observed(wire, [body])[0].usage is None
-    assert wire.read_plain(orjson.dumps(await answer(wire.upstream_path, "mock/nousage"))).usage is None
+    assert wire.read_plain(orjson.dumps(await answer(path_of(wire), "mock/nousage"))).usage is None

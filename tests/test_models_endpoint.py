@@ -76,9 +76,10 @@ async def test_models_are_listed_in_openais_shape_names_without_a_wildcard_first
 async def test_models_are_listed_in_googles_shape_for_its_sdk(gateway: RunningGateway) -> None:
     answer = (await get(gateway, "/v1/models", ("x-goog-api-key", gateway.key))).json()
     assert set(answer) == {"models"}
-    assert {"name": "models/gpt-4o", "displayName": "gpt-4o", "supportedGenerationMethods": ["generateContent"]} in answer[
-        "models"
-    ]
+    methods = ["generateContent", "streamGenerateContent", "countTokens"]
+    expected = {"name": "models/gpt-4o", "displayName": "gpt-4o", "supportedGenerationMethods": methods}
+    assert expected in answer["models"]
+    assert (await get(gateway, "/v1beta/models", ("x-goog-api-key", gateway.key))).json() == answer
 
 
 @one_loop
@@ -158,7 +159,7 @@ async def test_an_allow_list_bounds_what_is_listed_shown_and_called(
 async def test_an_allow_list_fits_the_resolved_name_too(gateway: RunningGateway) -> None:
     key = await add_key(gateway, models=("gemini-1.5-pro",))
     assert (await gateway.chat(model="plain", headers={"Authorization": f"Bearer {key}"})).status == 200
-    assert gateway.upstream.last.json()["model"] == "gemini-1.5-pro"
+    assert gateway.upstream.last.model == "gemini-1.5-pro"
 
 
 async def test_a_provider_without_a_key_is_not_listed() -> None:

@@ -363,7 +363,7 @@ def test_a_configuration_survives_its_file() -> None:
     odd = {"a b": 'quote " back \\ $ é \x7f \n', "list": [1, 2.5, {"x": [True]}], "empty": {}}
     config = gateway_config("http://127.0.0.1:1/v1", {"plugins": {"mock": odd}}, {"server": {"workers": 2}}, port=7)
     assert tomllib.loads(toml(config)) == config
-    assert config["server"] == {"host": "127.0.0.1", "port": 7, "workers": 2}
+    assert config["server"] == {"host": "127.0.0.1", "port": 7, "breaker_failures": 0, "workers": 2}
     assert config["providers"]["openai"]["api_key"] == PROVIDER_KEY
 
 

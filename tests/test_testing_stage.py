@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import muxx
 from muxx import ConfigError, hookimpl
 from muxx.testing import (
     ENDPOINTS,
+    PROVIDER_KEY,
     Outcome,
     Played,
     RunningGateway,
@@ -24,15 +26,20 @@ from muxx.testing import (
     broken,
     chunks,
     drive,
+    endpoint_at,
     exchange,
     http_request,
     identity,
+    model_for,
     provider,
     reasoning,
     refusal,
     target,
     tool_call,
 )
+from muxx.testing.asking import PLAIN_ONLY, asks_for_stream
+from muxx.testing.speaking import streamed
+from muxx.wire.wires import BY_NAME
 from muxx_std.keys import Keys
 from muxx_std.pricing import Pricing
 
@@ -116,19 +123,50 @@ def test_settings_are_read_as_strictly_as_at_a_start() -> None:
 def test_every_endpoint_answers_in_both_forms(endpoint: str, stream: bool) -> None:
     talk = Said("hi there", "hm", (Tool("f", '{"a": 1}'),), finish_reason="tool_calls")
     said = {"text_completion": Said("hi there"), "embeddings": Said(vectors=((1.0,),), finish_reason=None)}.get(endpoint, talk)
+    if endpoint.startswith("count_"):
+        said = Said(finish_reason=None)
     outcome = drive(Shout, said, endpoint=endpoint, stream=stream)
     assert replace(outcome.said, input_tokens=None, output_tokens=None) == replace(
         said, text=said.text.upper(), input_tokens=None, output_tokens=None
     )
     assert outcome.row is not None
-    assert outcome.row["endpoint"] == endpoint
+    assert (outcome.row["endpoint"], outcome.row["model_requested"]) == (endpoint, model_for(endpoint))
+    assert endpoint_at(outcome.attempts[0].url) == endpoint, "nothing is translated"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("endpoint", "model", "asked"),
+    [
+        ("chat", "claude-3-5-haiku", "messages"),
+        ("chat", "gemini-1.5-flash", "generate_content"),
+        ("responses", "claude-3-5-haiku", "messages"),
+        ("messages", "gpt-4o", "chat"),
+        ("messages", "gemini-1.5-flash", "generate_content"),
+        ("generate_content", "gpt-4o", "chat"),
+        ("generate_content", "claude-3-5-haiku", "messages"),
+    ],
+)
+def test_a_model_of_another_format_is_asked_in_its_own_and_says_the_same(endpoint: str, model: str, asked: str, stream: bool) -> None:
+    talk = Said("hi there", "hm", (Tool("f", '{"a": 1}'), Tool("g", "{}", "call_2")), finish_reason="tool_calls")
+    outcome = drive(Shout, talk, endpoint=endpoint, model=model, stream=stream)
+    assert [endpoint_at(attempt.url) for attempt in outcome.attempts] == [asked]
+    said, usage = outcome.said, {"stream_options": {"include_usage": True}} if endpoint == "chat" and stream else {}
+    assert (said.text, said.reasoning, said.tools, said.finish_reason) == ("HI THERE", "hm", talk.tools, "tool_calls")
+    told = drive(Shout, talk, endpoint=endpoint, model=model, stream=stream, **usage).said
+    assert (told.input_tokens, told.output_tokens) == (10, 5)
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses", "messages", "generate_content", "count_tokens", "count_content"])
+def test_a_provider_refuses_in_its_own_words_and_a_stream_tells_its_cost(endpoint: str) -> None:
+    refused = drive(Shout, refusal(429, "Wait.", headers={"retry-after": "7"}), endpoint=endpoint)
+    assert (refused.status, refused.told["message"], refused.headers["retry-after"]) == (429, "Wait.", "7")
+    if not endpoint.startswith("count_"):
+        streamed = drive(Shout, "hi there", endpoint=endpoint, stream=True)
+        assert (streamed.comment or {}).get("request_id") == (None if endpoint == "generate_content" else streamed.exchange.id)
 
 
 def test_a_row_is_priced_by_a_plugin_beside_it() -> None:
-    class Idle:
-        @hookimpl
-        def post_response(self) -> None: ...
-
     alone, priced = drive(Idle).row, drive(Idle, beside={"pricing": Pricing}).row
     assert alone is not None
     assert priced is not None
@@ -149,6 +187,25 @@ def test_a_provider_may_refuse_fail_and_break_off() -> None:
         assert (outcome.row["error_code"], outcome.row["ended_by"]) == ("upstream_disconnected", "upstream")
     odd = drive(Shout, Played([b"<html>"], headers={"content-type": "text/html"}))
     assert (odd.status, odd.error is None) == (502, False)
+
+
+class Idle:
+    @hookimpl
+    def post_response(self) -> None: ...
+
+
+class Looks:
+    @hookimpl
+    def on_chunk(self) -> None: ...
+
+
+@pytest.mark.parametrize("plugin", [Idle, Looks])
+@pytest.mark.parametrize("endpoint", ["chat", "text_completion", "responses", "messages", "generate_content"])
+def test_a_stream_that_comes_byte_by_byte_leaves_as_it_came(endpoint: str, plugin: type) -> None:
+    stream = b"".join(streamed(endpoint, Said("hi there"), "any-model", usage=False))
+    pieces = [stream[at : at + 1] for at in range(len(stream))]
+    outcome = drive(plugin, Played(pieces, headers={"content-type": "text/event-stream"}), endpoint=endpoint, stream=True)
+    assert re.sub(rb": muxx .*\n\n", b"", outcome.body) == stream
 
 
 PAIR = {"models": [{"name": "pair", "targets": ["openai/one", "openai/two"]}]}
@@ -246,15 +303,22 @@ class TestTheGatewayOfTheFixtures:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_ready_made_exchange_is_one_a_hook_could_be_given(endpoint: str) -> None:
-    made = exchange(endpoint, "Hi", stream=endpoint != "embeddings", seed=7, headers={"X-Badge": "1", "Cookie": "c"})
+    made = exchange(endpoint, "Hi", stream=endpoint not in PLAIN_ONLY, seed=7, headers={"X-Badge": "1", "Cookie": "c"})
     assert [part.text for part in made.request.parts()] == ["Hi"]
-    assert (made.operation, made.request.model, made.request.body["seed"]) == (endpoint, "gpt-4o", 7)
+    model, wire = model_for(endpoint), BY_NAME[endpoint]
+    assert (made.operation, made.request.model, made.request.body["seed"]) == (endpoint, model, 7)
+    assert (made.format, made.targets[0].provider.format) == (wire.format, wire.format)
     assert dict(made.request.headers) == {"x-badge": "1"}
     assert made.identity is not None
     assert made.project is not None
-    assert (made.identity.project, made.project.name, str(made.targets[0])) == ("default", "default", "openai/gpt-4o")
+    vendor = {"openai": "openai", "anthropic": "anthropic", "gemini": "google"}[wire.format]
+    assert (made.identity.project, made.project.name, str(made.targets[0])) == ("default", "default", f"{vendor}/{model}")
     tried = attempt(made, number=2)
-    assert (tried.number, tried.body["model"], tried.url.startswith("http://provider.test/v1/")) == (2, "gpt-4o", True)
+    assert (tried.number, tried.body["model"], tried.url.startswith("http://provider.test/v1/")) == (2, model, True)
+    assert endpoint_at(tried.url) == endpoint
+    assert asks_for_stream(tried.url, tried.body) is (endpoint not in PLAIN_ONLY)
+    key = {"openai": "authorization", "anthropic": "x-api-key", "gemini": "x-goog-api-key"}[wire.format]
+    assert tried.headers[key].endswith(PROVIDER_KEY)
 
 
 def test_everything_of_a_value_can_be_overridden() -> None:

@@ -8,13 +8,16 @@ Without a server:
 
 Over real sockets:
 
-- `ScriptedUpstream`: a provider that answers byte for byte as scripted, breaks where told, and remembers what it saw.
-- `RawClient`, `post_chat`, `get`: a client that does exactly what the test says.
+- `ScriptedUpstream`: a provider of every format that answers byte for byte as scripted, breaks where told, and remembers what it
+  saw.
+- `RawClient`, `ask`, `post_chat`, `get`: a client that does exactly what the test says.
 - `RunningGateway`: a gateway in this process; `GatewayProcess`: one to be killed.
 - `muxx.testing.conformance`: the suite of invariants for any plugin, as a class to derive from.
 
-And for both: `Said`, what an answer says, to script it and to read it; `cuts`, `every_cut`, bytes cut as networks cut them;
-`leak.find`, secrets where they must not be; `eventually`, waiting; `aside`, a service in a thread beside the test.
+And for both: `request_body` and `request_target`, what is asked, and where, at each of `ENDPOINTS`; `Said`, what an answer says,
+to script it, and to read it by the book (`read_answer`, `read_error`, `read_comment`, `is_whole`); `cuts`, `every_cut`, bytes cut
+as networks cut them; `leak.find`, secrets where they must not be; `eventually`, waiting; `aside`, a service in a thread beside
+the test.
 `muxx.testing.fixtures` has fixtures for pytest.
 
 Names that need a server or pytest are loaded on first use.
@@ -26,12 +29,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import answers, leak
-from .answers import answer, chat, embeddings, error, events, head, json, sse
+from .answers import answer, chat, embeddings, error, events, head, json, refuses, sse
 from .aside import aside
-from .client import RawClient, RawResponse, chat_body, get, post_chat
+from .asking import ENDPOINTS, endpoint_at, model_for, request_body, request_target
+from .client import RawClient, RawResponse, ask, chat_body, get, post_chat
 from .cutting import cuts, every_cut
-from .reading import Unreadable, read_answer, read_error
-from .said import ENDPOINTS, Said, Tool, letters, words
+from .reading import Unreadable, is_whole, read_answer, read_comment, read_error
+from .said import Said, Tool, letters, words
 from .settings import PROVIDER_KEY, clean_environment
 from .speaking import DONE, event
 from .steps import Action, Chooser, Script, Step, fin, hold, pause, rst, wait
@@ -46,7 +50,6 @@ from .values import (
     identity,
     provider,
     reasoning,
-    request_body,
     target,
     text,
     tool_call,
@@ -105,6 +108,7 @@ __all__ = [
     "answer",
     "answers",
     "aside",
+    "ask",
     "attempt",
     "broken",
     "chat",
@@ -116,6 +120,7 @@ __all__ = [
     "drive",
     "embeddings",
     "end",
+    "endpoint_at",
     "error",
     "event",
     "events",
@@ -128,17 +133,22 @@ __all__ = [
     "hold",
     "http_request",
     "identity",
+    "is_whole",
     "json",
     "leak",
     "letters",
+    "model_for",
     "pause",
     "post_chat",
     "provider",
     "read_answer",
+    "read_comment",
     "read_error",
     "reasoning",
     "refusal",
+    "refuses",
     "request_body",
+    "request_target",
     "rst",
     "sse",
     "target",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .said import Pieces, Said, Tool, endpoint_at, words
-from .speaking import DONE, event, plain, streamed
+from .asking import MODEL, asks_for_stream, endpoint_at, model_asked
+from .said import Pieces, Said, Tool, words
+from .speaking import DONE, event, plain, refused, streamed
 from .steps import Chooser, Script, Step, fin, pause
 
 if TYPE_CHECKING:
@@ -74,18 +75,29 @@ def events(*data: Any, done: bool = True) -> bytes:
 
 
 def answer(said: Said, *, model: str | None = None, pieces: Pieces = words) -> Chooser:
-    """Answer any of the four endpoints with this, streamed or plain as the request asks, with usage where OpenAI would send it.
+    """Answer any endpoint with this in its format, streamed or plain as the request asks, with usage where OpenAI would send it.
 
-    Embeddings need `vectors`; completions say text only. `pieces` is how a text is spread over the events of a stream.
+    Embeddings need `vectors`; completions say text only; counts say `input_tokens`. `pieces` is how a text is spread over the
+    events of a stream.
     """
 
     def choose(request: RecordedRequest) -> Script:
         asked, endpoint = request.json(), endpoint_at(request.target)
-        name = model or asked.get("model", "gpt-4o")
-        if not asked.get("stream") or endpoint == "embeddings":
+        name = model or model_asked(request.target, asked) or MODEL
+        if not asks_for_stream(request.target, asked):
             return json(plain(endpoint, said, name))
         usage = bool((asked.get("stream_options") or {}).get("include_usage"))
         return sse(chunks=streamed(endpoint, said, name, usage=usage, pieces=pieces))
+
+    return choose
+
+
+def refuses(status: int, message: str = "No.", code: str | None = None, **headers: str) -> Chooser:
+    """Refuse in the format that is asked for. Keyword arguments become headers: `refuses(429, retry_after="1")`."""
+
+    def choose(request: RecordedRequest) -> Script:
+        body = refused(endpoint_at(request.target), status, message, code)
+        return json(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
     return choose
 
@@ -99,7 +111,7 @@ def chat(
     output_tokens: int = 5,
     model: str | None = None,
 ) -> Chooser:
-    """`answer` with this text, reasoning and calls of tools: for chat completions, and for Responses."""
+    """`answer` with this text, reasoning and calls of tools: for chat completions, and every other endpoint that can say them."""
     called = tuple(tools)
     finish = "tool_calls" if called else "stop"
     said = Said(text, reasoning, called, finish_reason=finish, input_tokens=input_tokens, output_tokens=output_tokens)

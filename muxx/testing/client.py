@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from .asking import request_body, request_target, sent
 from .http1 import Headers, chunks, header, is_chunked, parse_head
-from .reading import read_answer
+from .reading import read_answer, read_comment, read_error
 from .said import Said
 
 READ = 64 * 1024
@@ -57,6 +58,14 @@ class RawResponse:
     def said(self, endpoint: str = "chat") -> Said:
         """What a whole answer of this endpoint says, plain or streamed; raises `Unreadable` for one that is broken."""
         return read_answer(endpoint, self.body, streamed=self.streamed)
+
+    def told(self, endpoint: str = "chat") -> dict[str, Any]:
+        """The error of a refused request, or that ends a broken stream, as this endpoint tells it; raises `Unreadable`."""
+        return read_error(self.body, streamed=self.streamed, endpoint=endpoint)
+
+    def comment(self, endpoint: str = "chat") -> dict[str, Any] | None:
+        """What the comment of a whole stream tells of its cost; None where there is none. Raises `Unreadable`."""
+        return read_comment(endpoint, self.body)
 
     @property
     def data(self) -> list[str]:
@@ -231,6 +240,27 @@ async def post_chat(
     """One chat request on a connection of its own, read to its end."""
     async with await RawClient.connect(url, within=within) as client:
         await client.post_chat(key, chat_body(content, model, **members), headers)
+        return await client.read_response()
+
+
+async def ask(
+    url: str,
+    key: str | None,
+    endpoint: str = "chat",
+    content: str = "Hello",
+    *,
+    model: str | None = None,
+    stream: bool = False,
+    headers: Mapping[str, str] | None = None,
+    within: float = 10.0,
+    **members: Any,
+) -> RawResponse:
+    """One request of any endpoint on a connection of its own, read to its end. Keyword arguments are further members of it."""
+    body = request_body(endpoint, content, model=model, **members) | ({"stream": True} if stream else {})
+    fields = {"Content-Type": "application/json"} | ({"X-Muxx-Api-Key": key} if key else {}) | dict(headers or {})
+    target = request_target(endpoint, body["model"], stream=stream)
+    async with await RawClient.connect(url, within=within) as client:
+        await client.request("POST", target, fields, orjson.dumps(sent(endpoint, body)))
         return await client.read_response()
 
 

@@ -18,10 +18,10 @@ from muxx.reply import Chunk
 from muxx.targets import Attempt
 from muxx.wire.openai import AnswerHead
 from muxx.wire.sse import EventSplitter
-from muxx.wire.wires import WIRES
+from muxx.wire.wires import BY_NAME
 
-from .reading import read_answer, read_error
-from .said import ENDPOINTS, Said
+from .reading import read_answer, read_comment, read_error
+from .said import Said
 from .watching import HookCall
 
 
@@ -115,7 +115,7 @@ class Outcome:
     @property
     def chunks(self) -> list[Chunk]:
         """The answer as it was delivered, taken apart again."""
-        wire = WIRES[ENDPOINTS[self.endpoint]]
+        wire = BY_NAME[self.endpoint]
         if not self.client.streamed:
             return wire.decode_plain(self.body)
         codec, splitter = wire.codec(AnswerHead(None, None, None), True), EventSplitter(2**26)
@@ -128,8 +128,13 @@ class Outcome:
 
     @property
     def told(self) -> dict[str, Any]:
-        """The error as the client was told it."""
-        return read_error(self.body, streamed=self.client.streamed)
+        """The error as the client was told it, in the words of its endpoint."""
+        return read_error(self.body, streamed=self.client.streamed, endpoint=self.endpoint)
+
+    @property
+    def comment(self) -> dict[str, Any] | None:
+        """What the comment of a whole stream tells of its cost; None where there is none."""
+        return read_comment(self.endpoint, self.body)
 
     @property
     def attributes(self) -> dict[str, Any]:

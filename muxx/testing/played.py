@@ -6,17 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
-
 from muxx.errors import UpstreamDisconnected
 from muxx.reply import Chunk
 from muxx.targets import Attempt
 from muxx.transport import Sink, UpstreamResponse
 from muxx.wire.openai import AnswerHead
-from muxx.wire.wires import WIRES
+from muxx.wire.wires import BY_NAME
 
-from .said import ENDPOINTS, Said, endpoint_at
-from .speaking import plain, streamed
+from .asking import asks_for_stream, endpoint_at
+from .said import Said
+from .speaking import plain, refused, streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,25 @@ class Played:
     error: BaseException | None = None
 
 
-Answer = str | Said | Sequence[Chunk] | Played | BaseException
-"""What a provider does: says this text, says all this, sends these Chunks, sends these bytes, or fails before its head."""
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A provider's error, in the words of the endpoint that is asked: `refusal(429)`."""
+
+    status: int
+    message: str
+    code: str | None
+    headers: Mapping[str, str]
 
 
-def refusal(status: int = 400, message: str = "No.", code: str | None = "refused") -> Played:
-    """A provider's error, in OpenAI's words."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return Played([orjson.dumps({"error": error})], status, {"content-type": "application/json"})
+def refusal(
+    status: int = 400, message: str = "No.", code: str | None = "refused", headers: Mapping[str, str] | None = None
+) -> Refused:
+    """A provider's error, in the words of the endpoint that is asked. `code` is what OpenAI would say; others have none."""
+    return Refused(status, message, code, headers or {})
+
+
+Answer = str | Said | Sequence[Chunk] | Played | Refused | BaseException
+"""What a provider does: says this text or all this, sends these Chunks or these bytes, refuses, or fails before its head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,10 @@ def as_played(answer: Answer | Broken, attempt: Attempt) -> Played:
         return answer
     assert not isinstance(answer, BaseException)
     body, endpoint = attempt.body, endpoint_at(attempt.url)
-    streams = body.get("stream") is True and endpoint != "embeddings"
+    if isinstance(answer, Refused):
+        told = refused(endpoint, answer.status, answer.message, answer.code)
+        return Played([told], answer.status, {"content-type": "application/json", **answer.headers})
+    streams = asks_for_stream(attempt.url, body)
     said = answer.said if isinstance(answer, Broken) else Said(answer) if isinstance(answer, str) else answer
     if isinstance(said, Said):
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -103,7 +116,7 @@ def as_played(answer: Answer | Broken, attempt: Attempt) -> Played:
 
 def _encoded(endpoint: str, chunks: Iterable[Chunk], attempt: Attempt, streams: bool) -> list[bytes]:
     """Chunks as a provider would send them: an event for each."""
-    wire = WIRES[ENDPOINTS[endpoint]]
+    wire = BY_NAME[endpoint]
     head = AnswerHead(f"{wire.id_prefix}1", attempt.target.model, 1)
     if not streams:
         return [wire.encode_answer(chunks, head)]

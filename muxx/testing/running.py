@@ -15,7 +15,7 @@ from muxx.gateway import Gateway
 from muxx.plugins import load_checked
 from muxx.worker import Running, serve_in_process
 
-from .client import RawClient, RawResponse, get, post_chat
+from .client import RawClient, RawResponse, ask, get, post_chat
 from .installing import installed
 from .settings import gateway_config, write_config
 from .upstream import ScriptedUpstream
@@ -38,6 +38,22 @@ class Reachable:
     ) -> RawResponse:
         """One chat request, read to its end. Keyword arguments are further members of the body: `stream=True`."""
         return await post_chat(self.base_url, self.key, content, model=model, headers=headers, **members)
+
+    async def ask(
+        self,
+        endpoint: str,
+        content: str = "Hello",
+        *,
+        model: str | None = None,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> RawResponse:
+        """One request of any endpoint, read to its end; without a `model`, of one whose provider speaks the endpoint's format.
+
+        Keyword arguments are further members of the body.
+        """
+        return await ask(self.base_url, self.key, endpoint, content, model=model, stream=stream, headers=headers, **members)
 
     async def get(self, target: str) -> RawResponse:
         return await get(self.base_url, target, self.key)

@@ -8,32 +8,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-ENDPOINTS = {
-    "chat": "/v1/chat/completions",
-    "text_completion": "/v1/completions",
-    "embeddings": "/v1/embeddings",
-    "responses": "/v1/responses",
-}
-"""Each endpoint by its name in rows and in `exchange.operation`, and the path at which clients call it."""
+import orjson
 
 Pieces = Callable[[str], Iterable[str]]
 """How a text is spread over the events of a stream; joined, the pieces are the text."""
 
+SIGNATURE = "c2lnbmVkIGJ5IGl0cyBtb2RlbA=="
+"""What a provider that signs its reasoning wants back with it, where a script says nothing else."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Tool:
-    """A call of a tool. `arguments` is JSON text."""
+    """A call of a tool. `arguments` is JSON text; two calls are equal when it holds the same, however it is written."""
 
     name: str
     arguments: str = "{}"
     id: str = "call_1"
 
+    def __eq__(self, other: object) -> bool:
+        return self._compared == other._compared if isinstance(other, Tool) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.id))
+
+    @property
+    def _compared(self) -> tuple[Any, ...]:
+        try:
+            return self.name, self.id, orjson.loads(self.arguments)
+        except orjson.JSONDecodeError:
+            return self.name, self.id, self.arguments
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer of one choice. `vectors` is what embeddings say instead of text; token counts are None where nobody told them."""
+    """An answer of one choice. `vectors` is what embeddings say instead of text; token counts are None where nobody told them.
+
+    `finish_reason` is in the words of chat completions, whatever the endpoint's are: stop, length, tool_calls, content_filter.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -41,7 +55,13 @@ class Said:
     vectors: tuple[tuple[float, ...], ...] = ()
     finish_reason: str | None = "stop"
     input_tokens: int | None = 10
+    """All of the input, what came from the provider's cache included."""
     output_tokens: int | None = 5
+    """All of the output, reasoning included."""
+    cached_tokens: int = 0
+    """Tokens of the input that came from the provider's cache."""
+    signature: str = field(default=SIGNATURE, compare=False)
+    """The provider's seal on the reasoning, where the endpoint has a place for it; two answers say the same whatever it is."""
 
 
 def words(text: str) -> list[str]:
@@ -52,10 +72,3 @@ def words(text: str) -> list[str]:
 def letters(text: str) -> list[str]:
     """Letter by letter: nothing that is looked for is ever whole in one event."""
     return list(text)
-
-
-def endpoint_at(target: str) -> str:
-    """The endpoint that a request target leads to, at a provider or at muxx; `chat` for any other."""
-    path = target.partition("?")[0]
-    found = [name for name, known in ENDPOINTS.items() if path.endswith(known.removeprefix("/v1"))]
-    return found[0] if found else "chat"

@@ -17,11 +17,12 @@ PROVIDERS = ("openai", "anthropic", "google")
 def gateway_config(upstream_url: str, *overrides: Mapping[str, Any], port: int = 0) -> dict[str, Any]:
     """A whole configuration: the well-known providers all lead to `upstream_url`, and later mappings go before earlier ones.
 
-    The cache has room for nothing, so that the upstream is asked each time; give `[plugins.cache] max_bytes` to have hits.
+    Each speaks its own format. The cache has room for nothing and the breaker never opens, so that the upstream is asked each
+    time; give `[plugins.cache] max_bytes` to have hits, and `[server] breaker_failures` to have refusals.
     """
     provider = {"base_url": upstream_url, "api_key": PROVIDER_KEY}
     config: dict[str, Any] = {
-        "server": {"host": "127.0.0.1", "port": port},
+        "server": {"host": "127.0.0.1", "port": port, "breaker_failures": 0},
         "database": {"path": "muxx.db"},
         "providers": {name: dict(provider) for name in PROVIDERS},
         "plugins": {"cache": {"max_bytes": 1}},

@@ -33,15 +33,16 @@ from muxx.request import CREDENTIAL_HEADERS, HttpRequest, Identity, Request
 from muxx.row import Record
 from muxx.targets import Provider
 from muxx.transport import Transport
-from muxx.wire.wires import WIRES
+from muxx.wire.wires import WIRES, named_in
 from muxx.worker import prepare, recorder_of
 
+from .asking import request_body, request_target, sent
 from .outcome import Client, Outcome
 from .played import Answer, Broken, PlayedTransport
-from .said import ENDPOINTS
 from .settings import PROVIDER_KEY, PROVIDERS, merged, write_config
-from .values import Headers, HeadOf, request_body
+from .values import Headers, HeadOf
 from .values import identity as any_identity
+from .values import provider as row_of
 from .watching import Watch
 
 STAGE = "stage"
@@ -63,6 +64,11 @@ def class_of(plugin: object) -> type:
         return plugin
 
     return type(type(plugin).__name__, (type(plugin),), {"__new__": there_already})
+
+
+def _on_stage(name: str) -> Provider:
+    """The provider's row, led to the stage's transport."""
+    return row_of(name, base_url=f"http://{name}.test/v1", openai_url=f"http://{name}.test/openai/v1", transport=STAGE)
 
 
 class Stage:
@@ -110,7 +116,7 @@ class Stage:
 
             @hookimpl
             def register_providers(self) -> Iterable[Provider | tuple[str, Transport]]:
-                rows = [Provider(name, f"http://{name}.test/v1", transport=STAGE, prices=name) for name in PROVIDERS]
+                rows = [_on_stage(name) for name in PROVIDERS]
                 return [*rows, (STAGE, played)]
 
             @hookimpl
@@ -166,23 +172,28 @@ class Stage:
             members["stream"] = True
         if body is None:
             body = request_body(endpoint, content, **members)
-        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        known: Mapping[str, Any] = {"stream": stream} if isinstance(body, bytes) else body
+        data = body if isinstance(body, bytes) else orjson.dumps(sent(endpoint, body))
+        target = request_target(endpoint, known.get("model"), stream=known.get("stream") is True)
         fields = list(headers.items() if isinstance(headers, Mapping) else headers)
         if self.key is not None and not CREDENTIAL_HEADERS.intersection(name.lower() for name, _ in fields):
             fields.append(("X-Muxx-Api-Key", self.key))
-        head = HeadOf("POST", ENDPOINTS[endpoint], fields, data, "127.0.0.1")
+        head = HeadOf("POST", target, fields, data, "127.0.0.1")
         head.memory[STAGE] = identity or any_identity()
         return await self._carry(head, endpoint, [answer, *then], leave_after)
 
     async def _carry(self, head: HeadOf, endpoint: str, answers: Sequence[Answer | Broken], leave_after: int | None) -> Outcome:
-        wire = WIRES[head.path]
+        wire, in_path = named_in(head.path) or (WIRES[head.path], None)
         exchange = Exchange(self.gateway.ids.next(), wire.name, Request(head, wire.parts))
+        exchange.format = wire.format
         began, asked = len(self.watch.calls), len(self.played.attempts)
         client = Client(leave_after)
         self.played.play(answers, client.asked)
 
         async def run() -> None:
-            await carry(Call(self.gateway, exchange, wire, head, client, asyncio.current_task()))
+            call = Call(self.gateway, exchange, wire, head, client, asyncio.current_task())
+            call.given = in_path
+            await carry(call)
 
         task = client.task = asyncio.ensure_future(run())
         await asyncio.wait([task])

@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import orjson
 
-from .answers import answer
+from .answers import answer, refuses
+from .asking import model_asked
 from .http1 import Headers, header, parse_head, read_request_body
-from .said import Said
+from .said import Pieces, Said, words
 from .steps import Chooser, Script
 from .waiting import eventually
 
@@ -50,6 +51,11 @@ class RecordedRequest:
 
     def json(self) -> Any:
         return orjson.loads(self.body)
+
+    @property
+    def model(self) -> str | None:
+        """The model that is asked for, in the body or in the path."""
+        return model_asked(self.target, self.json())
 
     @property
     def blocked(self) -> bool:
@@ -168,10 +174,11 @@ class Connection(asyncio.Protocol):
 
 
 class ScriptedUpstream:
-    """An OpenAI-format provider on 127.0.0.1, at a port of its own, as an async context manager.
+    """A provider of every format on 127.0.0.1, at a port of its own, as an async context manager.
 
-    Without a script it answers every endpoint, with a short text or a vector. An exception in a chooser or a step is raised again
-    when the upstream is left, so that a mistake in a test is never mistaken for a fault of the network.
+    The path says which format is asked for. Without a script it answers every endpoint, with a short text or a vector. An
+    exception in a chooser or a step is raised again when the upstream is left, so that a mistake in a test is never taken for a
+    fault of the network.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, greeting: Script = (), send_buffer: int | None = None) -> None:
@@ -192,6 +199,16 @@ class ScriptedUpstream:
         """
         choosers = [script if callable(script) else _always(script) for script in scripts]
         self.choose = _in_turn(choosers)
+
+    def says(self, *answers: Said | str, model: str | None = None, pieces: Pieces = words) -> None:
+        """Answer the requests from now on with these, in the format and form that each asks for; the last one answers all that
+        follow."""
+        said = [Said(item) if isinstance(item, str) else item for item in answers]
+        self.script(*(answer(item, model=model, pieces=pieces) for item in said))
+
+    def refuses(self, status: int, message: str = "No.", code: str | None = None, **headers: str) -> None:
+        """Refuse every request from now on, in the format that it asks for."""
+        self.script(refuses(status, message, code, **headers))
 
     @property
     def port(self) -> int:

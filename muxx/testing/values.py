@@ -14,15 +14,19 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from muxx.exchange import Exchange, Project
 from muxx.ids import RequestIds
 from muxx.money import Usage
+from muxx.providers import BUILT_IN
 from muxx.reply import Chunk, ToolCall
 from muxx.request import HttpRequest, Identity, Request
 from muxx.targets import Attempt, Provider, Target
-from muxx.wire.wires import WIRES
+from muxx.wire.wires import BY_NAME
 
-from .said import ENDPOINTS
+from .asking import model_for, request_body, request_target, sent
 from .settings import PROVIDER_KEY
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_FORMATS = {row.name: row.format for row in BUILT_IN}
+_VENDORS = {row.format: row.name for row in reversed(BUILT_IN)}
 
 
 class HeadOf(HttpRequest):
@@ -43,17 +47,6 @@ class HeadOf(HttpRequest):
 
 
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def request_body(endpoint: str = "chat", content: str = "Hello", *, model: str = "gpt-4o", **members: Any) -> dict[str, Any]:
-    """A request that an endpoint takes; keyword arguments are further members of it, or take the place of these."""
-    asked: dict[str, dict[str, Any]] = {
-        "chat": {"messages": [{"role": "user", "content": content}]},
-        "text_completion": {"prompt": content},
-        "embeddings": {"input": content},
-        "responses": {"input": content},
-    }
-    return {"model": model, **asked[endpoint], **members}
 
 
 def http_request(
@@ -77,7 +70,7 @@ def exchange(
     endpoint: str = "chat",
     content: str = "Hello",
     *,
-    model: str = "gpt-4o",
+    model: str | None = None,
     stream: bool = False,
     headers: Headers = (),
     identity: Identity | None = identity(),  # noqa: B008  (frozen)
@@ -85,17 +78,21 @@ def exchange(
     targets: Iterable[Target] | None = None,
     **members: Any,
 ) -> Exchange:
-    """An exchange as `pre_request` gets it. `members` are further members of the request's body."""
+    """An exchange as `pre_request` gets it. `members` are further members of the request's body.
+
+    Without a `model` or `targets` it goes to a provider that speaks the endpoint's format.
+    """
     if stream:
         members["stream"] = True
+    model, wire = model or model_for(endpoint), BY_NAME[endpoint]
     body = request_body(endpoint, content, model=model, **members)
-    data = orjson.dumps(body)
-    path = ENDPOINTS[endpoint]
-    made = Exchange(RequestIds().next(), endpoint, Request(http_request(path, headers=headers, body=data), WIRES[path].parts))
+    data = orjson.dumps(sent(endpoint, body))
+    head = http_request(request_target(endpoint, model, stream=stream), headers=headers, body=data)
+    made = Exchange(RequestIds().next(), endpoint, Request(head, wire.parts))
     made.request.body, made.request.model, made.request.stream, made.request.size = body, model, stream, len(data)
-    made.identity = identity
+    made.format, made.identity = wire.format, identity
     made.project = project or Project(identity.project if identity else "default")
-    made.targets = tuple(targets) if targets is not None else (target(model),)
+    made.targets = tuple(targets) if targets is not None else (target(model, provider=provider(_VENDORS[wire.format])),)
     made.phase = "limit"
     return made
 
@@ -104,8 +101,9 @@ def exchange(
 
 
 def provider(name: str = "openai", **fields: Any) -> Provider:
-    """A provider's row; keyword arguments are fields of `muxx.Provider`."""
-    return Provider(name, **{"base_url": "http://provider.test/v1", "api_key": PROVIDER_KEY, "prices": name, **fields})
+    """A provider's row, in the format that the provider of this name speaks; keyword arguments are fields of `muxx.Provider`."""
+    known = {"base_url": "http://provider.test/v1", "format": _FORMATS.get(name, "openai"), "prices": name}
+    return Provider(name, **{**known, "api_key": PROVIDER_KEY, **fields})
 
 
 def target(model: str = "gpt-4o", **fields: Any) -> Target:
@@ -116,12 +114,12 @@ def target(model: str = "gpt-4o", **fields: Any) -> Target:
 def attempt(exchange: Exchange, **fields: Any) -> Attempt:
     """The exchange's next upstream call, as `pre_attempt` gets it; keyword arguments are those of `muxx.Attempt`."""
     to: Target = fields.get("target") or exchange.targets[0]
-    wire = WIRES[ENDPOINTS[exchange.operation]]
+    row = to.provider
     made = {
         "target": to,
         "number": len(exchange.attempts) + 1,
-        "url": to.provider.base_url + wire.upstream_path,
-        "headers": {"content-type": "application/json", "authorization": f"Bearer {to.provider.api_key}"},
+        "url": BY_NAME[exchange.operation].upstream_url(row.base_url, to.model, exchange.request.stream),
+        "headers": {"content-type": "application/json", row.auth_header: f"{row.auth_scheme}{row.api_key}"},
         "body": {**exchange.request.body, "model": to.model, **to.parameters},
     }
     return Attempt(**{**made, **fields})

@@ -1,26 +1,29 @@
-"""The model list in the three formats clients know, chosen by the headers their SDKs send. Pure."""
+"""The model list in the three formats clients know. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from .wire import Format
 
-def model_list(models: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> dict[str, Any]:
-    """(name, provider) pairs as OpenAI's, Anthropic's (`anthropic-version`) or Google's (`x-goog-api-key`) list."""
-    items = [model_object(name, provider, headers) for name, provider in models]
-    if "x-goog-api-key" in headers:
+
+def model_list(models: Sequence[tuple[str, str]], format: Format) -> dict[str, Any]:
+    """(name, provider) pairs as OpenAI's, Anthropic's or Google's list."""
+    items = [model_object(name, provider, format) for name, provider in models]
+    if format == "gemini":
         return {"models": items}
-    if "anthropic-version" in headers:
+    if format == "anthropic":
         first = items[0]["id"] if items else None
         return {"data": items, "has_more": False, "first_id": first, "last_id": items[-1]["id"] if items else None}
     return {"object": "list", "data": items}
 
 
-def model_object(name: str, provider: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def model_object(name: str, provider: str, format: Format) -> dict[str, Any]:
     """One model in the caller's format. `created` is 0: a gateway does not know when a provider made its model."""
-    if "x-goog-api-key" in headers:
-        return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": ["generateContent"]}
-    if "anthropic-version" in headers:
+    if format == "gemini":
+        methods = ["generateContent", "streamGenerateContent", "countTokens"]
+        return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}
+    if format == "anthropic":
         return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
     return {"id": name, "object": "model", "created": 0, "owned_by": provider}

@@ -1,128 +1,38 @@
-"""The endpoints' formats, each as one value: all that the kernel asks of the format in which a client called.
-
-A `Wire` is data and pure functions. The kernel picks one by the request's path and never asks again which it is.
-
-How a stream ends: `StreamFacts.observe` says `DONE` at the last event of a complete answer, be it `[DONE]` (chat, completions) or
-the event that holds all of the answer (Responses). That event is held back until the answer's row is recorded; the comment with
-the cost goes right before it; nothing goes after it. With chunk hooks it is what `Codec.last` returns.
-"""
+"""The endpoints' formats as values, and which of them a request or a provider's answer is in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import MuxxError
-from ..money import Cost, Usage
 from ..reply import Chunk
-from ..request import Part
-from . import openai, responses
-from .openai import Head, Verdict, completions, embeddings
+from . import anthropic, gemini, openai, responses
+from .openai import Head, completions, embeddings
+from .prompt import Losses, Prompt
 from .responses import ResponseStream
-from .sse import Event
+from .wire import Codec, Format, StreamFacts, Translation, Wire
 
 
-class Facts(Head, Protocol):
-    """What is known of an answer, streamed or plain: who made it (as a `Head` says), how it ended, what it used, what it says."""
-
-    usage: Usage | None
-    usage_invalid: bool
-
-    @property
-    def finish_reasons(self) -> dict[int, str]: ...
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def output_bytes(self) -> int: ...
-
-    @property
-    def text_since_usage(self) -> bool: ...
+def _openai_body(error: MuxxError, request_id: str) -> bytes:
+    return openai.error_body(error)
 
 
-class StreamFacts(Facts, Protocol):
-    """Observes a stream, each event once. `done`: its last event has come; `finished`: it may end here and is complete; `error`:
-    what the provider's error event held, or why the answer failed."""
-
-    done: bool
-    error: Any
-
-    @property
-    def finished(self) -> bool: ...
-
-    def observe(self, event: Event) -> Verdict: ...
-
-
-class Codec(Protocol):
-    """One answer's way through chunk hooks: `decode`, the hooks and `encode` take turns, event by event.
-
-    Where hooks change nothing, what `encode` returns is what came. An `end` among its Chunks closes the answer; the last event is
-    only what `last` returns, asked for after that. `end` is for an answer that ends without a last event of its own.
-    """
-
-    def decode(self, event: Event) -> list[Chunk]: ...
-
-    def end(self) -> Chunk: ...
-
-    def encode(self, chunks: Iterable[Chunk]) -> bytes: ...
-
-    def last(self) -> bytes: ...
-
-
-def _chat_error(error: MuxxError, facts: StreamFacts | None) -> bytes:
+def _openai_event(error: MuxxError, request_id: str, number: int | None) -> bytes:
     return openai.error_event(error)
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """An endpoint's format. `Any` stands for the format's own kind of facts."""
+def _response_event(error: MuxxError, request_id: str, number: int | None) -> bytes:
+    return responses.error_event(error, number)
 
-    name: str
-    """Which endpoint it is, in rows and for `gateway.call`."""
-    operation: str
-    """OpenTelemetry's `gen_ai.operation.name`. Its conventions have no `responses`: such a call is a `chat`, told apart by
-    `openai.api.type`."""
-    path: str
-    """Where clients call it."""
-    upstream_path: str
-    """What follows a provider's base URL."""
-    id_prefix: str
-    """How the ids of its answers begin, for those that muxx makes."""
-    streams: bool
-    """The request's `stream` means something; where it does not, there are no `stream` and `codec`."""
 
-    validate: Callable[[dict[str, Any]], None]
-    """Raises `InvalidRequest` naming a field that is missing or wrong."""
-    checked: Callable[[dict[str, Any]], tuple[Any, ...]]
-    """All that `validate` looks at: while these are the same objects as before, it need not look again."""
-    parts: Callable[[dict[str, Any]], Iterator[Part]]
-    input_bytes: Callable[[dict[str, Any]], int]
-    ask_for_usage: Callable[[dict[str, Any]], bool]
-    """Make a streaming request ask for usage; whether the client did by itself, or need not: then nothing is withheld."""
+def _at(path: str) -> Any:
+    """The URL of an endpoint whose path says nothing of the request."""
 
-    stream: Callable[[dict[str, Any], bool], StreamFacts]
-    """The observer of the stream that answers this request body; the flag is what `ask_for_usage` returned."""
-    read_plain: Callable[[bytes], Facts]
-    """Raises `UpstreamError` or `UpstreamProtocolError` for what is no answer."""
-    assembled: Callable[[Any], dict[str, Any]]
-    """The answer that facts tell of, as one object."""
+    def url(base_url: str, model: str, stream: bool) -> str:
+        return base_url + path
 
-    codec: Callable[[Head, bool], Codec]
-    """For the answer of this head, which may be its `StreamFacts`; the flag says whether the client wants usage."""
-    decode_plain: Callable[[bytes], list[Chunk]]
-    """A plain answer's Chunks, an `end` last. A codec can stream them."""
-    encode_plain: Callable[[bytes, Iterable[Chunk]], bytes]
-    """A plain answer and its Chunks after the hooks."""
-    encode_answer: Callable[[Iterable[Chunk], Head], bytes]
-    """Chunks that came from no provider, as a plain answer."""
-
-    error_body: Callable[[MuxxError], bytes] = openai.error_body
-    error_event: Callable[[MuxxError, StreamFacts | None], bytes] = _chat_error
-    """What ends a broken stream, of which as much is known."""
-    comment_event: Callable[[Cost | None, str, Usage | None], bytes] = openai.comment_event
-    """The comment with a stream's cost: the same on every endpoint, its usage in the words of chat completions."""
+    return url
 
 
 def _chat_stream(body: dict[str, Any], client_asked_usage: bool) -> StreamFacts:
@@ -152,8 +62,34 @@ def _response_codec(head: Head, include_usage: bool) -> Codec:
     return responses.ResponseCodec(head)
 
 
-def _response_error(error: MuxxError, facts: StreamFacts | None) -> bytes:
-    return responses.error_event(error, facts.next_number if isinstance(facts, ResponseStream) else None)
+def _message_stream(body: dict[str, Any], client_asked_usage: bool) -> StreamFacts:
+    return anthropic.MessageStream()
+
+
+def _message_codec(head: Head, include_usage: bool) -> Codec:
+    return anthropic.MessageCodec(head)
+
+
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
+"""What of a request has tokens that Anthropic counts; it refuses the rest there."""
+
+
+def _write_counted(prompt: Prompt, losses: Losses) -> dict[str, Any]:
+    body = anthropic.write_prompt(prompt, losses)
+    return {name: body[name] for name in _COUNTED if name in body}
+
+
+def _read_counted(body: bytes) -> tuple[list[Chunk], set[str]]:
+    [end] = anthropic.decode_count(body)
+    return [Chunk("end", usage=end.usage)], set()
+
+
+def _generate_stream(body: dict[str, Any], client_asked_usage: bool) -> StreamFacts:
+    return gemini.GenerateStream()
+
+
+def _generate_codec(head: Head, include_usage: bool) -> Codec:
+    return gemini.GenerateCodec(head)
 
 
 def _usage_comes_anyway(body: dict[str, Any]) -> bool:
@@ -171,9 +107,10 @@ def _never(*_: Any) -> Any:
 
 CHAT = Wire(
     name="chat",
+    format="openai",
     operation="chat",
     path="/v1/chat/completions",
-    upstream_path="/chat/completions",
+    upstream_url=_at("/chat/completions"),
     id_prefix="chatcmpl-",
     streams=True,
     validate=openai.validate_chat,
@@ -188,13 +125,18 @@ CHAT = Wire(
     decode_plain=openai.decode_completion,
     encode_plain=openai.encode_plain,
     encode_answer=openai.encode_completion,
+    error_body=_openai_body,
+    error_event=_openai_event,
+    translation=Translation(openai.read_prompt, openai.write_prompt, openai.ChatReader, openai.read_answer),
+    choices=True,
 )
 
 COMPLETIONS = Wire(
     name="text_completion",
+    format="openai",
     operation="text_completion",
     path="/v1/completions",
-    upstream_path="/completions",
+    upstream_url=_at("/completions"),
     id_prefix="cmpl-",
     streams=True,
     validate=completions.validate_completion,
@@ -209,13 +151,16 @@ COMPLETIONS = Wire(
     decode_plain=completions.decode_text_completion,
     encode_plain=completions.encode_plain_completion,
     encode_answer=completions.encode_text_completion,
+    error_body=_openai_body,
+    error_event=_openai_event,
 )
 
 EMBEDDINGS = Wire(
     name="embeddings",
+    format="openai",
     operation="embeddings",
     path="/v1/embeddings",
-    upstream_path="/embeddings",
+    upstream_url=_at("/embeddings"),
     id_prefix="embd-",
     streams=False,
     validate=embeddings.validate_embeddings,
@@ -230,13 +175,16 @@ EMBEDDINGS = Wire(
     decode_plain=embeddings.decode_embeddings,
     encode_plain=embeddings.encode_plain,
     encode_answer=embeddings.encode_embeddings,
+    error_body=_openai_body,
+    error_event=_openai_event,
 )
 
 RESPONSES = Wire(
     name="responses",
+    format="openai",
     operation="chat",
     path="/v1/responses",
-    upstream_path="/responses",
+    upstream_url=_at("/responses"),
     id_prefix="resp_",
     streams=True,
     validate=responses.validate_response,
@@ -251,8 +199,146 @@ RESPONSES = Wire(
     decode_plain=responses.decode_response,
     encode_plain=responses.encode_plain,
     encode_answer=responses.encode_response,
-    error_event=_response_error,
+    error_body=_openai_body,
+    error_event=_response_event,
+    translation=Translation(responses.read_prompt, responses.write_prompt, responses.ResponseReader, responses.read_answer),
 )
 
-WIRES = {wire.path: wire for wire in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)}
-"""Every format by the path at which clients call it."""
+MESSAGES = Wire(
+    name="messages",
+    format="anthropic",
+    operation="chat",
+    path="/v1/messages",
+    upstream_url=_at("/messages"),
+    id_prefix="msg_",
+    streams=True,
+    validate=anthropic.validate_messages,
+    checked=_anything,
+    parts=anthropic.request_parts,
+    input_bytes=anthropic.input_bytes,
+    ask_for_usage=_usage_comes_anyway,
+    stream=_message_stream,
+    read_plain=anthropic.read_message,
+    assembled=anthropic.assembled,
+    codec=_message_codec,
+    decode_plain=anthropic.decode_message,
+    encode_plain=anthropic.encode_plain,
+    encode_answer=anthropic.encode_message,
+    error_body=anthropic.error_body,
+    error_event=anthropic.error_event,
+    translation=Translation(anthropic.read_prompt, anthropic.write_prompt, anthropic.MessageReader, anthropic.read_answer),
+)
+
+COUNT_TOKENS = Wire(
+    name="count_tokens",
+    format="anthropic",
+    operation="count_tokens",
+    path="/v1/messages/count_tokens",
+    upstream_url=_at("/messages/count_tokens"),
+    id_prefix="count_",
+    streams=False,
+    validate=anthropic.validate_count,
+    checked=_anything,
+    parts=anthropic.request_parts,
+    input_bytes=anthropic.input_bytes,
+    ask_for_usage=_usage_comes_anyway,
+    stream=_never,
+    read_plain=anthropic.read_count,
+    assembled=anthropic.assembled_count,
+    codec=_never,
+    decode_plain=anthropic.decode_count,
+    encode_plain=anthropic.encode_plain_count,
+    encode_answer=anthropic.encode_count,
+    error_body=anthropic.error_body,
+    error_event=anthropic.error_event,
+    translation=Translation(anthropic.read_prompt, _write_counted, anthropic.MessageReader, _read_counted),
+    counts=True,
+)
+
+GENERATE_CONTENT = Wire(
+    name="generate_content",
+    format="gemini",
+    operation="generate_content",
+    path="/v1beta/models/{model}:generateContent",
+    upstream_url=gemini.upstream_url,
+    id_prefix="gen_",
+    streams=True,
+    validate=gemini.validate_generate,
+    checked=gemini.checked_in_generate,
+    parts=gemini.request_parts,
+    input_bytes=gemini.input_bytes,
+    ask_for_usage=_usage_comes_anyway,
+    stream=_generate_stream,
+    read_plain=gemini.read_generated,
+    assembled=gemini.assembled,
+    codec=_generate_codec,
+    decode_plain=gemini.decode_generated,
+    encode_plain=gemini.encode_plain,
+    encode_answer=gemini.encode_generated,
+    error_body=gemini.error_body,
+    error_event=gemini.error_event,
+    payload=gemini.payload,
+    comment_event=None,
+    translation=Translation(gemini.read_prompt, gemini.write_prompt, gemini.GenerateReader, gemini.read_answer),
+    choices=True,
+)
+
+COUNT_CONTENT = Wire(
+    name="count_content",
+    format="gemini",
+    operation="count_tokens",
+    path="/v1beta/models/{model}:countTokens",
+    upstream_url=gemini.count_url,
+    id_prefix="count_",
+    streams=False,
+    validate=gemini.validate_count,
+    checked=_anything,
+    parts=gemini.count_parts,
+    input_bytes=gemini.count_bytes,
+    ask_for_usage=_usage_comes_anyway,
+    stream=_never,
+    read_plain=gemini.read_count,
+    assembled=gemini.assembled_count,
+    codec=_never,
+    decode_plain=gemini.decode_count,
+    encode_plain=gemini.encode_count_plain,
+    encode_answer=gemini.encode_count,
+    error_body=gemini.error_body,
+    error_event=gemini.error_event,
+    payload=gemini.count_payload,
+    comment_event=None,
+    translation=Translation(gemini.read_count_prompt, gemini.write_count_prompt, gemini.GenerateReader, gemini.read_count_answer),
+    counts=True,
+)
+
+ALL = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS, GENERATE_CONTENT, COUNT_CONTENT)
+
+WIRES = {wire.path: wire for wire in ALL if "{" not in wire.path}
+"""Formats by the path at which clients call them; those whose path names the model are found by `named_in`."""
+
+ERROR_BODIES: dict[Format, Callable[[MuxxError, str], bytes]] = {
+    "openai": _openai_body,
+    "anthropic": anthropic.error_body,
+    "gemini": gemini.error_body,
+}
+"""An error to a request of this id, in each vendor's form."""
+
+
+def named_in(path: str) -> tuple[Wire, dict[str, Any]] | None:
+    """The format of a path that names the model, and the members of the body that stand in it instead."""
+    if (found := gemini.path_of(path)) is None:
+        return None
+    model, action = found
+    wire = COUNT_CONTENT if action == "countTokens" else GENERATE_CONTENT
+    return wire, {"model": model, "stream": action == "streamGenerateContent"}
+
+
+def format_at(path: str, headers: Mapping[str, str]) -> Format:
+    """The vendor's form that a client expects at a path, or that its SDK's headers tell of."""
+    if path.startswith("/v1beta/") or "x-goog-api-key" in headers:
+        return "gemini"
+    return "anthropic" if path.startswith("/v1/messages") or "anthropic-version" in headers else "openai"
+
+
+BY_NAME = {wire.name: wire for wire in ALL}
+"""Every format by its name."""

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from . import translation
 from .measure import CELLS, FLOOR_CELL, Cell
 
 FLOOR = 1.2
@@ -121,6 +122,13 @@ def show(result: dict[str, Any]) -> None:
                 console.print(table)
         console.print(_bottleneck(one))
         console.print(_counted(one), end="\n\n")
+    crossing = Table("provider's format, events of", title="translation into each client's format, µs per event")
+    for client in translation.FORMATS:
+        crossing.add_column(client, justify="right")
+    for row in translation.rows(result["translation"]):
+        crossing.add_row(*row)
+    console.print(crossing)
+    console.print(translation.sentence(result["translation"]))
     console.print(_verdict(result["floor"]))
 
 
@@ -170,6 +178,13 @@ is part of what is measured. Every figure is a median of {rounds} per load and g
 
 {tables}
 
+## Translation
+
+Where client and provider speak different formats, an event is read into what plugins see and written as the other format's. That
+costs, besides what an event costs that passes as it came, so many µs of CPU per event, into each client's format:
+
+{translation}
+
 ## The two HTTP transports
 
 A provider is reached by the lean transport, a pool of protocols on httptools' response parser, except where a proxy or a private CA
@@ -202,8 +217,10 @@ Run it yourself: `make bench`. On a shared machine single figures move by a fift
 def page(result: dict[str, Any]) -> str:
     """The page of the docs."""
     tables = "\n\n".join(_section(loop, one) for loop, one in result["loops"].items())
+    crossing = [("the provider's format, events of", *translation.FORMATS), *translation.rows(result["translation"])]
     return PAGE.format(
-        rounds=_rounds(result), verdict=_verdict(result["floor"]), tables=tables, machine=_machine(result["machine"])
+        rounds=_rounds(result), verdict=_verdict(result["floor"]), tables=tables, machine=_machine(result["machine"]),
+        translation=f"{_table(crossing)}\n\n{translation.sentence(result['translation'])}",
     )
 
 
@@ -213,8 +230,13 @@ def _section(loop: str, one: dict[str, Any]) -> str:
 
 
 def _in_markdown(shown: Shown, one: dict[str, Any]) -> str:
-    columns = shown.columns
-    lines = [columns, ("---", *("---:" for _ in columns[1:])), *shown.rows(one, in_words=True)]
+    return _table([shown.columns, *shown.rows(one, in_words=True)])
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Rows in Markdown, the first as the head; all but the first column are figures."""
+    head, *body = rows
+    lines = [head, ("---", *("---:" for _ in head[1:])), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -396,11 +396,21 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     ("POST", "/v1/chat/completions"): {"nobody": 401, "project": 200, "test": 200, "admin": 403},
     # The request is one for chat, which lacks what the other endpoints need: only who may call gets as far as that.
     **{
-        ("POST", f"/v1/{name}"): {"nobody": 401, "project": 400, "test": 400, "admin": 403}
-        for name in ("completions", "embeddings", "responses")
+        ("POST", path): {"nobody": 401, "project": 400, "test": 400, "admin": 403}
+        for path in (
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/v1/messages",
+            "/v1beta/models/{model}:generateContent",
+            "/v1beta/models/{model}:countTokens",
+        )
     },
+    ("POST", "/v1/messages/count_tokens"): {"nobody": 401, "project": 200, "test": 200, "admin": 403},
     ("GET", "/v1/models"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
+    ("GET", "/v1beta/models"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    ("GET", "/v1beta/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
     ("GET", "/v1/logs"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1/logs/{request_id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
     ("GET", "/v1/cache"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},

@@ -412,7 +412,7 @@ def test_an_unbelievable_detail_is_flagged_and_the_totals_stand() -> None:
 
 def test_an_error_event_is_read_by_every_kind_of_client() -> None:
     facts = facts_of(stream(*begun(), *message(0, "par")[0]))
-    raw = RESPONSES.error_event(UpstreamTruncated(), facts)
+    raw = RESPONSES.error_event(UpstreamTruncated(), "req_1", facts.next_number)
     assert raw.startswith(b"event: error\ndata: ")
     told = json.loads(data_of(raw) or b"")
     assert told["type"] == "error"

@@ -9,9 +9,12 @@ import pytest
 
 from muxx.errors import RateLimited, UpstreamTruncated
 from muxx.reply import Chunk
+from muxx.testing import Said, Tool
+from muxx.testing.speaking import streamed
 from muxx.wire.openai import DONE_EVENT, AnswerHead, Verdict
 from muxx.wire.sse import EventSplitter, data_of, is_comment
-from muxx.wire.wires import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, WIRES, Wire
+from muxx.wire.wire import Wire
+from muxx.wire.wires import BY_NAME, CHAT, COMPLETIONS, ERROR_BODIES, GENERATE_CONTENT, MESSAGES, RESPONSES, WIRES, named_in
 
 from . import responses_kit, test_completions
 from .passing import Hook, hooked, observed, shout, through
@@ -21,8 +24,10 @@ STREAMS = [
     *[(CHAT, GOLDENS[name]) for name in GOLDENS if name not in ("error", "cut")],
     *[(COMPLETIONS, data) for data in test_completions.OWN.values()],
     *[(RESPONSES, data) for data in responses_kit.OWN.values()],
+    (MESSAGES, b"".join(streamed("messages", Said("Hello there", "Hm.", (Tool("add", '{"a": 1}'),)), "m"))),
 ]
-STREAMING = [CHAT, COMPLETIONS, RESPONSES]
+STREAMING = [CHAT, COMPLETIONS, RESPONSES, MESSAGES]
+"""Those whose streams have a last event."""
 
 
 def named(wire: Wire) -> str:
@@ -30,12 +35,29 @@ def named(wire: Wire) -> str:
 
 
 def test_every_endpoint_has_its_paths_and_names() -> None:
-    assert WIRES.keys() == {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"}
+    openai = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"}
+    assert WIRES.keys() == openai | {"/v1/messages", "/v1/messages/count_tokens"}
     for path, wire in WIRES.items():
-        assert (path, wire.path) == (wire.path, "/v1" + wire.upstream_path)
-    assert len({wire.name for wire in WIRES.values()}) == len(WIRES)
-    assert {wire.operation for wire in WIRES.values()} == {"chat", "text_completion", "embeddings"}
-    assert [wire for wire in WIRES.values() if not wire.streams] == [EMBEDDINGS]
+        assert path == wire.path
+        assert wire.upstream_url("http://x/v1", "m", False) == "http://x" + path
+        assert named_in(path) is None
+    operations = {"chat", "text_completion", "embeddings", "count_tokens", "generate_content"}
+    assert {wire.operation for wire in BY_NAME.values()} == operations
+    plain = {wire.name for wire in BY_NAME.values() if not wire.streams}
+    assert plain == {"embeddings", "count_tokens", "count_content"}
+    assert {wire.name for wire in BY_NAME.values() if wire.counts} == {"count_tokens", "count_content"}
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+def test_a_path_of_googles_names_the_model_and_whether_a_stream_is_wanted(version: str) -> None:
+    for action, name, stream in (
+        ("generateContent", "generate_content", False),
+        ("streamGenerateContent", "generate_content", True),
+        ("countTokens", "count_content", False),
+    ):
+        found = named_in(f"/{version}/models/my%2Fmodel:{action}")
+        assert found is not None
+        assert (found[0].name, found[1]) == (name, {"model": "my/model", "stream": stream})
 
 
 def test_a_format_is_a_constant() -> None:
@@ -83,20 +105,42 @@ def test_a_plain_answer_can_be_streamed_through_hooks(wire: Wire) -> None:
     assert (facts.text, facts.done, list(facts.finish_reasons.values())) == ("HELLO", True, ["stop"])
 
 
-@pytest.mark.parametrize("wire", STREAMING, ids=named)
-@pytest.mark.parametrize("known", [False, True])
-def test_an_error_event_never_looks_like_success(wire: Wire, known: bool) -> None:
-    raw = wire.error_event(UpstreamTruncated(), wire.stream({}, True) if known else None)
+@pytest.mark.parametrize("wire", [*STREAMING, GENERATE_CONTENT], ids=named)
+@pytest.mark.parametrize("number", [None, 7])
+def test_an_error_event_never_looks_like_success(wire: Wire, number: int | None) -> None:
+    raw = wire.error_event(UpstreamTruncated(), "req_1", number)
     [event] = EventSplitter(1 << 20).feed(raw)
     facts = wire.stream({}, True)
     assert facts.observe(event) is Verdict.ERROR_EVENT
     assert not facts.finished
-    assert json.loads(event[1] or b"")["error"]["code"] == "upstream_truncated"
+    said = json.loads(event[1] or b"")["error"]
+    assert said["message"] == UpstreamTruncated().message
+    assert wire.format != "openai" or said["code"] == "upstream_truncated"
 
 
-@pytest.mark.parametrize("wire", WIRES.values(), ids=named)
-def test_the_gateways_own_words_are_openais(wire: Wire) -> None:
-    assert json.loads(wire.error_body(RateLimited("Wait.", retry_after=3)))["error"]["retry_after"] == 3
+@pytest.mark.parametrize("wire", BY_NAME.values(), ids=named)
+def test_an_error_is_told_in_the_vendors_own_shape(wire: Wire) -> None:
+    error = RateLimited("Wait.", retry_after=3)
+    body = wire.error_body(error, "req_1")
+    assert body == ERROR_BODIES[wire.format](error, "req_1")
+    assert json.loads(body) == {
+        "openai": {
+            "error": {
+                "message": "Wait.",
+                "type": "rate_limit_error",
+                "param": None,
+                "code": "rate_limit_exceeded",
+                "retry_after": 3,
+            }
+        },
+        "anthropic": {"type": "error", "error": {"type": "rate_limit_error", "message": "Wait."}, "request_id": "req_1"},
+        "gemini": {"error": {"code": 429, "message": "Wait.", "status": "RESOURCE_EXHAUSTED"}},
+    }[wire.format]
+
+
+@pytest.mark.parametrize("wire", STREAMING, ids=named)
+def test_the_comment_is_one_to_every_parser(wire: Wire) -> None:
+    assert wire.comment_event is not None
     comment = wire.comment_event(None, "req_1", None)
     assert is_comment(comment)
     assert data_of(comment) is None
@@ -107,8 +151,13 @@ def test_the_comment_goes_before_the_last_event(wire: Wire) -> None:
     """To every parser of the format, a stream with the comment is the stream without it."""
     data = next(data for of, data in STREAMS if of is wire)
     *events, last = [raw for raw, _ in EventSplitter(1 << 20).feed(data)]
+    assert wire.comment_event is not None
     told = b"".join(events) + wire.comment_event(None, "req_1", None) + last
     assert wire.assembled(observed(wire, [told])[0]) == wire.assembled(observed(wire, [data])[0])
+
+
+def test_clients_of_google_get_no_comment() -> None:
+    assert GENERATE_CONTENT.comment_event is None
 
 
 CLOSED = [

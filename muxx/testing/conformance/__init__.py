@@ -7,9 +7,9 @@ One small file in the plugin's own tests is all it takes:
     class TestMine(Conformance):
         plugin = Mine
 
-It runs the plugin in a real gateway, in front of a scripted provider and between two plugins that look on, over every endpoint,
-streamed and plain, cached and not, alone and by several at once, answered, refused, failed, abandoned and crashed. Each test is
-one invariant, over all of it.
+It runs the plugin in a real gateway, in front of a scripted provider and between two plugins that look on, over every endpoint
+that answers, in the formats of OpenAI, Anthropic and Google and translated between them, streamed and plain, cached and not,
+alone and by several at once, answered, refused, failed, abandoned and crashed. Each test is one invariant, over all of it.
 
 For a plugin that is installed: `python -m pytest -p muxx.testing.fixtures --pyargs muxx.testing.conformance --muxx-plugin NAME`.
 """

@@ -15,14 +15,13 @@ import orjson
 from muxx.exchange import Exchange
 from muxx.row import Record
 
+from ..asking import request_body, request_target, sent
 from ..client import RawClient
 from ..running import RunningGateway
-from ..said import ENDPOINTS
 from ..steps import Script
 from ..tables import log_tables
 from ..upstream import RecordedRequest, ScriptedUpstream
-from ..values import request_body
-from .cases import DEFAULT, FORMS, KEPT_AS, OTHER, Case
+from .cases import DEFAULT, FORMS, OTHER, Case, mark_in, marked, priming
 from .evidence import Evidence, Result
 from .leftovers import more, open_tasks
 from .provider import Gates, script_for, script_of_shared
@@ -86,11 +85,10 @@ class Examination:
 
     async def _prime(self, cases: Iterable[Case]) -> None:
         """Ask at each endpoint what the cached cases will ask again."""
-        asked = {case.endpoint for case in cases if case.asks_the_cache}
-        for endpoint, stream in FORMS:
-            if endpoint in asked:
-                case = Case(endpoint, stream, "answered", seed=KEPT_AS["streamed" if stream else "plain"])
-                await self._carry(case)
+        asked = {case.way for case in cases if case.asks_the_cache}
+        for form in FORMS:
+            if form.way in asked:
+                await self._carry(priming(form))
         await self._gateway.gateway.finish_tasks("post_response")
 
     async def _all(self, cases: Iterable[Case]) -> list[Result]:
@@ -127,8 +125,8 @@ class Examination:
 
     async def _ask(self, client: RawClient, result: Result) -> None:
         case = result.case
-        data = case.body if case.body is not None else orjson.dumps(result.asked)
-        await client.request("POST", ENDPOINTS[case.endpoint], self._headers(case), data)
+        data = case.body if case.body is not None else orjson.dumps(sent(case.endpoint, result.asked))
+        await client.request("POST", request_target(case.endpoint, case.model, stream=case.stream), self._headers(case), data)
 
     async def _read(self, result: Result, client: RawClient) -> None:
         try:
@@ -146,17 +144,16 @@ class Examination:
 
     def _body(self, case: Case) -> dict[str, Any]:
         """Every case asks for something of its own, but for those of one seed. A stream is asked for usage."""
-        members: dict[str, Any] = {"seed": case.seed}
-        if case.stream:
-            members["stream"] = True
-            if case.endpoint != "responses":
-                members["stream_options"] = {"include_usage": True}
-        return request_body(case.endpoint, "Hello", model=case.model, **members)
+        members: dict[str, Any] = {"stream": True} if case.stream else {}
+        if case.stream and case.endpoint in ("chat", "text_completion"):
+            members["stream_options"] = {"include_usage": True}
+        return request_body(case.endpoint, marked(case.seed), model=case.model, **members)
 
     def _choose(self, request: RecordedRequest) -> Script:
         """What the provider does: as the case says that the call is made for, or, where nobody has said so, that began to ask."""
-        number = request.header(NUMBER) or str(request.json().get("seed"))
-        result = self._results[int(number) if number.isdigit() and int(number) in self._results else 0]
+        named = request.header(NUMBER)
+        number = int(named) if named else mark_in(request.body)
+        result = self._results[number if number in self._results else 0]
         result.upstream.append(request)
         case = result.case
         if case.part:

@@ -1,36 +1,85 @@
 """The matrix: every endpoint, streamed and plain, cached, shared or neither, and all that can become of an exchange. Pure values.
 
-A case says what is asked, what the provider, the client and the suite's own plugins do, and how it has to end.
+A case says what is asked, what the provider, the client and the suite's own plugins do, and how it has to end. OpenAI's endpoints
+go through all of it. What a hook or a client does is the same whatever format is spoken, so the other formats, and the
+translations between them, go through what depends on the format: answers, errors, what breaks them, and hooks that see Chunks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 FIRST, LAST, SUBJECT = "probe-first", "probe-last", "the plugin"
 """Who acts: the suite's plugin that is asked before all others, the one that is asked after them, or the one that is tested."""
 
+
+class Form(NamedTuple):
+    """A way to ask: an endpoint, streamed or plain, of a provider that may have to be asked at another endpoint."""
+
+    endpoint: str
+    stream: bool
+    translated: str = ""
+    """The endpoint at which the provider is asked, where that is not the client's."""
+    whole: bool = False
+    """It goes through all of the matrix, not only through what depends on the format."""
+
+    @property
+    def way(self) -> tuple[str, str]:
+        return self.endpoint, self.translated
+
+
 FORMS = (
-    ("chat", False),
-    ("chat", True),
-    ("text_completion", False),
-    ("text_completion", True),
-    ("embeddings", False),
-    ("responses", False),
-    ("responses", True),
+    *(Form(endpoint, stream, whole=True) for endpoint in ("chat", "text_completion", "responses") for stream in (False, True)),
+    Form("embeddings", False, whole=True),
+    *(Form(endpoint, stream) for endpoint in ("messages", "generate_content") for stream in (False, True)),
+    *(
+        Form(endpoint, stream, at)
+        for endpoint, at in (("chat", "messages"), ("messages", "chat"), ("generate_content", "chat"))
+        for stream in (False, True)
+    ),
 )
+
+
+class Models(NamedTuple):
+    """Names of models whose provider speaks one format."""
+
+    usual: str = "gpt-4o"
+    pair: str = "conformance-pair"
+    """Two targets, of which the first fails."""
+    priceless: str = "gpt-4o-conformance"
+    """One whose price somebody crashes over."""
+
+
+MODELS = {
+    "messages": Models("claude-3-5-haiku", "conformance-pair-of-claudes", "claude-conformance"),
+    "generate_content": Models("gemini-1.5-flash", "conformance-pair-of-geminis", "gemini-conformance"),
+}
+"""By the endpoint at which their provider is asked; at all others: `Models()`."""
+PAIRS = {
+    Models().pair: ("openai/gpt-4o-first", "openai/gpt-4o"),
+    MODELS["messages"].pair: ("anthropic/claude-first", "anthropic/claude-3-5-haiku-latest"),
+    MODELS["generate_content"].pair: ("google/gemini-first", "google/gemini-1.5-flash"),
+}
+"""The targets of each pair."""
+PRICELESS = frozenset(models.priceless for models in (Models(), *MODELS.values()))
 
 KEPT_AS = {"plain": 0, "streamed": -1}
 """The seeds of the requests that fill the cache, by the form of the answer it keeps of them."""
 DEFAULT, OTHER = "default", "conformance-other"
 """Projects."""
 REFUSED = "conformance_refused"
-PAIR = "conformance-pair"
-"""A model with two targets, of which the first fails."""
-PRICELESS = "gpt-4o-conformance"
-"""A model whose price somebody crashes over."""
+
+NO_LUCK = "no_luck"
+"""What a provider of OpenAI's format calls its failure."""
+_KINDS = {
+    "messages": {400: "invalid_request_error", 429: "rate_limit_error", 500: "api_error"},
+    "generate_content": {400: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"},
+}
+"""What the others call theirs, by its status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +101,8 @@ class Case:
     endpoint: str
     stream: bool
     outcome: str
+    translated: str = ""
+    """The endpoint at which the provider is asked, where that is not the client's."""
     number: int = 0
     cached: str = ""
     """The form in which the cache keeps the answer; empty where it keeps none."""
@@ -86,8 +137,26 @@ class Case:
     def answered(self) -> bool:
         return self.code is None
 
+    @property
+    def asked_at(self) -> str:
+        """The endpoint at which the provider is asked."""
+        return self.translated or self.endpoint
+
+    @property
+    def way(self) -> tuple[str, str]:
+        """As `Form.way`."""
+        return self.endpoint, self.translated
+
+    @property
+    def models(self) -> Models:
+        return MODELS.get(self.asked_at, Models())
+
+    def refusal(self, status: int) -> str:
+        """The `error_code` of a provider's refusal with this status: its own code, or the name of its kind."""
+        return _KINDS[self.asked_at][status] if self.asked_at in _KINDS else NO_LUCK
+
     def __str__(self) -> str:
-        form = "streamed" if self.stream else "plain"
+        form = ("streamed" if self.stream else "plain") + (f" by {self.translated}" if self.translated else "")
         kept = f", cached {self.cached}" if self.cached else ""
         part = f", {self.part}" if self.part else ""
         return f"{self.endpoint} {form}{kept}{', hooked' if self.hooked else ''}{part}: {self.outcome}"
@@ -101,9 +170,8 @@ class Case:
         """How it has to end when the act did not come about, or is to be ignored."""
         cache = "hit" if self.cached else "joined" if self.part == "joins" else "miss"
         asked = int(cache == "miss")
-        return replace(
-            self, act=None, statuses=frozenset({200}), code=None, accepted=True, tries=asked, calls=asked, cache=cache
-        )
+        return replace(self, act=None, statuses=frozenset({200}), code=None, accepted=True, tries=asked, calls=asked, cache=cache)
+
 
 Change = Callable[[Case], Case]
 
@@ -111,7 +179,7 @@ Change = Callable[[Case], Case]
 def matrix(subject_hooks: Iterable[str]) -> list[Case]:
     """Every case, numbered from 1, for a plugin with these hooks."""
     hooks = tuple(subject_hooks)
-    found = [case for form in FORMS for case in (*_of_form(*form, hooks), *_shared(*form, hooks))]
+    found = [case for form in FORMS for case in (*_of_form(form, hooks), *_shared(form, hooks))]
     numbered: list[Case] = []
     for number, case in enumerate(found, 1):
         own = numbered[-1].seed if case.part == "joins" else number
@@ -119,14 +187,19 @@ def matrix(subject_hooks: Iterable[str]) -> list[Case]:
     return numbered
 
 
-def _of_form(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Case]:
-    plain = Case(endpoint, stream, "answered")
+def _usual(form: Form, outcome: str, upstream: str = "answers") -> Case:
+    case = Case(form.endpoint, form.stream, outcome, form.translated, upstream=upstream)
+    return replace(case, model=case.models.usual)
+
+
+def _of_form(form: Form, hooks: tuple[str, ...]) -> Iterator[Case]:
+    plain, stream = _usual(form, "answered"), form.stream
     hit = _hit(plain, "plain")
     for case in (plain, hit):
         yield case
         yield replace(case, hooked=True)
-        yield from _acts(case, (FIRST, LAST))
-    if (endpoint, True) in FORMS:
+        yield from _acts(case, (FIRST, LAST)) if form.whole else _acts_on_answers(case, (FIRST,))
+    if any(other.stream and other.way == form.way for other in FORMS):
         yield _hit(plain, "streamed")
         yield replace(_hit(plain, "streamed"), hooked=True)
     if not stream:  # once per endpoint: what the other project has asked is its own to be given again
@@ -134,10 +207,27 @@ def _of_form(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Ca
     for what in ("cut anywhere", "cut byte by byte", "said letter by letter", "said at once"):
         yield replace(plain, outcome=f"answered, {what}", upstream=what)
         yield replace(plain, outcome=f"answered, {what}", upstream=what, hooked=True)
-    yield from _acts(plain, (SUBJECT,), hooks)
+    yield from _acts(plain, (SUBJECT,), hooks) if form.whole else _acts_on_answers(plain, (SUBJECT,), hooks)
     yield from _faults(plain)
     yield from _abandoned(plain)
-    yield _leaving(hit, "in pre_request")
+    if form.whole:
+        yield _leaving(hit, "in pre_request")
+
+
+def priming(form: Form) -> Case:
+    """Asks for what the cached cases of this form will ask again."""
+    return replace(_usual(form, "answered"), seed=KEPT_AS["streamed" if form.stream else "plain"])
+
+
+def marked(seed: int | None) -> str:
+    """What the client says in a case of this seed: the one thing that any provider is told, whatever its format."""
+    return f"Hello, in case {seed}."
+
+
+def mark_in(body: bytes) -> int:
+    """The seed that a request is marked with; 0 where it has none."""
+    found = re.search(rb"Hello, in case (-?\d+)\.", body)
+    return int(found[1]) if found is not None else 0
 
 
 def _hit(case: Case, kept: str) -> Case:
@@ -164,6 +254,15 @@ def _acts(case: Case, whose: Iterable[str], hooks: tuple[str, ...] = ()) -> Iter
                 yield _acting(case, Act(FIRST, hook, "hangs"))
 
 
+def _acts_on_answers(case: Case, whose: Iterable[str], hooks: tuple[str, ...] = ()) -> Iterator[Case]:
+    """What somebody does to an answer, and one refusal before there is any: what the client is told depends on its format."""
+    for who in whose:
+        for hook in ("on_chunk", "pre_request") if who == FIRST and not case.cached else ("on_chunk",):
+            if _reaches(case, who, hook, hooks):
+                yield _acting(case, Act(who, hook, "refuses"))
+                yield _acting(case, Act(who, hook, "crashes"))
+
+
 def _reaches(case: Case, who: str, hook: str, hooks: tuple[str, ...]) -> bool:
     """Whether that hook is called at all: a hit has no attempt, and keys answers before the last plugin is asked."""
     if case.cached and hook == "pre_attempt":
@@ -175,7 +274,7 @@ def _acting(case: Case, act: Act) -> Case:
     """The case with somebody in the way: which hooks still run, and what the client is told."""
     case = replace(case, act=act, outcome=str(act), hooked=act.hook == "on_chunk" and act.who != SUBJECT)
     if act.hook == "price":
-        return replace(case, model=PRICELESS)
+        return replace(case, model=case.models.priceless)
     if act.hook in ("post_response", "record"):
         return case
     status, code = (403, REFUSED) if act.what == "refuses" else (500, "plugin_error")
@@ -194,10 +293,11 @@ def _acting(case: Case, act: Act) -> Case:
 def _faults(case: Case) -> Iterator[Case]:
     for status in (400, 429, 500):
         upstream = f"refuses with {status}"
-        yield replace(case, outcome=f"the provider {upstream}", upstream=upstream, statuses=frozenset({status}), code="no_luck")
-    yield replace(case, outcome="another target answers", upstream="fails once", model=PAIR, tries=2, calls=2)
+        refused = replace(case, statuses=frozenset({status}), code=case.refusal(status))
+        yield replace(refused, outcome=f"the provider {upstream}", upstream=upstream)
+    yield replace(case, outcome="another target answers", upstream="fails once", model=case.models.pair, tries=2, calls=2)
     faults = (("resets", "upstream_disconnected"), ("sends garbage", "upstream_protocol_error"))
-    more = (("ends early", "upstream_truncated"), ("tells of an error", "no_luck"))
+    more = (("ends early", "upstream_truncated"), ("tells of an error", case.refusal(500)))
     for upstream, code in (*faults, *more) if case.stream else faults:
         statuses = frozenset({200, 502} if case.stream else {502})  # a plugin may have held back all that came
         outcome = f"the provider {upstream} in the middle"
@@ -233,11 +333,21 @@ TOGETHER = 3
 """Exchanges that share a call: the one that begins it, one that somebody may disturb, and one that is to notice nothing."""
 
 
-def _shared(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Case]:
+def _shared(form: Form, hooks: tuple[str, ...]) -> Iterator[Case]:
     """Calls that are shared, each as the exchanges that share it."""
-    case = Case(endpoint, stream, "answered to all", upstream="pauses in the middle")
+    case = _usual(form, "answered to all", "pauses in the middle")
     yield from _sharing(case)
     yield from _sharing(replace(case, hooked=True))
+    broken = replace(case, outcome="the provider resets in the middle", upstream="resets", code="upstream_disconnected")
+    yield from _sharing(replace(broken, statuses=frozenset({200, 502} if form.stream else {502})))
+    if form.whole:
+        yield from _shared_and_disturbed(case, hooks)
+    else:
+        moment = "in the middle"
+        yield from _sharing(replace(case, outcome=f"who began it leaves {moment}"), begins=partial(_leaves_the_others, moment))
+
+
+def _shared_and_disturbed(case: Case, hooks: tuple[str, ...]) -> Iterator[Case]:
     for moment in ("before the head", "in the middle"):
         yield from _sharing(replace(case, outcome=f"who began it leaves {moment}"), begins=partial(_leaves_the_others, moment))
     for moment in ("before the head", "in the middle"):
@@ -248,12 +358,8 @@ def _shared(endpoint: str, stream: bool, hooks: tuple[str, ...]) -> Iterator[Cas
                 act = Act(who, "on_chunk", what)
                 yield from _sharing(replace(case, outcome=f"{act}, for who began it"), begins=partial(_disturbed, act))
                 yield from _sharing(replace(case, outcome=f"{act}, for who joined it"), joins=partial(_disturbed, act))
-    refused = "refuses with 500"
-    yield from _sharing(
-        replace(case, outcome="the provider fails", upstream=refused, statuses=frozenset({500}), code="no_luck")
-    )
-    broken = replace(case, outcome="the provider resets in the middle", upstream="resets", code="upstream_disconnected")
-    yield from _sharing(replace(broken, statuses=frozenset({200, 502} if stream else {502})))
+    refused = replace(case, statuses=frozenset({500}), code=case.refusal(500))
+    yield from _sharing(replace(refused, outcome="the provider fails", upstream="refuses with 500"))
     other = replace(case, outcome="another project asks the same", part="begins")
     yield other
     yield replace(other, part="joins", project=OTHER)

@@ -43,7 +43,7 @@ class Subject:
         return check_hooks(self.name, object.__new__(self.plugin))
 
     def said(self, endpoint: str) -> Said:
-        """What the provider says at each endpoint."""
+        """What the provider says at the endpoint at which it is asked."""
         if endpoint == "embeddings":
             return Said(vectors=((0.5, -0.25), (1.0, 0.0)), finish_reason=None, output_tokens=None)
         if endpoint == "text_completion":

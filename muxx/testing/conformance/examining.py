@@ -22,7 +22,7 @@ from ..settings import PROVIDER_KEY, clean_environment, merged
 from ..state import CONTAINERS, changed, shared_state
 from ..upstream import ScriptedUpstream
 from .carrying import Examination
-from .cases import FIRST, LAST, PAIR, Case, matrix
+from .cases import FIRST, LAST, PAIRS, Case, matrix
 from .evidence import PATIENCE, Evidence, Subject
 from .leftovers import more, open_things
 from .troupe import SECRET, Notes, probes
@@ -104,8 +104,8 @@ def _config(subject: Subject) -> dict[str, Any]:
     names = dict.fromkeys([*config["plugins"].get("order", ()), *sorted(found.name for found in discover())])
     between = [name for name in names if name not in (FIRST, LAST)]
     config["plugins"] = {**config["plugins"], "order": [FIRST, *between, LAST]}
-    pair = {"name": PAIR, "targets": ["openai/gpt-4o-first", "openai/gpt-4o"]}
-    return {**config, "models": [pair, *config.get("models", ())]}
+    pairs = [{"name": name, "targets": list(targets)} for name, targets in PAIRS.items()]
+    return {**config, "models": [*pairs, *config.get("models", ())]}
 
 
 def _shared_objects(name: str, one: RunningGateway, two: RunningGateway) -> list[str]:

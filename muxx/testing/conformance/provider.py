@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ..answers import error, head, json, sse
+from ..answers import head, json, sse
 from ..cutting import cuts
 from ..said import Pieces, letters, words
-from ..speaking import event, plain, streamed
+from ..speaking import failed, plain, refused, streamed
 from ..steps import Script, Step, hold, rst, wait
+from .cases import NO_LUCK
 
 if TYPE_CHECKING:
     from .cases import Case
@@ -29,19 +30,19 @@ class Gates:
 
 def written(case: Case, subject: Subject) -> list[bytes]:
     """The answer's bytes as they are sent: the events of a stream, or a plain body in one piece."""
-    said = subject.said(case.endpoint)
+    said = subject.said(case.asked_at)
     if not case.stream:
-        return [plain(case.endpoint, said, "gpt-4o")]
-    return streamed(case.endpoint, said, "gpt-4o", pieces=PIECES.get(case.upstream, words))
+        return [plain(case.asked_at, said, "gpt-4o")]
+    return streamed(case.asked_at, said, "gpt-4o", pieces=PIECES.get(case.upstream, words))
 
 
 def script_for(case: Case, turn: int, subject: Subject) -> Script:
     """The script of this case for its provider's `turn`-th request, which is counted from 1."""
     pieces = written(case, subject)
     if case.upstream.startswith("refuses with "):
-        return error(int(case.upstream[-3:]), code="no_luck")
+        return _refuses(case, int(case.upstream[-3:]))
     if case.upstream == "fails once" and turn == 1:
-        return error(503, code="no_luck")
+        return _refuses(case, 503)
     broken = _BROKEN.get(case.upstream)
     if broken is not None:
         return broken(case, pieces)
@@ -83,11 +84,8 @@ def _middle(case: Case, pieces: list[bytes]) -> list[Step]:
     return [_plain_head(pieces[0]) + pieces[0][: len(pieces[0]) // 2]]
 
 
-def _failed(case: Case) -> bytes:
-    told = {"message": "No luck.", "type": "server_error", "param": None, "code": "no_luck"}
-    if case.endpoint == "responses":
-        return event({"type": "error", "sequence_number": 999, "message": "No luck.", "param": None, "code": "no_luck"}, "error")
-    return event({"error": told})
+def _refuses(case: Case, status: int) -> Script:
+    return json(refused(case.asked_at, status, "No luck.", NO_LUCK), status)
 
 
 def _garbage(case: Case, pieces: list[bytes]) -> Iterator[Step]:
@@ -100,7 +98,7 @@ _BROKEN: dict[str, Callable[[Case, list[bytes]], Script]] = {
     "resets": lambda case, pieces: [*_middle(case, pieces), rst()],
     "sends garbage": _garbage,
     "ends early": lambda case, pieces: sse(chunks=pieces[: len(pieces) // 2]),
-    "tells of an error": lambda case, pieces: sse(chunks=[*pieces[: len(pieces) // 2], _failed(case)]),
+    "tells of an error": lambda case, pieces: sse(chunks=[*pieces[: len(pieces) // 2], failed(case.asked_at, code=NO_LUCK)]),
     "waits before the head": lambda case, pieces: [hold()],
     "waits in the middle": lambda case, pieces: [*_middle(case, pieces), hold()],
     "waits before the end": lambda case, pieces: [*list(sse(chunks=pieces[:-1]))[:-1], hold()],

@@ -31,9 +31,9 @@ def an_answer_says_whether_it_came_from_the_cache(evidence: Evidence) -> Broken:
 
 def who_began_a_shared_call_pays_for_all_of_it(evidence: Evidence) -> Broken:
     """As much as for a call of its own, whatever becomes of it; and the others have saved as much."""
-    alone = {(case.endpoint, case.stream): row for case, row in _rows(evidence) if _is_undisturbed(case)}
+    alone = {(case.way, case.stream): row for case, row in _rows(evidence) if _is_undisturbed(case)}
     for case, row in _rows(evidence):
-        usual = alone.get((case.endpoint, case.stream))
+        usual = alone.get((case.way, case.stream))
         if usual is None or not case.part or case.upstream != "pauses in the middle":
             continue
         if case.cache == "miss" and _bill(row) != _bill(usual):

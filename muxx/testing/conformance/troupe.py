@@ -72,7 +72,7 @@ class Notes:
             return self.case_of(call.request.headers)
         if call.hook == "record":
             return self._undone(call, [self._of_record[id] for id in call.record_ids if id in self._of_record])
-        if call.hook == "price" and call.given["target"].model == PRICELESS:
+        if call.hook == "price" and call.given["target"].model in PRICELESS:
             return self._undone(call, self.cases.values())
         return None
 

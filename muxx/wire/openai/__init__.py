@@ -2,9 +2,14 @@
 
 `request` checks and edits what goes up; `answer` learns from what comes down without changing it; `chunks` turns answers
 into what plugins see and back (`pieces` knows the JSON); `usage` counts; `envelope` holds the gateway's own words.
+
+For clients and providers of other formats: `prompt_reading` and `prompt_writing` turn requests into prompts and back (`members`
+and `content` are what they have in common with Responses), `answer_reader` reads answers (`calls` puts tool calls in order), and
+`thoughts` knows where reasoning and signatures stand.
 """
 
 from .answer import ChatFacts, ChatStream, Choice, Verdict, assembled, read_completion
+from .answer_reader import ChatReader, read_answer
 from .chunks import (
     DONE_EVENT,
     AnswerHead,
@@ -16,6 +21,8 @@ from .chunks import (
     ended,
 )
 from .envelope import comment_event, error_body, error_event
+from .prompt_reading import read_prompt
+from .prompt_writing import write_prompt
 from .request import ask_for_usage, checked_in_chat, input_bytes, request_parts, validate_chat
 from .usage import estimate_tokens, read_usage, usage_object
 
@@ -23,6 +30,7 @@ __all__ = [
     "DONE_EVENT",
     "AnswerHead",
     "ChatFacts",
+    "ChatReader",
     "ChatStream",
     "Choice",
     "ChunkEncoder",
@@ -40,9 +48,12 @@ __all__ = [
     "error_event",
     "estimate_tokens",
     "input_bytes",
+    "read_answer",
     "read_completion",
+    "read_prompt",
     "read_usage",
     "request_parts",
     "usage_object",
     "validate_chat",
+    "write_prompt",
 ]

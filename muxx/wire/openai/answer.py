@@ -247,10 +247,12 @@ class ChatStream(ChatFacts):
     """Observes an upstream stream, each event exactly once, and says what is to be done with it.
 
     `client_asked_usage` says whether the usage event is the client's or muxx's own; `choices` is the request's `n`. `done` is
-    True once `[DONE]` has come. `error` is what the provider's own error event held.
+    True once `[DONE]` has come. `error` is what the provider's own error event held. `value` is the JSON of the event observed
+    last, None when it had none.
     """
 
-    __slots__ = ("_client_asked_usage", "_counted", "done", "error")
+    ends_with_body = False
+    __slots__ = ("_client_asked_usage", "_counted", "done", "error", "value")
 
     def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
         super().__init__(choices)
@@ -258,6 +260,7 @@ class ChatStream(ChatFacts):
         self._counted = 0
         self.done = False
         self.error: Any = None
+        self.value: Any = None
 
     @property
     def text_since_usage(self) -> bool:
@@ -274,9 +277,10 @@ class ChatStream(ChatFacts):
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
         if not data:
+            self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            chunk = loads(data)
+            self.value = chunk = loads(data)
         except JSONDecodeError:
             return self._not_json(data)
         # The short way for what nearly every event is: a piece of content of a known choice, and nothing else to learn.
@@ -314,6 +318,7 @@ class ChatStream(ChatFacts):
             choice.finish_reason = choice.finish_reason or reason
 
     def _not_json(self, data: bytes) -> Verdict:
+        self.value = None
         if data.strip() != b"[DONE]":
             raise UpstreamProtocolError(_GARBAGE)
         self.done = True

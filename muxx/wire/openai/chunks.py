@@ -6,7 +6,8 @@ event that holds none of these is one `other`, and `[DONE]` is the `end`. A plai
 
 Writing: the Chunks of an event that nobody touched leave as the event's own bytes. When some were changed or dropped, the
 event is rebuilt from its own JSON: what was changed is replaced, what was dropped is taken out, what nobody touched stays. A
-Chunk that came from no event gets an event of its own. `usage` is told to plugins, not taken back from them.
+Chunk that came from no event gets an event of its own. `usage` is told to plugins, not taken back from them. Signatures are only
+those of answers that came in another format: where they stand is told in `thoughts`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from orjson import dumps, loads
 
-from ...reply import Chunk
+from ...reply import Chunk, ToolCall
 from ..sse import Event, data_of
 from .answer import ChatFacts, assembled, parse_answer
 from .pieces import Slot, choices_of, decode, distinct, index_of, joined, put, rebuild, slot_of
+from .thoughts import Signatures, Thoughts, extra_of
 from .usage import usage_object
 
 DONE_EVENT = b"data: [DONE]\n\n"
@@ -30,9 +32,14 @@ DONE_EVENT = b"data: [DONE]\n\n"
 class Head(Protocol):
     """What new events are headed with; a `ChatStream` is one."""
 
-    id: str | None
-    model: str | None
-    created: int | None
+    @property
+    def id(self) -> str | None: ...
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def created(self) -> int | None: ...
 
 
 @dataclass(slots=True)
@@ -59,6 +66,20 @@ def decode_completion(body: bytes) -> list[Chunk]:
     return [*decode(answer, "message", body), end_chunk(facts, body)]
 
 
+_PIECE = "\0"
+"""Stands for the text of a lane's events where they are made."""
+
+
+class _Lane(NamedTuple):
+    """The events of the pieces of one text, which differ in that piece only: the bytes before and after it."""
+
+    kind: str
+    choice: int
+    call: int
+    before: bytes
+    after: bytes
+
+
 class ChunkEncoder:
     """Writes the Chunks of one answer as events, in as many calls as they come.
 
@@ -78,10 +99,16 @@ class ChunkEncoder:
         """Choices the provider finished."""
         self._made: set[int] = set()
         """Choices a plugin added to."""
+        self._thoughts: dict[int, Thoughts] = {}
+        self._relaying = False
+        """Events are decoded here; not only Chunks encoded that came from none."""
+        self._lane: _Lane | None = None
+        """The text of which the last piece was."""
 
     def decode(self, event: Event) -> list[Chunk]:
         """The Chunks of the answer's next event; none of one without data."""
         raw, data = event
+        self._relaying = True
         if not data:
             return []
         if _is_done(data):
@@ -99,6 +126,9 @@ class ChunkEncoder:
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order."""
+        if self._lane is not None and type(chunks) is list and len(chunks) == 1 and (event := self._piece(self._lane, chunks[0])):
+            return event
+        self._lane = None
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):
             group = list(run)
@@ -146,10 +176,51 @@ class ChunkEncoder:
     def _new_event(self, chunk: Chunk) -> bytes:
         delta: dict[str, Any] = {} if chunk.index in self._open else {"role": "assistant"}
         put(delta, "delta", chunk)
-        self._note(chunk)
+        if chunk.signature is not None or chunk.kind == "reasoning":
+            self._sign(delta, chunk)
+        self._note(chunk, fresh=True)
         self._made.add(chunk.index)
+        if not self._relaying and chunk.kind in ("text", "reasoning", "tool_call"):
+            self._lane = self._lane_of(chunk)
         choice = {"index": chunk.index, "delta": delta, "finish_reason": chunk.finish_reason}
         return self._write(self._envelope([choice]))
+
+    def _sign(self, delta: dict[str, Any], chunk: Chunk) -> None:
+        """Put the signature of a thought, a call or a text where the client will send it back from."""
+        if chunk.kind == "reasoning":
+            thoughts = self._thoughts.get(chunk.index) or self._thoughts.setdefault(chunk.index, Thoughts())
+            if (entry := thoughts.entry(chunk)) is not None:
+                delta["reasoning_details"] = [entry]
+        elif chunk.signature is not None:
+            holder = delta["tool_calls"][0] if chunk.tool_call is not None else delta
+            holder["extra_content"] = extra_of(chunk.signature)
+
+    def _lane_of(self, chunk: Chunk) -> _Lane:
+        """The lane for what may follow this Chunk."""
+        call = chunk.tool_call.index if chunk.tool_call is not None else 0
+        delta: dict[str, Any] = {}
+        tool = ToolCall(call, arguments=_PIECE) if chunk.tool_call is not None else None
+        put(delta, "delta", Chunk(chunk.kind, _PIECE, chunk.index, tool))
+        event = self._write(self._envelope([{"index": chunk.index, "delta": delta, "finish_reason": None}]))
+        before, _, after = event.partition(dumps(_PIECE))
+        return _Lane(chunk.kind, chunk.index, call, before, after)
+
+    def _piece(self, lane: _Lane, chunk: Chunk) -> bytes | None:
+        """The event of a Chunk that is one more piece of the lane's text and nothing else; None for any other."""
+        if chunk.kind != lane.kind or chunk.index != lane.choice or chunk.raw is not None:
+            return None
+        if chunk.signature is not None or chunk.finish_reason is not None or chunk.usage is not None:
+            return None
+        piece = chunk.text
+        if (call := chunk.tool_call) is not None:
+            if call.index != lane.call or call.id is not None or call.name is not None:
+                return None
+            piece = call.arguments
+        if not piece:
+            return None
+        if lane.kind == "reasoning":
+            self._thoughts[lane.choice].pieces.append(piece)
+        return lane.before + dumps(piece) + lane.after
 
     def _end(self, end: Chunk) -> bytes:
         reason = end.finish_reason or "stop"
@@ -168,9 +239,10 @@ class ChunkEncoder:
             return sorted(self._said)[:1]
         return [index for index in left if index in self._said or index in self._made]
 
-    def _note(self, chunk: Chunk) -> None:
+    def _note(self, chunk: Chunk, *, fresh: bool = False) -> None:
+        """A Chunk goes out: with the provider's event, which tells its usage, or in a fresh one, which does not."""
         self._open[chunk.index] = self._open.get(chunk.index, True) and not chunk.finish_reason
-        if chunk.usage is not None:
+        if chunk.usage is not None and not fresh:
             self._owes_usage = False
 
     def _envelope(self, choices: list[Any]) -> dict[str, Any]:
@@ -199,6 +271,7 @@ def encode_completion(chunks: Iterable[Chunk], head: Head) -> bytes:
     """A whole answer, of Chunks that came from no provider, as a plain `chat.completion`."""
     facts = ChatFacts()
     facts.id, facts.model, facts.created = head.id or "chatcmpl-muxx", head.model or "", head.created or 0
+    signed = Signatures()
     for chunk in ended(chunks):
         facts.usage = chunk.usage or facts.usage
         if chunk.kind == "end":
@@ -209,7 +282,11 @@ def encode_completion(chunks: Iterable[Chunk], head: Head) -> bytes:
             put(delta, "delta", chunk)
             facts.choice(chunk.index).add(delta)
             facts.choice(chunk.index).finish_reason = chunk.finish_reason or facts.choice(chunk.index).finish_reason
-    return dumps(assembled(facts))
+            signed.take(chunk)
+    answer = assembled(facts)
+    for choice in answer["choices"]:
+        signed.put(choice["message"], choice["index"], [call.index for call in facts.choice(choice["index"]).tool_calls])
+    return dumps(answer)
 
 
 def encode_plain(body: bytes, chunks: Iterable[Chunk]) -> bytes:

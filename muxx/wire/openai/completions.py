@@ -76,7 +76,7 @@ class CompletionStream(ChatStream):
         if not data:
             return super().observe(event)
         try:
-            chunk = loads(data)
+            self.value = chunk = loads(data)
         except JSONDecodeError:
             return self._not_json(data)
         # The short way: a piece of text of a known choice, and nothing else to learn.

@@ -1,4 +1,9 @@
-"""What plugins add to a Responses answer: Chunks that came from no event, and the end of an answer that a plugin cut short."""
+"""What is added to a Responses answer: Chunks that came from no event, be they a plugin's or read from an answer in another
+format, and the end of an answer that a plugin cut short.
+
+A signature stands in its item's `encrypted_content`, which is OpenAI's word for what it wants back with a reasoning; of a call or
+a message it is a member that only clients of muxx meet. A reasoning is over with its signature.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from ..openai import Head
 from .envelope import CUT_SHORT, response_usage_object
 from .items import CALLS, Path, TextKind
 from .reading import Reader, begins, kind_of, words
-from .writer import Item, Writer
+from .writer import Item, Lane, Writer
 
 _TYPES: dict[TextKind, str] = {
     "text": "message",
@@ -34,7 +39,7 @@ class Adder:
     number parts in. A call always has an item of its own.
     """
 
-    __slots__ = ("_head", "_items", "_reader", "_writer", "answer", "begun")
+    __slots__ = ("_head", "_items", "_reader", "_writer", "answer", "begun", "reason")
 
     def __init__(self, head: Head, reader: Reader, writer: Writer) -> None:
         self._head = head
@@ -46,16 +51,33 @@ class Adder:
         """An event has gone out."""
         self.answer: dict[str, Any] = {}
         """The response object as it was when the answer began."""
+        self.reason: str | None = None
+        """Why the answer finished, where a Chunk before the `end` said it."""
 
     def add(self, chunk: Chunk) -> bytes:
         """A Chunk in an event of its own; nothing for one that has nothing to say."""
+        self.reason = chunk.finish_reason or self.reason
         kind, piece = kind_of(chunk), words(chunk)
-        if kind is None or not (piece or begins(chunk)):
+        if kind is None or not (piece or begins(chunk) or chunk.signature):
             return b""
         begun = self.begin()
         item, opened = self._item_for(kind, chunk)
         path = item.latest.get(kind) or _first_path(item, kind)
-        return begun + opened + (self._writer.delta(item, path, piece) if piece else b"")
+        events = begun + opened + (self._writer.delta(item, path, piece) if piece else b"")
+        return events + self._sign(item, chunk.signature) if chunk.signature and item.made else events
+
+    def lane(self, chunk: Chunk) -> Lane | None:
+        """Where one more piece of what this Chunk was a piece of goes; None when it is over."""
+        kind = kind_of(chunk)
+        item = self._items.get(_key(kind, chunk)) if kind is not None else None
+        path = item.latest.get(kind) if kind is not None and item is not None else None
+        if item is None or path is None or item.closed or not item.texts[path].shown:
+            return None
+        return self._writer.lane(item, path)
+
+    def _sign(self, item: Item, signature: str) -> bytes:
+        item.body = {**item.body, "encrypted_content": signature}
+        return self._writer.close(item, "completed") if item.type == "reasoning" else b""
 
     def begin(self) -> bytes:
         """The events that begin an answer, for one that no provider began."""
@@ -95,7 +117,7 @@ class Adder:
         if known is not None and not _is_another(chunk, known):
             known.withheld = False
             return known, self._writer.open(known) if known.number is None else b""
-        key = (_TYPES[kind], chunk.index, chunk.tool_call.index if chunk.tool_call is not None else 0)
+        key = _key(kind, chunk)
         item = self._items.get(key)
         if item is not None and not item.closed and not _is_another(chunk, item):
             return item, b""
@@ -114,10 +136,15 @@ class Adder:
         elif chunk.tool_call is not None:
             call = chunk.tool_call
             body |= {"call_id": call.id or f"call_{answer_id}_{number}", "name": call.name or "", "arguments": ""}
+            body |= {"encrypted_content": chunk.signature} if chunk.signature else {}
         item = Item(number, kind, body)
         if kind == "function_call":
             item.text(("arguments",))
         return item
+
+
+def _key(kind: TextKind, chunk: Chunk) -> tuple[str, int, int]:
+    return (_TYPES[kind], chunk.index, chunk.tool_call.index if chunk.tool_call is not None else 0)
 
 
 def _is_another(chunk: Chunk, item: Item) -> bool:
@@ -127,10 +154,11 @@ def _is_another(chunk: Chunk, item: Item) -> bool:
 
 
 def status_at(item: Item, end: Chunk | None) -> str:
-    """The status of an item that is ended here: what a plugin made is whole, a call that it cut short is not."""
-    if item.type in ("message", "reasoning"):
+    """The status of an item that is ended here: what was made here is whole unless the answer was cut short, a provider's call
+    that a plugin cut short is not."""
+    if item.made or item.type in ("message", "reasoning"):
         return "incomplete" if end is not None and end.finish_reason in CUT_SHORT else "completed"
-    return "completed" if item.made else "incomplete"
+    return "incomplete"
 
 
 def _takes(item: Item, kind: TextKind) -> bool:

@@ -11,6 +11,7 @@ An `end` that comes early closes what is open, and the terminal event is built f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +22,7 @@ from .adding import Adder, status_at
 from .facts import TERMINAL, index_of
 from .items import DONES
 from .reading import Passing, Piece, Reader, begins, end_of, shown, words
-from .writer import Item, Writer, as_event, put_text
+from .writer import Item, Lane, Writer, as_event, put_text
 
 _PART_ADDED = frozenset({"response.content_part.added", "response.reasoning_summary_part.added"})
 _PART_DONE = frozenset({"response.content_part.done", "response.reasoning_summary_part.done"})
@@ -49,6 +50,14 @@ class ResponseCodec:
         self._terminal: Passing | None = None
         self._ended: Chunk | None = None
         """The `end` with which a plugin ended the answer."""
+        self._lane: Lane | None = None
+        self._piece = Chunk("end")
+        """Of what the lane is: the last Chunk that was a piece of it."""
+
+    @property
+    def next_number(self) -> int:
+        """The sequence number of an event after what went out."""
+        return self._writer.number + 1
 
     def decode(self, event: Event) -> list[Chunk]:
         """The Chunks of the answer's next event; none of one without data."""
@@ -62,6 +71,21 @@ class ResponseCodec:
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order, but for the terminal event."""
+        if self._relaying or type(chunks) is not list or len(chunks) != 1:
+            self._lane = None
+            return self._encode(chunks)
+        [chunk] = chunks
+        # The short way for what most Chunks of an answer in another format are: one more piece of the text before.
+        if self._lane is not None and _goes_on(self._piece, chunk):
+            self._writer.number = number = self._writer.number + 1
+            call = chunk.tool_call
+            return self._lane.event(number, chunk.text if call is None else call.arguments)
+        events = self._encode(chunks)
+        self._lane = self._adder.lane(chunk) if chunk.raw is None and chunk.kind in ("text", "reasoning", "tool_call") else None
+        self._piece = chunk
+        return events
+
+    def _encode(self, chunks: Iterable[Chunk]) -> bytes:
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):
             group = list(run)
@@ -263,6 +287,8 @@ class ResponseCodec:
             self._find(end.raw)
         if self._terminal is not None and end.raw == self._terminal.raw:
             return self._settle()
+        if not self._relaying and end.finish_reason is None:
+            end = replace(end, finish_reason=self._adder.reason)
         self._ended, self._touched = end, True
         self._writer.count_on()
         events = [self._adder.begin(), self._settle()]
@@ -276,6 +302,18 @@ class ResponseCodec:
             while item.owed and not item.withheld:
                 events.append(self._owed(item))
         return b"".join(events) + self._adder.close(self._ended)
+
+
+def _goes_on(before: Chunk, chunk: Chunk) -> bool:
+    """The Chunk is one more piece of the text that the one before was a piece of, and nothing else."""
+    if chunk.kind != before.kind or chunk.index != before.index or chunk.raw is not None or chunk.signature is not None:
+        return False
+    call = chunk.tool_call
+    if call is None:
+        return chunk.text != "" and chunk.finish_reason is None
+    known = before.tool_call
+    same = known is not None and call.index == known.index and call.id is None and call.name is None
+    return same and call.arguments != "" and chunk.finish_reason is None
 
 
 def _taken(left: list[Piece], chunk: Chunk) -> Piece | None:

@@ -111,10 +111,12 @@ class ResponseStream(ResponseFacts):
     """Observes an upstream stream, each event exactly once, and says what is to be done with it.
 
     `finished` and `done` are True once the terminal event has come, which is the event to be held back until the answer is
-    recorded. `error` is what the provider's own error event held, or why the answer failed.
+    recorded. `error` is what the provider's own error event held, or why the answer failed. `value` is the JSON of the event
+    observed last, None when it had none.
     """
 
-    __slots__ = ("_counted", "_items", "_last", "done")
+    ends_with_body = False
+    __slots__ = ("_counted", "_items", "_last", "done", "value")
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,6 +124,7 @@ class ResponseStream(ResponseFacts):
         self._counted = 0
         self._items: dict[int, dict[str, Any]] = {}
         self._last: Any = None
+        self.value: Any = None
 
     @property
     def finished(self) -> bool:
@@ -149,16 +152,18 @@ class ResponseStream(ResponseFacts):
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
         if not data:
+            self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
             value = loads(data)
         except JSONDecodeError:
+            self.value = None
             if data.strip() == b"[DONE]":
                 return DROP  # not this format's end, and clients take it for a clean one
             raise UpstreamProtocolError(_GARBAGE) from None
         if type(value) is not dict:
             raise UpstreamProtocolError(_GARBAGE)
-        self._last = value
+        self._last = self.value = value
         # The short way for what most events are: a piece of a text that has begun.
         try:
             if value["type"] == _TEXT_DELTA and type(delta := value["delta"]) is str:

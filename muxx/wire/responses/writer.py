@@ -139,6 +139,27 @@ def blank(body: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
+class Lane:
+    """Where the pieces of one text go while nothing comes between: their events differ in the piece and their number only."""
+
+    __slots__ = ("_after", "_before", "_between", "_went")
+
+    def __init__(self, event: bytes, went: list[str]) -> None:
+        """`event` is one of an empty piece and of number 0."""
+        self._before, _, rest = event.partition(_NUMBER)
+        between, _, self._after = rest.partition(_PIECE)
+        self._before += _NUMBER[:-1]
+        self._between = between + _PIECE[:-2]
+        self._went = went
+
+    def event(self, number: int, piece: str) -> bytes:
+        self._went.append(piece)
+        return b"%b%d%b%b%b" % (self._before, number, self._between, dumps(piece), self._after)
+
+
+_NUMBER, _PIECE = b'"sequence_number":0', b'"delta":""'
+
+
 class Writer:
     """Makes events, and gives items their places.
 
@@ -147,14 +168,14 @@ class Writer:
     numbers are counted on; where the provider does not number its events, nobody does.
     """
 
-    __slots__ = ("_counting", "_number", "_numbered", "items", "named")
+    __slots__ = ("_counting", "_numbered", "items", "named", "number")
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         """What went out, in the order in which it began."""
         self.named = True
         """Events have an `event` line, as OpenAI's do."""
-        self._number = -1
+        self.number = -1
         """The number of the last event that went out."""
         self._numbered = self._counting = True
 
@@ -169,8 +190,8 @@ class Writer:
         number = event.get("sequence_number")
         if type(number) is not int:
             return False
-        event["sequence_number"] = self._number = max(number, self._number)
-        return number < self._number
+        event["sequence_number"] = self.number = max(number, self.number)
+        return number < self.number
 
     def count_on(self) -> None:
         """No further event of the provider goes out."""
@@ -179,9 +200,17 @@ class Writer:
     def event(self, kind: str, **members: Any) -> bytes:
         value: dict[str, Any] = {"type": kind}
         if self._numbered:
-            self._number = max(self._number + self._counting, 0)
-            value["sequence_number"] = self._number
+            self.number = max(self.number + self._counting, 0)
+            value["sequence_number"] = self.number
         return as_event({**value, **members}, self.named)
+
+    def lane(self, item: Item, path: Path) -> Lane:
+        """The lane of a text that has begun, in an answer whose events are all numbered here."""
+        form = form_of(item.type, path)
+        more: dict[str, Any] = {"logprobs": []} if form.kind == "text" else {}
+        kind = f"{form.stem}.delta"
+        value = {"type": kind, "sequence_number": 0, **_where(item, form.number, path), "delta": "", **more}
+        return Lane(as_event(value, self.named), item.text(path).went)
 
     def place(self, item: Item) -> None:
         """Its first event goes out."""

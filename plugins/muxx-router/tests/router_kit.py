@@ -48,9 +48,9 @@ def gateway_for(
     return RunningGateway(whole(table(route, **more)), plugins={**PLUGINS, **(plugins or {})})
 
 
-def asked(gateway: RunningGateway) -> list[str]:
+def asked(gateway: RunningGateway) -> list[str | None]:
     """The models the providers were asked for, in order."""
-    return [request.json()["model"] for request in gateway.upstream.requests]
+    return [request.model for request in gateway.upstream.requests]
 
 
 async def decision(gateway: RunningGateway, response: RawResponse) -> dict[str, Any]:

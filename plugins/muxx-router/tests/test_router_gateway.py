@@ -113,7 +113,7 @@ async def test_a_candidate_that_cannot_answer_at_such_length_is_not_asked() -> N
             assert found["dropped"] == {FLASH: "output"}
 
 
-IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 

@@ -58,6 +58,11 @@ class Keys:
             raise AuthenticationError()
         return identity
 
+    async def identity_of(self, host: Host, key_id: str) -> Identity | None:
+        """Who calls with the key of this id; None for one that does not work today."""
+        rows = await (await KeyStore.prepared(host)).rows()
+        return next((row.identity for row in rows if row.id == key_id and row.status(time.time()) == "active"), None)
+
     async def _look_up(self, gateway: Gateway, request: HttpRequest) -> tuple[dict[bytes, Any], KeyRow, Identity]:
         """The keys as they are now, and the one this head carries."""
         text = credential(request.headers)

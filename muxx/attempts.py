@@ -1,0 +1,222 @@
+"""Upstream calls: the targets of an exchange in order, one attempt after the other, until one answers.
+
+Invariants: no second provider is asked once a byte of a 2xx answer has come; the upstream connection is let go in the function
+that opened it; what was checked is what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import routing
+from .accounting import trace_of
+from .ahead import Ahead
+from .answering import answer_upstream
+from .call import NEVER, Call
+from .chains import describe_crash, run_all
+from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
+from .headers import upstream_headers
+from .lean import LeanTransport
+from .refusing import masked, refusal
+from .reply import is_event_stream
+from .targets import Attempt, Target, Timeouts
+from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, upstream_wire
+from .tries import Tries, nobody_tried
+from .wire.seals import SEAL_MARK, without_seals
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+    from .wire.wire import Wire
+
+MOST_NAMED = 20
+"""Dropped places that a header names; the row has all."""
+
+NOT_ALLOWED = "This key may not use that model. GET /v1/models lists what it may use."
+
+
+async def attempt_targets(call: Call) -> None:
+    """Try the targets in order until one answers; raise the last failure when none does."""
+    failure: MuxxError | None = None
+    for target in call.exchange.targets:
+        tries = Tries(call, target)
+        while tries.begin():
+            try:
+                if await _try(call, tries):
+                    return
+            finally:
+                tries.end()
+            wait = tries.pause()
+            if wait is None:
+                break
+            await asyncio.sleep(wait)
+        failure = tries.failure or failure
+        if tries.attempt is not None and not routing.may_fall_back(tries.attempt):
+            break
+    raise failure or nobody_tried(call)
+
+
+async def _try(call: Call, tries: Tries) -> bool:
+    """One try of a target: whether it answered. What came instead, `tries` knows."""
+    call.exchange.note_head(sent=False)  # no head has left, or there were no further attempt
+    try:
+        attempt = tries.attempt = _new_attempt(call, tries.target, tries.replays, tries.credential)
+    except InvalidRequest as refusal:
+        tries.pass_over("unsupported", refusal)
+        return False
+    try:
+        await _attempt(call, attempt)
+    except UpstreamError as error:
+        tries.failed(error)
+        if call.committed:
+            raise
+        return False
+    tries.answered()
+    return True
+
+
+def _new_attempt(call: Call, target: Target, replays: int, credential: str | None) -> Attempt:
+    provider, exchange = target.provider, call.exchange
+    request = exchange.request
+    if DROPPED in exchange.attributes:  # of a target that was tried before
+        del exchange.attributes[DROPPED], exchange.reply_headers[DROPPED_HEADER]
+    up = upstream_wire(call.wire, provider)
+    if up is call.wire:
+        body = {**request.body, "model": target.model, **target.parameters}
+    elif up is not None:
+        body = {**_translated(call, up, target), **target.parameters}
+    else:
+        raise no_counterpart(call.wire, provider)
+    number = len(exchange.attempts) + 1
+    headers = upstream_headers(provider, call.head, credential, up.format)
+    attempt = Attempt(target, number, _url(up, target, request.stream), headers, body, replays=replays)
+    attempt.wire = up
+    return attempt
+
+
+def _translated(call: Call, up: Wire, target: Target) -> dict[str, Any]:
+    """The request in the words of another format; the row and a header tell what had no counterpart."""
+    body, dropped = translated(call.wire, up, call.exchange.request.body, target)
+    _tell_dropped(call.exchange, dropped)
+    return body
+
+
+def _tell_dropped(exchange: Exchange, places: list[str]) -> None:
+    if places:
+        exchange.attributes[DROPPED] = places
+        named, more = places[:MOST_NAMED], len(places) - MOST_NAMED
+        exchange.reply_headers[DROPPED_HEADER] = ", ".join([*named, f"and {more} more"] if more > 0 else named)
+
+
+def _url(up: Wire, target: Target, stream: bool) -> str:
+    provider = target.provider
+    base = provider.base_url if up.format == provider.format else provider.openai_url or provider.base_url
+    return up.upstream_url(base.rstrip("/"), target.model, stream)
+
+
+async def _attempt(call: Call, attempt: Attempt) -> None:
+    """One upstream call, from `pre_attempt` to the end of its answer. Whatever happens, its connection is let go here."""
+    exchange, gateway = call.exchange, call.gateway
+    exchange.phase = "connect"
+    stream = exchange.request.stream
+    up: Wire = attempt.wire
+    asked = not stream or not attempt.target.provider.ask_usage or up.ask_for_usage(attempt.body)
+    if gateway.chains.pre_attempt:
+        await _prepare(call, attempt)
+    attempt.payload = _payload(call, attempt)
+    if SEAL_MARK in attempt.payload and up is call.wire:
+        attempt.body, unsealed = without_seals(attempt.body)
+        _tell_dropped(exchange, unsealed)
+        attempt.payload = _payload(call, attempt)
+    if attempt.sign is not None:
+        _sign(call, attempt)
+    exchange.attempts.append(attempt)
+    gateway.journal.trace(trace_of(exchange))
+    _set_limits(call, attempt.target.timeouts)
+    transport = gateway.transport(attempt.target.provider)
+    if type(transport) is not LeanTransport:
+        gateway.journal.outbox.write_now()  # the lean one waits for the trace by itself
+    try:
+        response = await transport.send(attempt)
+    except asyncio.CancelledError:
+        if (late := call.late()) is not None:
+            raise late from None
+        raise
+    finally:
+        call.due = NEVER
+        exchange.phase = "head" if attempt.sent else "connect"
+    try:
+        attempt.status, attempt.head_at = response.status, time.monotonic()
+        if not 200 <= response.status < 300:
+            raise await refusal(call, attempt, response)
+        if attempt.target.buffer_until == "first_token" and stream and is_event_stream(response.headers.get("content-type", "")):
+            response = ahead = Ahead(
+                response, up.stream(attempt.body, True), gateway.config.server.max_event_bytes, partial(masked, call, attempt)
+            )
+            await _first_token(call, attempt, ahead)
+        if call.shares:
+            response = gateway.flights.take(call, attempt, response)
+        await answer_upstream(call, attempt, response, not asked)
+    finally:
+        response.close()
+
+
+async def _first_token(call: Call, attempt: Attempt, ahead: Ahead) -> None:
+    """Wait for the model's first token; what comes instead is a failure that another target may mend."""
+    call.exchange.phase = "stream"
+    call.due = time.monotonic() + attempt.target.timeouts.first_token
+    try:
+        await ahead.wait()
+    except asyncio.CancelledError:
+        if (late := call.late()) is not None:
+            raise late from None
+        raise
+    finally:
+        call.due = NEVER
+
+
+async def _prepare(call: Call, attempt: Attempt) -> None:
+    """Let plugins see to the attempt. What they changed is validated again, and another model is another target: it is priced as
+    such, and the caller has to be allowed it."""
+    gateway, exchange = call.gateway, call.exchange
+    await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
+    attempt.wire.validate(attempt.body)
+    model = attempt.body["model"]
+    if model != attempt.target.model:
+        stream, before = exchange.request.stream, attempt.target
+        attempt.target = replace(before, model=model)
+        if attempt.url == _url(attempt.wire, before, stream):
+            attempt.url = _url(attempt.wire, attempt.target, stream)
+        allowed = exchange.identity.models if exchange.identity is not None else ()
+        if not routing.targets_of((attempt.target,), allowed, exchange.request.model):
+            raise PermissionDenied(NOT_ALLOWED, param="model")
+
+
+def _payload(call: Call, attempt: Attempt) -> bytes:
+    wire: Wire = attempt.wire
+    try:
+        return wire.payload(attempt.body)
+    except TypeError as error:
+        call.gateway.log.error("request %s: a plugin put into the body what JSON cannot say", call.exchange.id)
+        raise PluginError() from error
+
+
+def _sign(call: Call, attempt: Attempt) -> None:
+    """Let a plugin sign what is going to be sent, byte for byte."""
+    assert attempt.sign is not None
+    try:
+        attempt.sign(attempt)
+    except Exception as error:
+        call.gateway.log.error("request %s: a plugin could not sign it: %s", call.exchange.id, describe_crash(error))
+        raise PluginError() from error
+
+
+def _set_limits(call: Call, timeouts: Timeouts) -> None:
+    """Until when the head has to come, and, from the first attempt on, the whole answer."""
+    now = time.monotonic()
+    call.due, call.on_due = now + timeouts.first_byte, None
+    if call.whole_due == NEVER:
+        call.whole_due = now + timeouts.whole

@@ -1,0 +1,74 @@
+"""What a provider's refusal is about, read from its body in any format: an outage, or an answer to what was asked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import orjson
+
+from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError
+
+RefusalKind = Literal["content_filter", "context_length"]
+
+_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_FILTER_WORDS = ("content filtering policy",)
+"""How Anthropic says, in a refusal like any other, that it blocked what its model wrote."""
+
+_LENGTH_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_LENGTH_WORDS = ("prompt is too long", "exceeds the maximum number of tokens", "maximum context length", "context window")
+"""How Anthropic, Google, and those who serve open models say that a prompt does not fit."""
+
+_OF_THE_REQUEST = ("content", "context", "rate_limit", "invalid", "quota", "billing", "permission", "auth", "found", "EXHAUSTED")
+"""Parts of the codes by which an error told inside an answer speaks of the request or its owner, not of an outage."""
+
+
+def refusal_kind(code: str, body: bytes) -> RefusalKind | None:
+    """Whether the provider refused what was said, or how much; None when it refused for anything else."""
+    return kind_told(code, _error_of(body))
+
+
+def kind_told(code: str, error: Any) -> RefusalKind | None:
+    """The same of an error object, wherever it stood; anything else is none."""
+    said = list(_nested(error))
+    codes = {code, *(value for error in said for value in (error.get("code"), error.get("type")) if isinstance(value, str))}
+    texts = [text.lower() for error in said if isinstance(text := error.get("message"), str)]
+    if codes & _FILTER_CODES or _any_says(texts, _FILTER_WORDS):
+        return "content_filter"
+    if codes & _LENGTH_CODES or _any_says(texts, _LENGTH_WORDS):
+        return "context_length"
+    return None
+
+
+def _any_says(texts: list[str], phrases: tuple[str, ...]) -> bool:
+    return any(phrase in text for text in texts for phrase in phrases)
+
+
+def _error_of(body: bytes) -> Any:
+    """What a body says of an error: OpenAI's and Anthropic's `error`, Google's in an array too."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value.get("error") if isinstance(value, dict) else None
+
+
+def _nested(error: Any) -> Iterator[dict[str, Any]]:
+    """An error object and those inside it, where Azure has them."""
+    while isinstance(error, dict):
+        yield error
+        error = error.get("innererror")
+
+
+def is_outage(error: MuxxError | None, status: int | None) -> bool:
+    """Whether a call ended as calls of a provider that is down end: not reached, too late, broken, garbage, 5xx. Never for a 4xx,
+    for what the client or a plugin did, or for an answer that was refused."""
+    if not isinstance(error, UpstreamError) or isinstance(error, UpstreamAuth):
+        return False
+    if isinstance(error, ProviderRefusal):
+        return error.status >= 500 and refusal_kind(error.code, error.body) is None
+    if status is not None and 400 <= status < 500:
+        return False
+    return not any(word in error.code for word in _OF_THE_REQUEST)

@@ -1,0 +1,66 @@
+"""What a provider's refusal means to the client, in the client's format, and without the secrets some providers quote."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError, type_of_status
+from .headers import retry_after
+from .plain import whole_body
+from .routing import RETRY_STATUSES
+from .targets import Attempt
+from .translating import told
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .transport import UpstreamResponse
+
+
+async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> MuxxError:
+    """What a provider's status other than 2xx means to the client."""
+    status, body = response.status, await whole_body(call, attempt, response)
+    provider = attempt.target.provider
+    own_key = not (provider.forward_client_credentials and call.head.client_credential)
+    if status in (401, 403) and own_key:
+        return UpstreamAuth()
+    if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
+        return UpstreamError()
+    wait = retry_after(response.headers)
+    error = _error_member(body)
+    said = told(error, partial(masked, call, attempt))
+    code = said.code if error else "upstream_error"
+    refusal = ProviderRefusal(status, b"", code, retry=status in RETRY_STATUSES, retry_after=wait)
+    if not error:
+        refusal.body = call.wire.error_body(refusal, call.exchange.id)
+    elif attempt.wire.format == call.wire.format:
+        refusal.body = masked(call, attempt, body)
+    else:
+        refusal.args = (said.message,)
+        refusal.type = type_of_status(status)
+        refusal.body = call.wire.error_body(refusal, call.exchange.id)
+    return refusal
+
+
+def _error_member(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if isinstance(value, list) and value:  # as Google has it at times
+        value = value[0]
+    error = value.get("error") if isinstance(value, dict) else None
+    if isinstance(error, str):
+        return {"message": error}
+    return error if isinstance(error, dict) else {}
+
+
+def masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
+    """A provider's error body without the secrets muxx knows, which some providers quote."""
+    secrets = {*attempt.target.provider.keys, call.head.client_credential}
+    for secret in secrets:
+        if secret:
+            body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
+    return body

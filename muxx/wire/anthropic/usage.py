@@ -1,0 +1,92 @@
+"""Tokens in Anthropic's dialect: `input_tokens` stands beside what was read from the cache and written to it, not above it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...money import Usage
+from ..openai.usage import MAX_TOKENS
+
+
+def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool]:
+    """The usage a message reports, and whether any of it cannot be true. Never raises.
+
+    Without believable totals there is no usage. A detail that is no count, or thinking beyond the output, counts as 0. What a
+    tool's own model used, or a compaction, is in `iterations` and not in these totals (see `compacted`).
+    """
+    if type(value) is not dict:
+        return None, True
+    fresh: Any = value.get("input_tokens")
+    output: Any = value.get("output_tokens")
+    if not (_is_count(fresh) and _is_count(output)):
+        return None, True
+    read, wrong_read = _detail(value.get("cache_read_input_tokens"), MAX_TOKENS)
+    written, wrong_written = _detail(_written(value), MAX_TOKENS)
+    details = value.get("output_tokens_details")
+    thinking, wrong_thinking = _detail(details.get("thinking_tokens") if type(details) is dict else None, output)
+    tier = value.get("service_tier", service_tier)
+    usage = Usage(
+        input_tokens=fresh + read + written,
+        output_tokens=output,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=thinking,
+        service_tier=tier if type(tier) is str else None,
+        source="provider",
+    )
+    return usage, wrong_read or wrong_written or wrong_thinking
+
+
+def compacted(usage: Usage, value: dict[str, Any]) -> Usage:
+    """The usage with that of compactions, which the same model made and which is billed, but which the totals leave out."""
+    iterations = value.get("iterations")
+    for entry in iterations if type(iterations) is list else ():
+        if type(entry) is dict and entry.get("type") == "compaction":
+            more, _ = read_message_usage(entry)
+            if more is not None:
+                usage = usage._replace(
+                    input_tokens=usage.input_tokens + more.input_tokens,
+                    output_tokens=usage.output_tokens + more.output_tokens,
+                    cache_read_tokens=usage.cache_read_tokens + more.cache_read_tokens,
+                    cache_write_tokens=usage.cache_write_tokens + more.cache_write_tokens,
+                )
+    return usage
+
+
+def message_usage_object(usage: Usage) -> dict[str, Any]:
+    """A usage object as Anthropic writes it."""
+    fresh = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
+    told: dict[str, Any] = {
+        "input_tokens": max(fresh, 0),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.reasoning_tokens:
+        told["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return told
+
+
+def merged(known: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    """A usage object after a later one: counts are cumulative, so the last one told is right; null says nothing."""
+    return {**known, **{name: count for name, count in told.items() if count is not None}}
+
+
+def _written(value: dict[str, Any]) -> Any:
+    """Tokens written to the cache: the total, or where there is none, the counts of each time to live."""
+    total, by_ttl = value.get("cache_creation_input_tokens"), value.get("cache_creation")
+    if total is None and type(by_ttl) is dict:
+        return sum(count for count in by_ttl.values() if _is_count(count))
+    return total
+
+
+def _detail(value: Any, most: int) -> tuple[int, bool]:
+    if value is None:
+        return 0, False
+    if _is_count(value) and value <= most:
+        return int(value), False
+    return 0, True
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TOKENS

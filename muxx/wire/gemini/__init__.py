@@ -1,0 +1,79 @@
+"""Google's content generation (the Gemini API), both directions, sans-IO.
+
+`names`, `reasons`, `usage` and `media` know Google's words; `paths` where the model stands; `request` checks what goes up;
+`facts` learns from what comes down without changing it; `codec` turns events into what plugins see and back (its parts: `pieces`,
+`writer`), and `plain` plain answers; `reading` reads answers for clients of other formats, `prompt_reader` and `prompt_writer`
+requests (`prompt_parts`, `schema`); `counting` is `:countTokens`; `framing` the array that streams are without `alt=sse`;
+`envelope` holds the gateway's own errors.
+"""
+
+from .codec import GenerateCodec
+from .counting import (
+    CountFacts,
+    assembled_count,
+    decode_count,
+    encode_count,
+    encode_count_plain,
+    read_count,
+    read_count_answer,
+)
+from .envelope import error_body, error_event
+from .facts import GenerateFacts, GenerateStream, assembled, read_generated
+from .framing import ArrayFraming
+from .paths import ACTIONS, count_payload, count_url, path_of, payload, upstream_url
+from .plain import decode_generated, encode_generated, encode_plain
+from .prompt_reader import read_count_prompt, read_prompt
+from .prompt_writer import write_count_prompt, write_prompt
+from .reading import GenerateReader, read_answer
+from .request import (
+    checked_in_generate,
+    count_bytes,
+    count_parts,
+    input_bytes,
+    request_parts,
+    validate_count,
+    validate_generate,
+)
+from .usage import read_gemini_usage, usage_metadata
+
+__all__ = [
+    "ACTIONS",
+    "ArrayFraming",
+    "CountFacts",
+    "GenerateCodec",
+    "GenerateFacts",
+    "GenerateReader",
+    "GenerateStream",
+    "assembled",
+    "assembled_count",
+    "checked_in_generate",
+    "count_bytes",
+    "count_parts",
+    "count_payload",
+    "count_url",
+    "decode_count",
+    "decode_generated",
+    "encode_count",
+    "encode_count_plain",
+    "encode_generated",
+    "encode_plain",
+    "error_body",
+    "error_event",
+    "input_bytes",
+    "path_of",
+    "payload",
+    "read_answer",
+    "read_count",
+    "read_count_answer",
+    "read_count_prompt",
+    "read_gemini_usage",
+    "read_generated",
+    "read_prompt",
+    "request_parts",
+    "upstream_url",
+    "usage_metadata",
+    "validate_count",
+    "validate_generate",
+    "write_count_prompt",
+    "write_prompt",
+]

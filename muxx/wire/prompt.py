@@ -1,0 +1,262 @@
+"""What a request asks for, in no vendor's words: the middle between two formats. Values, and no IO.
+
+A format that can be translated reads its requests into a `Prompt` and writes a `Prompt` as a request of its own. Neither knows
+the other, so a new format is a reader and a writer, not a pair for each that exists. What cannot be carried is told to `Losses`
+by its place in the caller's request: it is never left out in silence.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import InvalidRequest
+
+Role = Literal["user", "assistant", "system"]
+MediaKind = Literal["image", "document", "audio", "video"]
+
+
+@dataclass(slots=True)
+class Text:
+    """A piece of text. `cache` is a prompt-cache marker behind it, in Anthropic's words, e.g. `{"type": "ephemeral"}`."""
+
+    text: str
+    cache: Mapping[str, Any] | None = None
+    path: str = ""
+    """Where it stands in the caller's request, for refusals."""
+    signature: str | None = None
+    """Opaque; Gemini signs texts, too."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The assistant's refusal of an earlier turn."""
+
+    text: str
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Media:
+    """An image, a document, sound or moving pictures: exactly one of `data` (base64), `url`, `file_id` and `text` is set.
+
+    `text` is a document's, given as it is.
+    """
+
+    kind: MediaKind
+    mime: str | None = None
+    data: str | None = None
+    url: str | None = None
+    file_id: str | None = None
+    text: str | None = None
+    name: str | None = None
+    """File name or title."""
+    detail: str | None = None
+    """How closely an image is to be looked at: low, high, auto."""
+    cache: Mapping[str, Any] | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a tool by the assistant. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+    signature: str | None = None
+    cache: Mapping[str, Any] | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """What a called tool returned."""
+
+    id: str
+    """Of the call."""
+    content: list[Text | Media]
+    is_error: bool = False
+    name: str | None = None
+    """Of the tool, where the format says it."""
+    cache: Mapping[str, Any] | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Thought:
+    """The assistant's reasoning of an earlier turn. `signature` is what its provider wants back with it, `redacted` reasoning
+    that only its provider can read."""
+
+    text: str
+    signature: str | None = None
+    redacted: str | None = None
+    path: str = ""
+
+
+Block = Text | Refusal | Media | Call | Result | Thought
+
+
+@dataclass(slots=True)
+class Turn:
+    """One message. A `system` turn stands between others; what comes before all of them is in `Prompt.system`.
+
+    `Result`s stand in user turns, `Call`s, `Thought`s and `Refusal`s in the assistant's.
+    """
+
+    role: Role
+    blocks: list[Block]
+    name: str | None = None
+    """Of the participant."""
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Tool:
+    """A function the model may call. `parameters` is a JSON schema of an object; None where it takes none."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    cache: Mapping[str, Any] | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class ToolChoice:
+    """`named` forces the tool of that `name`, `required` any tool."""
+
+    mode: Literal["auto", "none", "required", "named"]
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """The form the answer's text has to have: any JSON object, or JSON of a schema."""
+
+    kind: Literal["json", "schema"]
+    schema: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+@dataclass(slots=True)
+class Reasoning:
+    """How much the model is to think: an effort in OpenAI's words (none, minimal, low, medium, high, xhigh), or a most of tokens.
+
+    `show`: whether the caller wants to see it; None where it did not say.
+    """
+
+    effort: str | None = None
+    budget: int | None = None
+    show: bool | None = None
+
+
+@dataclass(slots=True)
+class Prompt:
+    """A request for one answer. A member that is None, or empty, was not given.
+
+    `places` names, for each member that was given, the field of the caller's request it came from, for refusals: a format that
+    cannot say `seed` tells `losses.cannot(prompt.place("seed"))`.
+    """
+
+    model: str
+    stream: bool = False
+    system: list[Text] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    output: Output | None = None
+    reasoning: Reasoning | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: Sequence[str] = ()
+    n: int | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    verbosity: str | None = None
+    user: str | None = None
+    """The end user, as the provider is to know them."""
+    service_tier: str | None = None
+    places: dict[str, str] = field(default_factory=dict)
+
+    def place(self, member: str) -> str:
+        return self.places.get(member, member)
+
+
+class Losses:
+    """What of a request cannot be carried to a provider of another format. Refused unless `drop`, and then all of it at once."""
+
+    def __init__(self, target: str, *, drop: bool = False) -> None:
+        self._target = target
+        self._drop = drop
+        self.dropped: list[str] = []
+        """Places in the caller's request that the provider does not get."""
+        self._refused: dict[str, str] = {}
+
+    def cannot(self, place: str, advice: str = "") -> None:
+        """The provider cannot be told this, and it would answer otherwise if it could."""
+        if self._drop:
+            self.hint(place)
+        else:
+            self._refused.setdefault(place, advice)
+
+    def hint(self, place: str) -> None:
+        """The provider cannot be told this, and its answer is the same without: always dropped, and the row says so."""
+        if place not in self.dropped:
+            self.dropped.append(place)
+
+    def check(self) -> None:
+        """Raise `InvalidRequest` that names everything that cannot be carried, if anything was."""
+        if not self._refused:
+            return
+        fields = ", ".join(f"'{place}'" for place in self._refused)
+        advice = " ".join(dict.fromkeys(advice for advice in self._refused.values() if advice))
+        general = 'Leave it out, or have the operator set on_unsupported = "drop".'
+        raise InvalidRequest(
+            f"{fields} cannot be sent to {self._target}, whose format has no counterpart. {advice or general}",
+            code="unsupported_parameter",
+            param=next(iter(self._refused)),
+        )
+
+
+_SEAL = "muxx"
+_SEALED = "bXV4eD"
+"""The seal in base64, as far as it stands whatever follows."""
+
+
+def sealed(format: str, signature: str) -> str:
+    """A provider's signature for a client of another format, which sends it back without looking into it. It is base64, for some
+    formats want bytes."""
+    return b64encode(f"{_SEAL}:{format}:{signature}".encode()).decode()
+
+
+def opened(format: str, signature: str | None) -> str | None:
+    """The signature as its provider gave it, where that is one of this format; None for another's."""
+    parts = _parts(signature) if signature is not None else None
+    return parts[1] if parts is not None and parts[0] == format else None
+
+
+def is_sealed(value: str) -> bool:
+    """Whether a value is one that `sealed` made."""
+    return value.startswith(_SEALED) and _parts(value) is not None
+
+
+def _parts(signature: str) -> tuple[str, str] | None:
+    """The format and the signature in a seal."""
+    try:
+        seal, made_by, value = b64decode(signature, validate=True).decode().split(":", 2)
+    except (NotBase64, ValueError):
+        return None
+    return (made_by, value) if seal == _SEAL else None

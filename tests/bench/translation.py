@@ -1,0 +1,109 @@
+"""What translation costs: the same stream carried as it came, and carried into another format, event by event, in one process.
+
+Nothing is sent anywhere, so the difference is the translation's own: reading an event into Chunks and writing them as another
+format's events. Rounds of the two alternate, and the least of each counts: what is slower than that was disturbed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from muxx.relay import Relay
+from muxx.testing import Said, Tool, words
+from muxx.testing.speaking import streamed
+from muxx.translating import TranslatedRelay, Translator
+from muxx.wire.openai import AnswerHead
+from muxx.wire.wire import Wire
+from muxx.wire.wires import BY_NAME
+
+FORMATS = ("chat", "responses", "messages", "generate_content")
+MOST_US = 5.0
+"""Per event, of every pair."""
+EVENTS = 400
+SAID = {
+    "text": Said("token " * EVENTS),
+    "a call's arguments": Said("", tools=(Tool("search", '{"q": "' + "token " * EVENTS + '"}'),), finish_reason="tool_calls"),
+}
+"""What is said, by what its events carry. (Google's format has a call in one event.)"""
+
+
+class _Client:
+    """A client that takes everything."""
+
+    on_resume = None
+    paused = False
+
+    def send(self, data: bytes) -> None:
+        """It is taken."""
+
+
+class _Provider:
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class _Limits:
+    due = 0.0
+
+
+def _relay(up: Wire, client: Wire | None) -> Relay:
+    kind: Any = Relay
+    options: dict[str, Any] = {}
+    if client is not None:
+        kind, options = TranslatedRelay, {"codec": Translator(up, client.codec(AnswerHead("id-1", "model", 1), True), client)}
+    facts, down, response = up.stream({}, True), _Client(), _Provider()
+    relay: Relay = kind(
+        facts, response, down, _Limits(), between_events=60, finish_grace=5, max_event_bytes=2**24, **options
+    )
+    return relay
+
+
+def _seconds(events: list[bytes], up: Wire, client: Wire | None) -> float:
+    relay = _relay(up, client)
+    feed = relay.feed
+    begun = time.perf_counter()
+    for event in events:
+        feed(event)
+    return time.perf_counter() - begun
+
+
+async def _measured(said: Said, rounds: int) -> dict[str, dict[str, float]]:
+    result: dict[str, dict[str, float]] = {}
+    for name in FORMATS:
+        up, events = BY_NAME[name], streamed(name, said, "model", pieces=words)
+        if len(events) < EVENTS:
+            continue
+        least: dict[str, float] = {}
+        for _ in range(rounds):
+            for client in FORMATS:
+                took = _seconds(events, up, None if client == name else BY_NAME[client])
+                least[client] = min(took, least.get(client, took))
+        native = least.pop(name)
+        result[name] = {client: round((took - native) / len(events) * 1e6, 2) for client, took in least.items()}
+    return result
+
+
+def measured(rounds: int = 15) -> dict[str, dict[str, dict[str, float]]]:
+    """Microseconds per event on the way from each provider's format into each client's: `{"text": {"chat": {"messages": 1.3}}}`."""
+    return {kind: asyncio.run(_measured(said, rounds)) for kind, said in SAID.items()}
+
+
+def held(result: dict[str, dict[str, dict[str, float]]]) -> bool:
+    return all(took < MOST_US for kind in result.values() for pairs in kind.values() for took in pairs.values())
+
+
+def rows(result: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
+    """A row for each provider's format and kind of event, a column for each client's."""
+    return [
+        (f"{name}, {kind}", *(f"{pairs[client]:.1f}" if client in pairs else "" for client in FORMATS))
+        for kind, formats in result.items()
+        for name, pairs in formats.items()
+    ]
+
+
+def sentence(result: dict[str, dict[str, dict[str, float]]]) -> str:
+    most = max(took for kind in result.values() for pairs in kind.values() for took in pairs.values())
+    word = "is within" if held(result) else "IS BEYOND"
+    return f"Translation costs at most {most:.1f} µs per event, which {word} the {MOST_US:g} µs it may."

@@ -1,0 +1,181 @@
+"""A client of one format before a provider of another, through a running gateway: what crosses, what is told, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from carrying_kit import both_transports, error_code, part_of, serving
+
+from muxx import Chunk, hookimpl
+from muxx.testing import Said, Tool, error
+from muxx.wire.prompt import is_sealed
+
+ENDPOINTS = {
+    "chat": "gpt-4o",
+    "responses": "gpt-4o",
+    "messages": "claude-3-5-haiku",
+    "generate_content": "gemini-1.5-flash",
+}
+"""Each endpoint, and a model whose provider speaks it."""
+CROSSINGS = [
+    (endpoint, model)
+    for endpoint, own in ENDPOINTS.items()
+    for model in dict.fromkeys(ENDPOINTS.values())
+    if model != own and not (endpoint == "responses" and model == "gpt-4o")
+]
+crossing = pytest.mark.parametrize(("endpoint", "model"), CROSSINGS)
+SAID = Said("The sum is 3.", reasoning="One and two.", tools=(Tool("add", '{"a": 1, "b": 2}'),), finish_reason="tool_calls")
+
+
+@both_transports
+@crossing
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_an_answer_crosses_whole(endpoint: str, model: str, stream: bool, transport: str) -> None:
+    async with serving(transport) as gateway:
+        gateway.upstream.says(SAID)
+        response = await gateway.ask(endpoint, model=model, stream=stream, headers={"x-want": "usage"})
+        said = response.said(endpoint)
+        assert (said.text, said.finish_reason) == (SAID.text, SAID.finish_reason)
+        assert [(tool.name, orjson.loads(tool.arguments)) for tool in said.tools] == [("add", {"a": 1, "b": 2})]
+        row = await gateway.get_row(response.request_id)
+        expected = {
+            "endpoint": endpoint,
+            "status": 200,
+            "input_tokens": SAID.input_tokens,
+            "output_tokens": SAID.output_tokens,
+            "usage_source": "provider",
+            "finish_reasons": ["tool_calls"],
+        }
+        assert part_of(row, expected) == expected
+        assert row["cost_usd"] not in (None, "0")
+
+
+class Shouts:
+    """Changes all text, whatever formats are spoken."""
+
+    @hookimpl
+    def on_chunk(self, chunk: Chunk) -> list[Chunk] | None:
+        return [Chunk("text", chunk.text.upper(), chunk.index)] if chunk.kind == "text" else None
+
+
+@crossing
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_chunk_plugins_see_and_change_a_translated_answer(endpoint: str, model: str, stream: bool) -> None:
+    async with serving(plugins={"shouts": Shouts}) as gateway:
+        gateway.upstream.says(Said("Not so loud."))
+        response = await gateway.ask(endpoint, model=model, stream=stream)
+        assert response.said(endpoint).text == "NOT SO LOUD."
+        row = await gateway.get_row(response.request_id)
+        assert "NOT SO LOUD." in orjson.dumps(row["output"]).decode()
+
+
+@crossing
+async def test_a_hit_is_given_in_both_forms_whichever_was_stored(endpoint: str, model: str) -> None:
+    async with serving(config={"plugins": {"cache": {"max_bytes": 1_000_000}}}) as gateway:
+        gateway.upstream.says(SAID)
+        for stored_streamed in (False, True):
+            content = f"stored streamed: {stored_streamed}"
+            first = await gateway.ask(endpoint, content, model=model, stream=stored_streamed)
+            assert first.header("x-muxx-cache") == "MISS"
+            for stream in (False, True):
+                hit = await gateway.ask(endpoint, content, model=model, stream=stream)
+                assert hit.header("x-muxx-cache") == "HIT"
+                assert hit.header("x-muxx-cost") == "0"
+                assert hit.said(endpoint).text == SAID.text
+                assert [tool.name for tool in hit.said(endpoint).tools] == ["add"]
+        assert len(gateway.upstream.requests) == 2
+
+
+async def test_what_cannot_be_carried_is_refused_by_its_name_and_nothing_is_sent() -> None:
+    async with serving() as gateway:
+        response = await gateway.ask("chat", model="claude-3-5-haiku", seed=7, logit_bias={"1": 2})
+        assert (response.status, error_code(response)) == (400, "unsupported_parameter")
+        assert response.error["param"] in ("seed", "logit_bias")
+        assert "'seed'" in response.error["message"]
+        assert "'logit_bias'" in response.error["message"]
+        assert gateway.upstream.requests == []
+        row = await gateway.get_row(response.request_id)
+        assert (row["status"], row["error_code"], row["cost_usd"]) == (400, "unsupported_parameter", "0")
+
+
+DROPPING = {"providers": {"anthropic": {"on_unsupported": "drop"}}}
+
+
+async def test_what_is_dropped_is_told_in_a_header_and_in_the_row() -> None:
+    async with serving(config=DROPPING) as gateway:
+        response = await gateway.ask("chat", model="claude-3-5-haiku", seed=7, user="u-1", logit_bias={"1": 2})
+        assert response.status == 200
+        dropped = response.header("x-muxx-dropped")
+        assert dropped is not None
+        assert {"seed", "logit_bias"} <= set(dropped.split(", "))
+        row = await gateway.get_row(response.request_id)
+        assert row["attributes"]["dropped"] == dropped.split(", ")
+        sent = gateway.upstream.requests[0].json()
+        assert not {"seed", "logit_bias"} & set(sent)
+
+
+async def test_a_fallback_that_carries_everything_drops_nothing() -> None:
+    models = [{"name": "either", "targets": ["anthropic/claude-3-5-haiku", "openai/gpt-4o"]}]
+    async with serving(config={**DROPPING, "models": models}) as gateway:
+        gateway.upstream.says("fine")
+        answers = gateway.upstream.choose
+        gateway.upstream.script(error(503), answers)
+        response = await gateway.ask("chat", model="either", seed=7)
+        assert response.said("chat").text == "fine"
+        assert response.header("x-muxx-dropped") is None
+        assert gateway.upstream.requests[1].json()["seed"] == 7
+        assert "dropped" not in (await gateway.get_row(response.request_id))["attributes"]
+
+
+@pytest.mark.parametrize(("endpoint", "field"), [("count_tokens", "input_tokens"), ("count_content", "totalTokens")])
+async def test_a_prompt_is_counted_by_its_provider_or_else_estimated(endpoint: str, field: str) -> None:
+    async with serving() as gateway:
+        for model, asked in (("claude-3-5-haiku", 1), ("gemini-1.5-flash", 1), ("gpt-4o", 0)):
+            gateway.upstream.requests.clear()
+            response = await gateway.ask(endpoint, "How many tokens are in this?", model=model)
+            assert response.status == 200
+            assert response.json()[field] > 0
+            assert len(gateway.upstream.requests) == asked
+            row = await gateway.get_row(response.request_id)
+            assert (row["cost_usd"], row["input_tokens"], row["usage_source"]) == ("0", 0, "none")
+            assert row["attributes"].get("estimated", False) is (asked == 0)
+
+
+def native_messages(thinking: dict[str, Any]) -> dict[str, Any]:
+    """A second turn of a client of Anthropic's, with the first answer's reasoning in it."""
+    turns = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": [thinking, {"type": "text", "text": "3"}]},
+        {"role": "user", "content": "And now?"},
+    ]
+    return {"messages": turns}
+
+
+async def test_reasoning_of_one_provider_is_not_sent_to_another_natively() -> None:
+    """A conversation goes on at another provider: by fallback, or because its user changes the model."""
+    async with serving() as gateway:
+        gateway.upstream.says(Said("3", reasoning="One and two."))
+        first = await gateway.ask("messages", "Add.", model="gpt-4o")
+        [thinking] = [block for block in first.json()["content"] if block["type"] == "thinking"]
+        assert is_sealed(thinking["signature"])
+        gateway.upstream.requests.clear()
+        back = await gateway.ask("messages", model="gpt-4o", **native_messages(thinking))
+        assert back.status == 200
+        assert gateway.upstream.requests[0].json()["messages"][1]["reasoning_content"] == "One and two."
+        gateway.upstream.requests.clear()
+        elsewhere = await gateway.ask("messages", model="claude-3-5-haiku", **native_messages(thinking))
+        assert elsewhere.status == 200
+        assert gateway.upstream.requests[0].json()["messages"][1]["content"] == [{"type": "text", "text": "3"}]
+        assert elsewhere.header("x-muxx-dropped") == "messages[1].content[0]"
+
+
+async def test_a_target_that_cannot_be_asked_is_passed_over_for_one_that_can() -> None:
+    models = [{"name": "either", "targets": ["anthropic/claude-3-5-haiku", "openai/gpt-4o"]}]
+    async with serving(config={"models": models}) as gateway:
+        response = await gateway.ask("chat", model="either", seed=7)
+        assert response.status == 200
+        row = await gateway.get_row(response.request_id)
+        assert row["provider"] == "openai"
+        assert row["attributes"]["attempts"][0] == {"target": "anthropic/claude-3-5-haiku", "skipped": "unsupported"}

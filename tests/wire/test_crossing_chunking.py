@@ -1,0 +1,66 @@
+"""However an answer comes in pieces, a client of another format gets the same bytes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from muxx.wire.sse import EventSplitter
+
+from .crossing_kit import BY_PAIR, SHORT, crossed, recorded
+from .recordings import cuts
+
+each_pair = pytest.mark.parametrize("pair", BY_PAIR)
+
+LARGEST = 60_000
+"""Bytes of a recording that is cut: larger ones only take longer."""
+
+
+@each_pair
+async def test_a_short_stream_cut_at_every_offset_is_the_same(pair: str) -> None:
+    up, called = BY_PAIR[pair]
+    data = SHORT[up.name]
+    whole = await crossed(up, called, [data])
+    assert whole.error is None
+    for at in range(1, len(data)):
+        assert (await crossed(up, called, [data[:at], data[at:]])).data == whole.data, at
+
+
+@each_pair
+async def test_the_smallest_recording_cut_at_every_offset_is_the_same(pair: str) -> None:
+    up, called = BY_PAIR[pair]
+    data = min(recorded(up).values(), key=len)
+    whole = await crossed(up, called, [data])
+    for at in range(1, len(data)):
+        assert (await crossed(up, called, [data[:at], data[at:]])).data == whole.data, at
+
+
+@each_pair
+async def test_a_short_stream_in_single_bytes_is_the_same(pair: str) -> None:
+    up, called = BY_PAIR[pair]
+    data = SHORT[up.name]
+    assert (await crossed(up, called, [bytes([byte]) for byte in data])).data == (await crossed(up, called, [data])).data
+
+
+@each_pair
+async def test_a_piece_of_text_crosses_in_the_step_in_which_its_event_is_whole_and_nothing_is_taken_back(pair: str) -> None:
+    up, called = BY_PAIR[pair]
+    events = [raw for raw, _ in EventSplitter(1 << 24).feed(SHORT[up.name])]
+    whole = (await crossed(up, called, events)).data
+    seen = False
+    for count in range(len(events)):
+        before = (await crossed(up, called, events[:count])).before_end
+        assert whole.startswith(before)
+        assert ("👋".encode() in before) is seen
+        seen = seen or any(wave in events[count] for wave in ("👋".encode(), b"\\ud83d\\udc4b"))
+    assert seen
+
+
+@each_pair
+async def test_recordings_of_up_to_60_kb_in_pieces_drawn_by_seed_are_the_same(pair: str) -> None:
+    up, called = BY_PAIR[pair]
+    found = [(name, data) for name, data in recorded(up).items() if len(data) < LARGEST]
+    for seed, (name, data) in enumerate(random.Random(pair).sample(found, min(15, len(found)))):
+        whole, pieced = await crossed(up, called, [data]), await crossed(up, called, cuts(data, seed))
+        assert (pieced.data, pieced.lost) == (whole.data, whole.lost), name

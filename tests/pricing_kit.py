@@ -10,6 +10,7 @@ from typing import Any
 from muxx import Cost, Provider, Target, Usage
 from muxx_std.pricing import Pricing
 from muxx_std.pricing.overrides import PricingConfig
+from muxx_std.pricing.source import VENDORS
 from muxx_std.pricing.table import shipped_table
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
@@ -53,6 +54,7 @@ DATA: list[dict[str, Any]] = [
     {"id": "anthropic", "models": []},
     {"id": "google", "models": [], "fallback_model_providers": ["anthropic", "elsewhere"]},
     {"id": "elsewhere", "models": "not looked at"},
+    *({"id": vendor, "models": []} for vendor in VENDORS if vendor not in ("openai", "anthropic", "google")),
 ]
 """In the format of genai-prices' data.json."""
 

@@ -15,9 +15,12 @@ from pricing_kit import MILLION, USD, VERSION, price, pricing, target
 from pydantic import ValidationError
 
 from muxx import Cost, Provider, Target, Usage
+from muxx.providers import BUILT_IN
+from muxx.targets import Format
 from muxx_std.pricing.book import LONGEST_NAME, REMEMBERED
 from muxx_std.pricing.match import glob
 from muxx_std.pricing.overrides import PricingConfig
+from muxx_std.pricing.source import VENDORS
 
 # ── the contract's list ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,11 +113,73 @@ def test_an_unknown_model_costs_nothing_known_and_not_zero() -> None:
     assert price("mock", Usage(1, 1)) is None
 
 
-def test_a_provider_without_prices_of_its_own_is_priced_by_its_formats_vendor() -> None:
+@pytest.mark.parametrize(
+    ("wire", "model", "vendor"),
+    [
+        ("openai", "gpt-4o", "openai"),
+        ("anthropic", "claude-3-5-haiku", "anthropic"),
+        ("gemini", "gemini-1.5-flash", "google"),
+    ],
+)
+def test_a_provider_without_prices_of_its_own_is_priced_by_its_formats_vendor(wire: Format, model: str, vendor: str) -> None:
     plugin = pricing()
-    mock = Target(Provider("mock", "mock://", transport="mock"), "gpt-4o")
-    assert plugin.price(mock, Usage(1, 0)) == plugin.price(target("gpt-4o", "openai"), Usage(1, 0))
-    assert plugin.price(target("claude-3-5-haiku"), Usage(1, 0)) is None
+    unpriced = Provider("house", "http://127.0.0.1:1/v1", format=wire)
+    assert unpriced.vendor == vendor
+    cost = plugin.price(Target(unpriced, model), Usage(1, 1))
+    assert cost == plugin.price(target(model, vendor), Usage(1, 1)) is not None
+    assert plugin.price(Target(unpriced, "mistral-large-latest"), Usage(1, 1)) is None
+    assert Provider("house", "http://127.0.0.1:1/v1", format=wire, prices="none").vendor == "none"
+
+
+NO_TABLE = {"ollama", "vllm", "lmstudio", "llamacpp"}
+
+
+def test_every_built_in_provider_has_a_table_but_those_on_the_operators_own_machine() -> None:
+    tables = {row.name: row.vendor for row in BUILT_IN}
+    assert {name for name, vendor in tables.items() if vendor == "none"} == NO_TABLE
+    assert {vendor for vendor in tables.values() if vendor != "none"} == set(VENDORS) - {"moonshotai"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "usd_in", "usd_out"),
+    [
+        ("azure", "gpt-4o", "2.50", "10.00"),
+        ("azure", "phi-4", "0.125", "0.50"),
+        ("openrouter", "openai/gpt-4o", "2.50", "10.00"),
+        ("openrouter", "anthropic/claude-sonnet-4", "3", "15"),
+        ("groq", "llama-3.3-70b-versatile", "0.59", "0.79"),
+        ("groq", "openai/gpt-oss-120b", "0.15", "0.60"),
+        ("mistral", "codestral-latest", "0.30", "0.90"),
+        ("xai", "grok-4", "3", "15"),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", "0.88", "0.88"),
+        ("fireworks", "accounts/fireworks/models/gpt-oss-120b", "0.15", "0.60"),
+        ("cerebras", "gpt-oss-120b", "0.35", "0.75"),
+        ("perplexity", "sonar-pro", "3", "15"),
+    ],
+)
+def test_a_built_in_provider_prices_models_by_the_names_it_has_for_them(
+    provider: str, model: str, usd_in: str, usd_out: str
+) -> None:
+    row = next(row for row in BUILT_IN if row.name == provider)
+    cost = pricing().price(Target(row, model), Usage(1, 1))
+    assert cost == Cost(int(Decimal(usd_in) * MILLION), int(Decimal(usd_out) * MILLION), VERSION)
+
+
+def test_a_makers_prefix_means_the_aggregators_price_and_not_the_makers() -> None:
+    assert price("openai/gpt-4o", Usage(1, 1), "openai") is None
+    assert price("gpt-4o", Usage(1, 1), "openrouter") is None
+    assert price("gpt-oss-120b", Usage(1, 1), "groq") is None
+
+
+def test_deepseek_is_dearer_at_its_busy_hours() -> None:
+    plugin = pricing()
+    seen = []
+    for clock in ("00:59:59", "01:00:00", "03:59:59", "04:00:00"):
+        plugin.clock = functools.partial(float, datetime.fromisoformat(f"2026-11-22T{clock}+00:00").timestamp())
+        cost = plugin.price(target("deepseek-flash", "deepseek"), Usage(1, 1))
+        assert cost is not None
+        seen.append((cost.input_pico, cost.output_pico))
+    assert seen == [(150_000, 600_000), (300_000, 1_200_000), (300_000, 1_200_000), (150_000, 600_000)]
 
 
 def test_prices_none_means_no_price_even_for_a_known_name_or_an_override() -> None:

@@ -37,7 +37,7 @@ def test_list_shows_the_operators_prices_and_then_the_tables(muxx: Callable[...,
     assert rows[0] | {"price_version": ""} == {
         "vendor": None, "model": "mine-*", "input": "2.5", "output": "10", "cache_read": "2.5", "cache_write": "2.5",
         "reasoning": "10", "input_audio": "2.5", "output_audio": "10", "cache_read_audio": "2.5", "tiers": [],
-        "price_version": "",
+        "hours": [], "price_version": "",
     }  # fmt: skip
     assert len(rows) == 1 + len(MODELS)
     assert len(json.loads(muxx("list", "--json", "--vendor", "openai", "--model", "mine-*", prices=own).stdout)) == 1
@@ -47,6 +47,7 @@ def test_list_shows_the_operators_prices_and_then_the_tables(muxx: Callable[...,
     assert all(row["model"].startswith("gpt-4o-mini") for row in some)
     lines = muxx("list", "--model", "gpt-4o").stdout.splitlines()
     assert len(lines) == 2
+    assert all(row["vendor"] == "openrouter" for row in json.loads(muxx("list", "--json", "--model", "openai/gpt-4o*").stdout))
     assert lines[1].split()[:5] == ["openai", "gpt-4o", "2.5", "10", "1.25"]
 
 
@@ -62,6 +63,24 @@ def test_show_gives_the_price_of_any_name_with_tiers_and_version(muxx: Callable[
     assert re.search(r"^today, input > 272000 +5 +22.5 ", text, re.MULTILINE)
     assert json.loads(muxx("show", "text-embedding-3-small", "--json").stdout)["output"] is None
     assert json.loads(muxx("show", "whisper-1", "--json").stdout)["input"] is None
+
+
+def test_show_says_who_else_prices_the_name(muxx: Callable[..., Result]) -> None:
+    assert muxx("show", "gpt-4o").stdout.splitlines()[-1] == "Priced by azure too: see --vendor."
+    shown = json.loads(muxx("show", "openai/gpt-oss-120b", "--json").stdout)
+    assert (shown["vendor"], shown["other_vendors"]) == ("groq", ["together", "openrouter"])
+    asked = json.loads(muxx("show", "openai/gpt-oss-120b", "--json", "--vendor", "openrouter").stdout)
+    assert (asked["vendor"], asked["other_vendors"]) == ("openrouter", ["groq", "together"])
+    elsewhere = muxx("show", "gpt-4o", "--vendor", "groq")
+    assert (elsewhere.exit_code, elsewhere.stdout) == (1, "")
+    assert "no price is known for 'gpt-4o' at groq" in elsewhere.stderr
+
+
+def test_show_gives_the_prices_of_some_hours_in_the_order_of_the_clock(muxx: Callable[..., Result]) -> None:
+    row = json.loads(muxx("show", "deepseek-flash", "--json").stdout)
+    assert (row["vendor"], row["input"]) == ("deepseek", "0.15")
+    assert [(h["from"], h["to"], h["input"]) for h in row["hours"]] == [("01:00", "04:00", "0.3"), ("06:00", "10:00", "0.3")]
+    assert re.search(r"^today, 01:00-04:00 UTC +0.3 +1.2 ", muxx("show", "deepseek-flash").stdout, re.MULTILINE)
 
 
 def test_show_fails_for_a_name_nobody_prices_and_for_a_vendor_nobody_is(muxx: Callable[..., Result]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from muxx_std.pricing.clauses import to_rule
 from muxx_std.pricing.generate import build, dump, write
 from muxx_std.pricing.match import compile_rule, with_dashed_date
 from muxx_std.pricing.source import VENDORS, SourceError, from_file, installed
-from muxx_std.pricing.table import SHIPPED, parse_table, read_table
+from muxx_std.pricing.table import FORMAT, SHIPPED, parse_table, read_table
 
 # ── the gateway's start ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -48,7 +49,7 @@ async def test_a_table_is_found_beside_the_configuration_and_used(tmp_path: Path
 
 def one_row(**changes: Any) -> bytes:
     row = {"id": "m", "match": ["is", "m"], "prices": [{"rates": {}}]} | changes
-    return json.dumps({"format": 1, "version": "x", "vendors": {"a": {"models": [row]}}}).encode()
+    return json.dumps({"format": FORMAT, "version": "x", "vendors": {"a": {"models": [row]}}}).encode()
 
 
 @pytest.mark.parametrize(
@@ -56,13 +57,15 @@ def one_row(**changes: Any) -> bytes:
     [
         (b"", "not a price table"),
         (b"[]", "not a price table"),
-        (b'{"format":2}', "this muxx reads 1"),
+        (b'{"format":1}', "this muxx reads 2"),
         (one_row(match=["regex", "(a+)+$"]), "matching rule"),
         (one_row(prices=[]), "no prices"),
         (one_row(prices=[{"rates": {"input": 1.5}}]), "1.5"),
         (one_row(prices=[{"rates": {"input": -1}}]), "-1"),
         (one_row(prices=[{"rates": {"output": 1}}]), "not a price table"),
-        (b'{"format":1,"version":"x","vendors":{"a":{"models":[],"fallback":["b"]}}}', "falls back"),
+        (one_row(service_tiers={"flex": [{"rates": {"input": -2}}]}), "-2"),
+        (one_row(prices=[{"rates": {}, "hours": [{"from": "01:00", "to": "25:00", "rates": {}}]}]), "not a price table"),
+        (b'{"format":2,"version":"x","vendors":{"a":{"models":[],"fallback":["b"]}}}', "falls back"),
         (SHIPPED.read_bytes()[:5000], "not a price table"),
     ],
 )
@@ -110,15 +113,20 @@ def altered(**changes: Any) -> list[Any]:
     return list(data)
 
 
+AT_NIGHT = {"start_time": "22:30:00+01:00", "end_time": "02:00:00"}
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
         ({}, "array of providers"),
         (DATA[1:], "no prices of openai"),
         (altered(prices={"input_mtok": 0.0000001}), r"openai/m: .*not a whole number of pico-dollars"),
+        (altered(prices={"input_mtok": 0.0012345}), "not a whole number"),
         (altered(prices={"input_mtok": -1}), "not a whole number"),
         (altered(prices={"input_mtok": "dear"}), "data format"),
-        (altered(prices=[{"constraint": {"start_time": "01:00", "end_time": "02:00"}, "prices": {}}]), "data format"),
+        (altered(prices=[{"constraint": {"weekday": "sunday"}, "prices": {}}]), "data format"),
+        (altered(price_variants=[{"when": {}, "constraint": AT_NIGHT, "prices": {}}]), "data format"),
         (altered(match={"regex": "(a+)+$"}), "no safe translation"),
         (altered(match={"regex": "^a.c$"}), "no safe translation"),
         (altered(match={"regex": "^[a-z]$"}), "no safe translation"),
@@ -182,3 +190,64 @@ def test_a_model_without_prices_in_the_data_is_known_and_unpriced(tmp_path: Path
     tariff = read_table(tmp_path / "out.json").find("openai", "m")
     assert tariff is not None
     assert tariff.cost(Usage(1, 1), NOW) is None
+
+
+def test_prices_of_some_hours_go_before_those_of_the_day_that_they_stand_after(tmp_path: Path) -> None:
+    prices = [
+        {"prices": {"input_mtok": 1}},
+        {"constraint": AT_NIGHT, "prices": {"input_mtok": 5}},
+        {"constraint": {"start_date": "2026-01-01"}, "prices": {"input_mtok": 2}},
+        {"constraint": {"start_time": "00:00", "end_time": "01:00"}, "prices": {"input_mtok": 7}},
+    ]
+    write(tmp_path / "out.json", *from_file(data_file(tmp_path, altered(prices=prices))))
+    tariff = read_table(tmp_path / "out.json").find("openai", "m")
+    assert tariff is not None
+    clock = ["21:29:59", "21:30:00", "23:59:59", "00:00:00", "00:59:59", "01:00:00", "01:59:59", "02:00:00"]
+    for day, expected in (("2025-12-31", [1, 5, 5, 7, 7, 5, 5, 1]), ("2026-01-01", [2, 2, 2, 7, 7, 2, 2, 2])):
+        moments = [datetime.fromisoformat(f"{day}T{at}+00:00").timestamp() for at in clock]
+        costs = [cost.input_pico // MILLION for moment in moments if (cost := tariff.cost(Usage(1, 0), moment))]
+        assert costs == expected
+
+
+def test_a_price_a_little_finer_than_a_pico_dollar_is_taken_up(tmp_path: Path) -> None:
+    write(tmp_path / "out.json", *from_file(data_file(tmp_path, altered(prices={"input_mtok": 0.0833333333333333}))))
+    tariff = read_table(tmp_path / "out.json").find("openai", "m")
+    assert tariff is not None
+    cost = tariff.cost(Usage(1, 0), NOW)
+    assert cost is not None
+    assert cost.input_pico == 83_334
+
+
+def test_what_is_free_by_its_name_costs_nothing_and_what_only_has_no_price_is_unknown(tmp_path: Path) -> None:
+    for model, free in (("m:free", Cost(0, 0, "")), ("m", None)):
+        write(tmp_path / "out.json", *from_file(data_file(tmp_path, altered(id=model, prices={}))))
+        tariff = read_table(tmp_path / "out.json").find("openai", "m")
+        assert tariff is not None
+        cost = tariff.cost(Usage(10, 10), NOW)
+        assert (cost and cost._replace(price_version="")) == free
+
+
+def test_no_row_of_the_shipped_table_is_broken() -> None:
+    """It is the one table that is not worked out as a whole when it is read."""
+    table = read_table(SHIPPED)
+    assert list(table.vendors) == list(VENDORS)
+    assert all(rows.models for rows in table.vendors.values())
+    known = {vendor for rows in table.vendors.values() for vendor in rows.fallback}
+    assert known == {"openai", "anthropic", "deepseek", "x-ai", "moonshotai"}
+
+
+def test_a_rows_prices_are_worked_out_at_its_first_use() -> None:
+    """A command that prices nothing does not wait for a thousand rows."""
+    code = (
+        "from muxx_std.pricing import table; made = []; tariff = table._tariff\n"
+        "table._tariff = lambda *row: made.append(row[0]) or tariff(*row)\n"
+        "shipped = table.shipped_table(); assert made == []; shipped.find('openai', 'gpt-4o'); print(made)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "['gpt-4o']"
+
+
+def test_the_documentation_names_every_vendor() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+    (line,) = re.findall(r"^- `prices` names the vendor(.*?)Left out", page, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`([^`]+)`", line) == list(VENDORS)

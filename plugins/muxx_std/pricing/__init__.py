@@ -45,8 +45,7 @@ class Pricing:
 
     @hookimpl
     def price(self, target: Target, usage: Usage) -> Cost | None:
-        provider = target.provider
-        tariff = self.book.find(provider.prices or provider.format, target.model, usage.service_tier)
+        tariff = self.book.find(target.provider.vendor, target.model, usage.service_tier)
         return None if tariff is None else tariff.cost(usage, self.clock())
 
     @hookimpl

@@ -15,7 +15,7 @@ from muxx import Config, config_option, echo_json, table, usd
 from .book import PriceBook
 from .match import glob
 from .overrides import PricingConfig
-from .rates import KINDS, Period, Rates, Tariff
+from .rates import KINDS, Hours, Period, Rates, Tariff
 
 TOKENS = 10**6
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -65,16 +65,26 @@ def list_prices(settings: PricingConfig, config: Config, vendor: str | None, pat
 def show_price(settings: PricingConfig, config: Config, model: str, vendor: str | None, as_json: bool) -> None:
     """Show what a model costs, by any name it is called by, with its tiers, its changes and the table that says so."""
     book = _open(settings, config, vendor)
-    found = next(((v, tariff) for v in ((vendor,) if vendor else book.vendors) if (tariff := book.find(v, model))), None)
-    if found is None:
-        raise click.ClickException(f"no price is known for {model!r}; give it one in [plugins.pricing] prices")
-    of_vendor, tariff = found
-    row = {"vendor": of_vendor, "name": model, **_described(tariff), **_detailed(book, of_vendor, model, tariff)}
+    found = {v: tariff for v in book.vendors if (tariff := book.find(v, model))}
+    of_vendor = vendor or next(iter(found), None)
+    if of_vendor is None or of_vendor not in found:
+        where = f" at {vendor}" if found else ""
+        raise click.ClickException(f"no price is known for {model!r}{where}; give it one in [plugins.pricing] prices")
+    tariff = found.pop(of_vendor)
+    row = {
+        "vendor": of_vendor,
+        "name": model,
+        **_described(tariff),
+        **_detailed(book, of_vendor, model, tariff),
+        "other_vendors": list(found),
+    }
     if as_json:
         echo_json(row)
-    else:
-        click.echo(f"{of_vendor}/{tariff.model}, USD per 1M tokens, {tariff.version}")
-        table(("when", *KINDS), _lines(row))
+        return
+    click.echo(f"{of_vendor}/{tariff.model}, USD per 1M tokens, {tariff.version}")
+    table(("when", *KINDS), _lines(row))
+    if found:
+        click.echo(f"Priced by {', '.join(found)} too: see --vendor.")
 
 
 @click.command("update")
@@ -126,7 +136,7 @@ def _all(book: PriceBook) -> Iterator[tuple[str | None, Tariff]]:
 
 
 def _described(tariff: Tariff) -> dict[str, Any]:
-    """The row as it holds today."""
+    """The row as it holds today, at the hours that have no other prices."""
     return {"model": tariff.model, **_period(tariff.at(time.time())), "price_version": tariff.version}
 
 
@@ -146,6 +156,19 @@ def _day(period: Period) -> str | None:
 
 
 def _period(period: Period) -> dict[str, Any]:
+    hours = [{"from": _clock(some.since), "to": _clock(some.until), **_tiered(some.period)} for some in _by_clock(period)]
+    return {**_tiered(period), "hours": hours}
+
+
+def _by_clock(period: Period) -> list[Hours]:
+    return sorted(period.hours, key=lambda some: some.since)
+
+
+def _clock(second: float) -> str:
+    return datetime.fromtimestamp(second, UTC).time().isoformat("minutes")
+
+
+def _tiered(period: Period) -> dict[str, Any]:
     return {**_amounts(period.rates), "tiers": [{"above": above, **_amounts(rates)} for above, rates in period.tiers]}
 
 
@@ -170,3 +193,5 @@ def _block(when: str, amounts: dict[str, Any]) -> Iterator[list[str | None]]:
     yield [when, *(amounts[kind] for kind in KINDS)]
     for tier in amounts["tiers"]:
         yield [f"{when}, input > {tier['above']}", *(tier[kind] for kind in KINDS)]
+    for some in amounts.get("hours", ()):
+        yield from _block(f"{when}, {some['from']}-{some['to']} UTC", some)

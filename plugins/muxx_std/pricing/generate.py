@@ -1,9 +1,10 @@
 """Write `prices.json` from genai-prices' data: `python -m muxx_std.pricing.generate [PATH]`. Same input, same bytes.
 
 What `Usage` does not count has no price of its own here, and costs what the tokens it is part of cost: images and video, and the
-one-hour cache write. Searches, seconds and characters are not tokens; a model priced only by them has no token price, and its
-cost is unknown. Of the request-dependent prices the service tiers are kept (the answer names its tier); batch prices and
-Anthropic's fast mode are not, because no answer muxx carries says them.
+one-hour cache write. Searches, requests, seconds and characters are not tokens; a model priced only by them has no token price,
+and its cost is unknown. Of the request-dependent prices the service tiers are kept (the answer names its tier); batch prices,
+regional routes and Anthropic's fast mode are not, because no answer muxx carries says them. A model without prices whose name
+ends with `:free` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +13,25 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
-from decimal import Decimal
+from datetime import UTC, date, datetime, time
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
 from .clauses import to_rule
-from .source import VENDORS, Conditional, PriceMap, SourceError, SourceModel, SourceProvider, Tiered, installed
+from .source import (
+    VENDORS,
+    AtHours,
+    Conditional,
+    FromDay,
+    PriceMap,
+    SourceError,
+    SourceModel,
+    SourceProvider,
+    Tiered,
+    Variant,
+    installed,
+)
 from .table import FORMAT, SHIPPED, parse_table
 
 _KINDS = {
@@ -31,6 +44,13 @@ _KINDS = {
     "output_audio_mtok": "output_audio",
     "cache_audio_read_mtok": "cache_read_audio",
 }
+
+FREE = ":free"
+_NOTHING = {"input_mtok": Decimal(0), "output_mtok": Decimal(0)}
+
+WHOLE_WITHIN = 10_000
+"""A price finer than a pico-dollar is taken up to the next one, when that adds no more than one part in so many: OpenRouter
+writes a twelfth of a dollar as 0.0833333333333333."""
 
 Row = dict[str, Any]
 
@@ -64,31 +84,51 @@ def _model(vendor: str, model: SourceModel) -> Row:
 
 def _history(model: SourceModel, service_tier: str | None) -> list[Row]:
     """The prices from each day on which they change, oldest first; the first one has no day."""
-    standard = model.prices if isinstance(model.prices, tuple) else (Conditional(prices=model.prices),)
+    standard = model.prices if isinstance(model.prices, tuple) else (Conditional(prices=model.prices or _given_away(model)),)
     variants = [v for v in model.price_variants or () if service_tier and v.when == {"service_tier": service_tier}]
-    days = sorted({c.constraint.start_date for c in (*standard, *variants) if c.constraint is not None})
+    days = sorted({c.constraint.start_date for c in (*standard, *variants) if isinstance(c.constraint, FromDay)})
     history: list[Row] = []
     latest: Row | None = None
     for day in (date.min, *days):
-        row = _period(_prices_on(day, standard, variants))
+        row = _on(day, standard, variants)
         if row != latest:
             history.append({"from": day.isoformat(), **row} if history else row)
         latest = row
     return history
 
 
-def _prices_on(day: date, standard: Sequence[Conditional], variants: Sequence[Conditional]) -> PriceMap:
-    """The last price that holds on the day, else the first of all; then, kind by kind, the first variant that holds."""
+def _given_away(model: SourceModel) -> PriceMap:
+    return _NOTHING if model.id.endswith(FREE) else {}
+
+
+def _on(day: date, standard: Sequence[Conditional], variants: Sequence[Variant]) -> Row:
+    """The day's prices: the last that hold all day, else the first of all; and those of some hours that stand after them."""
     if not standard:
-        return {}
-    prices = dict(next((c for c in reversed(standard) if c.holds_on(day)), standard[0]).prices)
+        return _period({})
+    changes = _changes(day, variants)
+    at = next((i for i in reversed(range(len(standard))) if standard[i].holds_on(day)), 0)
+    row = _period({**standard[at].prices, **changes})
+    hours = [
+        {"from": _utc(c.constraint.start_time), "to": _utc(c.constraint.end_time), **_period({**c.prices, **changes})}
+        for c in reversed(standard[at + 1 :])
+        if isinstance(c.constraint, AtHours)
+    ]
+    return {**row, "hours": hours} if hours else row
+
+
+def _changes(day: date, variants: Sequence[Variant]) -> PriceMap:
+    """Kind by kind, the price of the first variant that holds on the day."""
     changes: dict[str, Decimal | Tiered | None] = {}
     for variant in variants:
         if variant.holds_on(day):
             for kind, price in variant.prices.items():
                 changes.setdefault(kind, price)
-    prices.update(changes)
-    return prices
+    return changes
+
+
+def _utc(clock: time) -> str:
+    zoned = clock if clock.tzinfo is not None else clock.replace(tzinfo=UTC)
+    return datetime.combine(date(1970, 1, 2), zoned).astimezone(UTC).time().isoformat()
 
 
 def _period(prices: PriceMap) -> Row:
@@ -117,11 +157,11 @@ def _rates(prices: Mapping[str, Decimal | Tiered], pick: Callable[[Tiered], Deci
 
 
 def _pico(usd_per_million: Decimal) -> int:
-    """USD per 1M tokens as pico-dollars per token. Refused when it is not a whole number of them: nothing is ever rounded."""
+    """USD per 1M tokens as pico-dollars per token. Refused when it is far from a whole number of them."""
     pico = usd_per_million.scaleb(6)
-    if not pico.is_finite() or pico < 0 or pico != pico.to_integral_value():
+    if not pico.is_finite() or pico < 0 or (whole := pico.to_integral_value(ROUND_CEILING)) - pico > pico / WHOLE_WITHIN:
         raise SourceError(f"${usd_per_million} per 1M tokens is not a whole number of pico-dollars per token")
-    return int(pico)
+    return int(whole)
 
 
 def dump(table: Row) -> bytes:

@@ -15,6 +15,8 @@ from muxx import Cost, Usage
 HIGHEST_SIDE_PICO = 2**62 - 1
 """Neither side of a cost exceeds this ($4.6M), so that a total fits SQLite's 64-bit integer even for a provider's nonsense."""
 
+SECONDS_PER_DAY = 24 * 60 * 60
+
 KINDS = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_read_audio",
 )  # fmt: skip
@@ -93,6 +95,27 @@ class Period:
     rates: Rates | None
     tiers: tuple[tuple[int, Rates], ...] = ()
     """(above, rates), ascending: an input longer than `above` tokens makes *all* tokens cost these rates."""
+    hours: tuple[Hours, ...] = ()
+    """When on each day other prices hold; the first that does, counts."""
+
+    def at(self, now: float) -> Period:
+        """The prices at a moment of this period."""
+        second = now % SECONDS_PER_DAY
+        return next((hours.period for hours in self.hours if hours.hold_at(second)), self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Prices from one second of each day (UTC) until another, which lies past midnight when it is the earlier one."""
+
+    since: float
+    until: float
+    period: Period
+
+    def hold_at(self, second: float) -> bool:
+        if self.until < self.since:
+            return second >= self.since or second < self.until
+        return self.since <= second < self.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +127,7 @@ class Tariff:
     periods: tuple[Period, ...]
 
     def at(self, now: float) -> Period:
+        """The period that `now` is in; which of its hours it is, `Period.at` says."""
         for period in self.periods:
             if now >= period.starts:
                 return period
@@ -112,6 +136,8 @@ class Tariff:
     def cost(self, usage: Usage, now: float) -> Cost | None:
         """What `usage` costs at `now`; None when any of it has no known price."""
         period = self.at(now)
+        if period.hours:
+            period = period.at(now)
         rates = period.rates
         if rates is None:
             return None

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, time
 from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
@@ -38,13 +38,25 @@ class Tiered(_Lenient):
     tiers: tuple[SourceTier, ...]
 
 
-class Constraint(BaseModel):
-    """The day (UTC) from which a price holds. Prices by time of day would need a clock in every row: refused."""
+class _Constraint(BaseModel):
+    """When a price holds. A condition of a kind that is not known here is refused, for it may not be left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: str | None = None
+
+
+class FromDay(_Constraint):
+    """From the day on (UTC)."""
+
     start_date: date
+
+
+class AtHours(_Constraint):
+    """Every day from one time until another, which lies past midnight when it is the earlier one. UTC, where no zone is given."""
+
+    start_time: time
+    end_time: time
 
 
 PriceMap = Mapping[str, Decimal | Tiered | None]
@@ -52,13 +64,15 @@ PriceMap = Mapping[str, Decimal | Tiered | None]
 
 class Conditional(_Lenient):
     prices: PriceMap
-    constraint: Constraint | None = None
+    constraint: FromDay | AtHours | None = None
 
     def holds_on(self, day: date) -> bool:
-        return self.constraint is None or day >= self.constraint.start_date
+        """Whether it holds for all of the day."""
+        return self.constraint is None or (isinstance(self.constraint, FromDay) and day >= self.constraint.start_date)
 
 
 class Variant(Conditional):
+    constraint: FromDay | None = None
     when: Mapping[str, str]
 
 
@@ -75,8 +89,12 @@ class SourceProvider(_Lenient):
     fallback_model_providers: tuple[str, ...] | None = None
 
 
-VENDORS = ("openai", "anthropic", "google")
-"""Whose prices the table holds. Other providers' entries in the data are not looked at."""
+VENDORS = (
+    "openai", "anthropic", "google", "mistral", "deepseek", "x-ai", "moonshotai", "perplexity",
+    "groq", "cerebras", "together", "fireworks", "openrouter", "azure",
+)  # fmt: skip
+"""Whose prices the table holds: who makes models first, then who serves those of others. Moonshot is there for Azure, which
+serves its models at its prices. Other providers' entries in the data are not looked at."""
 
 _PROVIDERS = TypeAdapter(list[SourceProvider])
 

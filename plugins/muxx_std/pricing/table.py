@@ -1,15 +1,16 @@
-"""The price table: read, checked and compiled once; looked up by vendor, model and service tier.
+"""The price table: read once; looked up by vendor, model and service tier.
 
 The file is JSON that `generate.py` writes: vendors, each with its models in matching order (the first model whose rule holds is
-the one), each with its prices from a date on, in pico-dollars per token.
+the one), each with its prices from a date on, in pico-dollars per token. Rules are compiled when the table is read, a row's
+prices at its first use: of a thousand and more rows a gateway needs a few, and every command reads the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
+from datetime import UTC, datetime, time
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,29 @@ import orjson
 from muxx import StartError
 
 from .match import Matcher, compile_rule, with_dashed_date
-from .rates import KINDS, Period, Rates, Tariff
+from .rates import KINDS, Hours, Period, Rates, Tariff
 
 SHIPPED = Path(__file__).with_name("prices.json")
-FORMAT = 1
+FORMAT = 2
 """Of the file. A reader refuses another one instead of guessing."""
 
 
-@dataclass(frozen=True, slots=True)
 class Model:
     """One row: its rule, its usual prices, and those of the service tiers that have their own."""
 
-    id: str
-    matches: Matcher
-    tariff: Tariff
-    service_tiers: Mapping[str, Tariff]
+    def __init__(self, raw: Mapping[str, Any], version: str) -> None:
+        self.id: str = raw["id"]
+        self.matches: Matcher = compile_rule(raw["match"])
+        self._raw = raw
+        self._version = version
+
+    @cached_property
+    def tariff(self) -> Tariff:
+        return _tariff(self.id, self._version, self._raw["prices"])
+
+    @cached_property
+    def service_tiers(self) -> Mapping[str, Tariff]:
+        return {tier: _tariff(self.id, self._version, rows) for tier, rows in self._raw.get("service_tiers", {}).items()}
 
     def in_tier(self, service_tier: str | None) -> Tariff:
         return self.service_tiers.get(service_tier, self.tariff) if service_tier else self.tariff
@@ -72,14 +81,18 @@ class Table:
 
 @cache
 def shipped_table() -> Table:
-    """The table in the package. Frozen, so that every gateway of the process can hold the same one."""
-    return read_table(SHIPPED)
+    """The table in the package, which every gateway of the process can hold. Its rows are as the generator left them: checked."""
+    return _read(SHIPPED, _parsed)
 
 
 def read_table(path: Path) -> Table:
     """The table in a file; `StartError` with one clear line when it is none."""
+    return _read(path, parse_table)
+
+
+def _read(path: Path, parse: Callable[[bytes], Table]) -> Table:
     try:
-        return parse_table(path.read_bytes())
+        return parse(path.read_bytes())
     except OSError as error:
         raise StartError(f"price table {path} cannot be read ({error.strerror}); write one with `muxx prices update`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -87,25 +100,27 @@ def read_table(path: Path) -> Table:
 
 
 def parse_table(data: bytes) -> Table:
-    """The table in the bytes of its file. Everything is compiled here, so a broken row shows at start and not at a request."""
+    """The table in the bytes of its file, every row worked out, so that a broken one shows at start and not at a request."""
+    table = _parsed(data)
+    for rows in table.vendors.values():
+        for model in rows.models:
+            _ = model.tariff, model.service_tiers
+    return table
+
+
+def _parsed(data: bytes) -> Table:
     raw = orjson.loads(data)
     if raw["format"] != FORMAT:
         raise ValueError(f"its format is {raw['format']!r}, this muxx reads {FORMAT}")
     version = str(raw["version"])
     vendors = {
-        name: Vendor(tuple(_model(m, version) for m in rows["models"]), tuple(rows.get("fallback", ())))
+        name: Vendor(tuple(Model(m, version) for m in rows["models"]), tuple(rows.get("fallback", ())))
         for name, rows in raw["vendors"].items()
     }
     for name, vendor in vendors.items():
         if not vendors.keys() >= set(vendor.fallback):
             raise ValueError(f"vendor {name!r} falls back to one that is not there")
     return Table(version, vendors)
-
-
-def _model(raw: Mapping[str, Any], version: str) -> Model:
-    model = raw["id"]
-    tiers = {tier: _tariff(model, version, rows) for tier, rows in raw.get("service_tiers", {}).items()}
-    return Model(model, compile_rule(raw["match"]), _tariff(model, version, raw["prices"]), tiers)
 
 
 def _tariff(model: str, version: str, rows: list[Mapping[str, Any]]) -> Tariff:
@@ -117,10 +132,23 @@ def _tariff(model: str, version: str, rows: list[Mapping[str, Any]]) -> Tariff:
 
 def _period(row: Mapping[str, Any]) -> Period:
     starts = datetime.fromisoformat(row["from"]).replace(tzinfo=UTC).timestamp() if "from" in row else 0.0
+    return _prices(row, starts, tuple(map(_hours, row.get("hours", ()))))
+
+
+def _hours(row: Mapping[str, Any]) -> Hours:
+    return Hours(_second(row["from"]), _second(row["to"]), _prices(row, 0.0))
+
+
+def _second(clock: str) -> float:
+    at = time.fromisoformat(clock)
+    return at.hour * 3600 + at.minute * 60 + at.second + at.microsecond / 1e6
+
+
+def _prices(row: Mapping[str, Any], starts: float, hours: tuple[Hours, ...] = ()) -> Period:
     if not row["rates"]:
-        return Period(starts, None)
+        return Period(starts, None, hours=hours)
     tiers = sorted((tier["above"], _rates(tier["rates"])) for tier in row.get("tiers", ()))
-    return Period(starts, _rates(row["rates"]), tuple(tiers))
+    return Period(starts, _rates(row["rates"]), tuple(tiers), hours)
 
 
 def _rates(raw: Mapping[str, Any]) -> Rates:

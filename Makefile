@@ -14,7 +14,7 @@ export MUXX_STREAMS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench soak prices lock clean
+.PHONY: help serve test lint bench compat soak prices lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,9 @@ lint: $(VENV)/.dev ## Check style and types.
 
 bench: $(VENV)/.dev ## Measure the gateway against a bare pass-through.
 	$(BIN)/python -m tests.bench $(ARGS)
+
+compat: $(VENV)/.dev ## Try real SDKs against a running gateway; the first run installs them. One of them: make compat ARGS=litellm.
+	$(BIN)/python -m tests.compat $(ARGS)
 
 soak: $(VENV)/.dev ## Run the long tests.
 	$(BIN)/python -m pytest -m soak $(ARGS)

@@ -14,7 +14,7 @@ from muxx.testing import clean_environment
 @pytest.fixture(autouse=True)
 def untouched_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a proxy nor a provider's setting on this machine leads a test astray."""
-    foreign = {name for name in os.environ if name.startswith("OPENAI_")}
+    foreign = {name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_"))}
     for name in (os.environ.keys() - clean_environment().keys()) | foreign:
         monkeypatch.delenv(name)
 

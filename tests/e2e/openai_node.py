@@ -1,4 +1,4 @@
-"""Node with OpenAI's SDK from npm: installed once into the repository's ignored cache, then driven line by line."""
+"""Node with SDKs from npm, installed once into the repository's ignored cache; and OpenAI's, driven line by line."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from muxx.testing import clean_environment
 from muxx.testing.running import Reachable
 
 HERE = Path(__file__).parent / "node"
-FILES = ("package.json", "package-lock.json", "driver.mjs")
 OLDEST_NODE = 20
 GET_NODE = "install Node.js 20 or newer with npm, from nodejs.org or as your system's packages nodejs and npm"
 
 
-def installed_sdk() -> Path:
-    """A directory with the driver and the SDK of `package.json`. Skips, saying what to do, where Node or npm is missing."""
-    pinned = orjson.loads((HERE / "package.json").read_bytes())["dependencies"]["openai"]
-    directory = Path(__file__).parents[2] / ".cache" / f"openai-node-{pinned}"
+def installed(source: Path, package: str) -> Path:
+    """A directory with the files of `source`, and with the packages that its `package.json` pins, `package` among them. Skips,
+    saying what to do, where Node or npm is missing."""
+    pinned = orjson.loads((source / "package.json").read_bytes())["dependencies"][package]
+    directory = Path(__file__).parents[2] / ".cache" / f"{package}-node-{pinned}"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in FILES:
-            shutil.copyfile(HERE / name, directory / name)
-        if not _has(directory, pinned):
-            _install(directory)
+        for path in source.iterdir():
+            if path.is_file():
+                shutil.copyfile(path, directory / path.name)
+        if not _has(directory, package, pinned):
+            _install(directory, source)
     return directory
 
 
-def _has(directory: Path, version: str) -> bool:
+def _has(directory: Path, package: str, version: str) -> bool:
     try:
-        found: Any = orjson.loads((directory / "node_modules/openai/package.json").read_bytes())["version"]
+        found: Any = orjson.loads((directory / "node_modules" / package / "package.json").read_bytes())["version"]
     except FileNotFoundError:
         return False
     return bool(found == version)
 
 
-def _install(directory: Path) -> None:
-    """`npm ci` of exactly what the lock file's hash names. The SDK asks for Node 22 but runs on 20: `engines` is no bar."""
+def _install(directory: Path, source: Path) -> None:
+    """`npm ci` of exactly what the lock file's hashes name. Some SDKs ask for Node 22 but run on 20: `engines` is no bar."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip(f"npm is not on PATH: {GET_NODE}")
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--engine-strict=false"]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=100, check=False)
     if done.returncode:
-        pytest.skip(f"npm could not install the OpenAI SDK; run `npm ci` in tests/e2e/node to see why: {done.stderr[-300:]}")
+        pytest.skip(f"npm could not install the SDK; run `npm ci` in tests/e2e/{source.name} to see why: {done.stderr[-300:]}")
 
 
 def node_binary() -> str:
@@ -110,4 +111,4 @@ class NodeSdk:
 def start() -> NodeSdk:
     """Skips where Node, npm or the SDK cannot be had."""
     node = node_binary()
-    return NodeSdk(node, installed_sdk())
+    return NodeSdk(node, installed(HERE, "openai"))

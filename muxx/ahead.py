@@ -22,14 +22,17 @@ class Ahead:
     def __init__(
         self, response: UpstreamResponse, facts: StreamFacts, max_event_bytes: int, masked: Callable[[bytes], bytes] = bytes
     ) -> None:
-        """`facts` observes the stream up to its first token; `masked` takes known secrets out of what it may say instead."""
+        """`facts` observes the stream up to its first token; `masked` takes known secrets out of what it may say instead. What is
+        more than `max_event_bytes` is not kept any longer: the client gets it."""
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._facts = facts
         self._masked = masked
         self._splitter = EventSplitter(max_event_bytes)
+        self._most = max_event_bytes
         self._came: list[bytes] = []
+        self._held = 0
         self._sink: Sink | None = None
         self._told: asyncio.Future[MuxxError | None] = asyncio.get_running_loop().create_future()
         self._pump: asyncio.Future[None] | None = None
@@ -47,8 +50,11 @@ class Ahead:
             self._sink.feed(data)
             return
         self._came.append(data)
+        self._held += len(data)
         if not self._told.done():
             self._look(lambda: self._splitter.feed(data))
+            if self._held > self._most:
+                self._tell(None)
 
     def _look(self, read: Callable[[], Iterable[Event]]) -> None:
         """Look for the first token. Whatever comes after it is for the relay to judge."""

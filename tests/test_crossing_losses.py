@@ -18,11 +18,12 @@ from muxx.wire.prompt import Losses, Prompt, ToolChoice
 from muxx.wire.wire import Translation
 from muxx.wire.wires import BY_NAME
 
-NOT_GONE = {"a system message between turns to messages", "a system or developer message between turns to messages"}
-"""It is not sent where it stood, but among the instructions."""
-
-LEFT = {"arguments that are no JSON object"}
-"""Without them the call stays, for its result goes with it."""
+STAYS = {
+    "a system message between turns",  # it is not sent where it stood, but among the instructions
+    "a system or developer message between turns",
+    "arguments that are no JSON object",  # without them the call stays, for its result goes with it
+}
+"""What is dropped and yet leaves something behind."""
 
 
 def crossed(source: str, target: str, model: str | None, body: Any, losses: Losses) -> Prompt:
@@ -70,7 +71,7 @@ def test_a_field_that_is_refused_is_named_and_where_it_may_be_dropped_nothing_el
         assert strict.dropped == dropping.dropped
     assert all(at_place(body, holder_of(place)) is not None for place in dropping.dropped)
     less = without(body, dropping.dropped)
-    if less != body and f"{key} to {target}" not in NOT_GONE and key not in LEFT:
+    if less != body and key not in STAYS:
         assert told == crossed(source, target, example.model, less, Losses("x", drop=True))
 
 

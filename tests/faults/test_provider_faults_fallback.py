@@ -12,6 +12,7 @@ import pytest
 from carrying_kit import both_transports, part_of, row_of_user, serving
 from provider_faults_kit import (
     BEFORE_THE_FIRST_TOKEN,
+    COMMENT,
     COSTS,
     FAULTS,
     MODELS,
@@ -27,7 +28,19 @@ from provider_faults_kit import (
 )
 from sdks_kit import Sdks, sdks_of
 
-from muxx.testing import Chooser, RecordedRequest, RunningGateway, Script, ScriptedUpstream, answer, event, eventually, sse, wait
+from muxx.testing import (
+    Chooser,
+    RecordedRequest,
+    RunningGateway,
+    Script,
+    ScriptedUpstream,
+    answer,
+    event,
+    eventually,
+    fin,
+    sse,
+    wait,
+)
 from muxx.testing.asking import endpoint_at
 from muxx.testing.settings import merged
 
@@ -127,6 +140,18 @@ async def test_a_stream_whose_only_event_has_no_end_is_whole_and_nobody_else_is_
             assert told.seen.finish is not None
             assert told.row["attempts"] == 1
         assert second.requests == []
+
+
+async def test_no_more_than_an_event_may_be_long_is_held_back() -> None:
+    fault = Fault.harmless("chatter", lambda request: sse(COMMENT * 20_000, end=fin()))
+    async with ScriptedUpstream() as second:
+        config = merged(config_for(fault, second), {"server": {"max_event_bytes": 100_000}})
+        async with serving(config=config) as gateway:
+            gateway.upstream.script(fault.script)
+            response = await gateway.chat(model="held-openai", stream=True)
+            assert response.status == 200
+            assert response.told("chat")["code"] == "upstream_disconnected"
+            assert second.requests == []
 
 
 # ── a request that two clients share ────────────────────────────────────────────────────────────────────────────────────────

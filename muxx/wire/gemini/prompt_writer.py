@@ -31,8 +31,8 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
     """The body, with the model and whether a stream is wanted as the kernel has them there."""
     writer = _Contents(prompt, losses)
     body: dict[str, Any] = {"model": prompt.model, "stream": prompt.stream, "contents": writer.contents()}
-    if prompt.system:
-        body["systemInstruction"] = {"parts": [writer.text(block) for block in prompt.system]}
+    if instructions := [*(writer.text(block) for block in prompt.system), *writer.moved]:
+        body["systemInstruction"] = {"parts": instructions}
     if prompt.tools:
         body["tools"] = [{"functionDeclarations": [_declared(tool, losses) for tool in prompt.tools]}]
     if (choice := prompt.tool_choice) is not None:
@@ -135,6 +135,8 @@ class _Contents:
         self._losses = losses
         self._called: dict[str, str] = {}
         self._signs = _SIGNED.search(prompt.model) is not None
+        self.moved: list[dict[str, Any]] = []
+        """Instructions that stood between turns: where they are not refused, they are given before everything."""
 
     def contents(self) -> list[dict[str, Any]]:
         """Contents whose roles take turns."""
@@ -142,6 +144,7 @@ class _Contents:
         for turn in self._prompt.turns:
             if turn.role == "system":
                 self._losses.cannot(turn.path, "Give instructions before everything else.")
+                self.moved += [part for block in turn.blocks for part in self._block(block)]
                 continue
             if turn.name is not None:
                 self._losses.hint(f"{turn.path}.name")

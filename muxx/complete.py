@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -69,10 +70,17 @@ class AiohttpResponse:
             self._response.close()
 
 
+_fresh: ContextVar[bool] = ContextVar("fresh", default=False)
+"""Whether the request being made is a replay, which gets a new connection: where one idle one had been closed unnoticed, the
+others have too."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's pool hands out a connection on which something came while it was idle, and takes that for the next answer."""
 
     async def _get(self, key: Any, traces: list[Any]) -> Any:
+        if _fresh.get():
+            return None
         while (connection := await super()._get(key, traces)) is not None:
             protocol = connection.protocol
             if protocol is not None and not protocol.should_close:
@@ -136,6 +144,7 @@ class AiohttpTransport:
         session = self._sessions.get(provider.ca_file)
         if session is None:
             session = self._sessions[provider.ca_file] = client_session(provider.ca_file, _notes())
+        before = _fresh.set(attempt.replays > 0)
         try:
             response = await session.post(
                 URL(attempt.url, encoded=True),
@@ -154,6 +163,8 @@ class AiohttpTransport:
             raise UpstreamUnreachable() from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise (UpstreamDisconnected() if attempt.sent else UpstreamUnreachable()) from error
+        finally:
+            _fresh.reset(before)
         if response.status < 200:
             response.close()
             raise UpstreamProtocolError()

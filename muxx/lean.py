@@ -275,7 +275,8 @@ class LeanTransport:
         origin, first_lines = _destination(attempt.url)
         head, payload = _head(first_lines, tuple(attempt.headers.items())), attempt.payload
         idle = self._idle.get(origin)
-        connection = self._take(idle) if idle else None
+        # Where one idle connection had been closed unnoticed, the others have too: a replay gets a new one.
+        connection = self._take(idle) if idle and not attempt.replays else None
         attempt.reused = connection is not None
         if connection is None:
             if self._outbox is not None:

@@ -102,6 +102,13 @@ def breaks(said: Said, marker: bytes, *end: Step) -> Chooser:
     return choose
 
 
+def ends_early(request: RecordedRequest) -> Script:
+    """A stream that ends as it should, only too soon; a plain answer: half of its body."""
+    if not _wants_stream(request):
+        return [_half(request, STORY), fin()]
+    return [begun(before(_stream(request, STORY), b"time")), LAST_CHUNK]
+
+
 def within(said: Said, marker: bytes, *end: Step) -> Chooser:
     """A stream up to the very byte after `marker`, in the middle of an event."""
 
@@ -279,7 +286,7 @@ FAULTS = [
     _broken("stream cut by RST", breaks(STORY, b"time", pause(0.02), rst()), "upstream_disconnected"),
     Fault(
         "stream ended too early",
-        breaks(STORY, b"time", LAST_CHUNK, fin()),
+        ends_early,
         _cut,
         Ending(502, "upstream_truncated", text="Once upon a ", began=True),
     ),

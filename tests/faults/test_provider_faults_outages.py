@@ -268,6 +268,22 @@ async def test_what_is_held_back_is_never_sent_again_after_its_first_token(trans
                 assert len(second.requests) == 1, phase
 
 
+@both_transports
+async def test_where_every_idle_connection_has_been_closed_one_replay_is_enough(transport: str) -> None:
+    async with serving(transport, config_for(DOWN)) as gateway:
+        together = asyncio.Event()
+        gateway.upstream.script(gated(together))
+        asking = [asyncio.ensure_future(gateway.chat(f"number {number}", model="alone-openai")) for number in range(5)]
+        await gateway.upstream.request(5)
+        together.set()
+        await asyncio.gather(*asking)
+        gateway.upstream.script(lambda request: [fin()] if len(request.connection.requests) > 1 else answer(STORY)(request))
+        response = await gateway.chat(model="alone-openai")
+        assert response.status == 200
+        assert (await gateway.get_row(response.request_id))["attempts"] == 2
+        assert len(gateway.upstream.requests) == 5 + 2
+
+
 # ── the SDKs' own retries ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

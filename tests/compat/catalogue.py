@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 CASES = ("plain", "stream", "tools", "schema", "error", "abort")
 
-MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-5-5", "google": "gemini-2.5-flash"}
+MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-4-6", "google": "gemini-2.5-flash"}
 """Each provider, whose format the gateway has to speak with it, and the model the clients ask it for."""
 
 CHAT = "/v1/chat/completions"

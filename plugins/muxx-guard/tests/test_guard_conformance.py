@@ -18,12 +18,14 @@ class Beside(Conformance):
     name = NAME
     judge: ClassVar[Judging] = staticmethod(allow)
     settings: ClassVar = {"window_chars": 40, "overlap_chars": 10}
+    patient: ClassVar = {"service_timeout_s": 1.9}
+    """The service runs in this process, which has a thousand other things to do."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def subject(cls) -> Iterator[Subject]:
         with aside(GuardService(cls.judge)) as service:
-            yield cls.described(settings={"url": service.url, **cls.settings})
+            yield cls.described(settings={"url": service.url, **cls.patient, **cls.settings})
 
 
 class TestGuardThatAllows(Beside):

@@ -18,6 +18,8 @@ from .facts import TERMINAL, index_of, read_response
 from .items import DELTAS, DONES, Form, Path, form_of, written
 
 _TEXT_DELTA = "response.output_text.delta"
+_ARGUMENTS_DELTA = "response.function_call_arguments.delta"
+_ARGUMENTS: Path = ("arguments",)
 _CALL = "function_call"
 _SAID = ("message", "reasoning", _CALL)
 """Items that have a counterpart."""
@@ -50,11 +52,17 @@ class ResponseReader:
 
     def read(self, value: dict[str, Any]) -> list[Chunk]:
         """The Chunks of an event. Raises `UpstreamError` for one that tells of a failure."""
-        # The short way for what most events are: one more piece of a text.
+        # The short way for what most events are: one more piece of a text, or of a call's arguments.
         try:
-            if value["type"] == _TEXT_DELTA and type(delta := value["delta"]) is str:
+            kind = value["type"]
+            if kind == _TEXT_DELTA and type(delta := value["delta"]) is str:
                 self._spoken[value["output_index"], value["content_index"]] += len(delta)
                 return [Chunk("text", delta)]
+            if kind == _ARGUMENTS_DELTA and type(delta := value["delta"]) is str and delta:
+                number = value["output_index"]
+                call = self._calls[number]
+                self._came[number, _ARGUMENTS] += len(delta)
+                return [Chunk("tool_call", "", 0, ToolCall(call, None, None, delta))]
         except (KeyError, TypeError):
             pass  # another shape, or a text's first piece
         return list(self._read_any(value))

@@ -35,9 +35,9 @@ def the_plugin_does_not_crash_by_itself(evidence: Evidence) -> Broken:
 
 
 def the_plugin_holds_up_nobody(evidence: Evidence) -> Broken:
-    """Said of it once, it may have been the machine that was busy."""
+    """Said of it once, or once in a hundred exchanges, it may have been the machine that was busy: who blocks does so in each."""
     said = [line for line in evidence.log if f"plugin {evidence.subject.name} held the event loop" in line]
-    yield from said if len(said) > 1 else ()
+    yield from said if len(said) > 1 + len(evidence.results) // 100 else ()
 
 
 def nothing_is_left_behind(evidence: Evidence) -> Broken:

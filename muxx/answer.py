@@ -20,7 +20,7 @@ from aiohttp.http_parser import RawRequestMessage
 if TYPE_CHECKING:
     from .connection import Connection
     from .errors import MuxxError
-    from .wire.wire import Format
+    from .targets import Format
 
 LARGE = 64 * 1024
 """Bytes from which on a client may not take an answer at a stroke."""

@@ -23,7 +23,7 @@ from .headers import upstream_headers
 from .lean import LeanTransport
 from .refusing import masked, refusal
 from .reply import is_event_stream
-from .targets import Attempt, Target, Timeouts
+from .targets import Attempt, Target
 from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, upstream_wire
 from .tries import Tries, nobody_tried
 from .wire.seals import SEAL_MARK, without_seals
@@ -135,18 +135,16 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
         _sign(call, attempt)
     exchange.attempts.append(attempt)
     gateway.journal.trace(trace_of(exchange))
-    _set_limits(call, attempt.target.timeouts)
+    timeouts = attempt.target.timeouts
+    if call.whole_due == NEVER:
+        call.whole_due = time.monotonic() + timeouts.whole
     transport = gateway.transport(attempt.target.provider)
     if type(transport) is not LeanTransport:
         gateway.journal.outbox.write_now()  # the lean one waits for the trace by itself
     try:
-        response = await transport.send(attempt)
-    except asyncio.CancelledError:
-        if (late := call.late()) is not None:
-            raise late from None
-        raise
+        with call.within(timeouts.first_byte):
+            response = await transport.send(attempt)
     finally:
-        call.due = NEVER
         exchange.phase = "head" if attempt.sent else "connect"
     try:
         attempt.status, attempt.head_at = response.status, time.monotonic()
@@ -156,26 +154,14 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
             response = ahead = Ahead(
                 response, up.stream(attempt.body, True), gateway.config.server.max_event_bytes, partial(masked, call, attempt)
             )
-            await _first_token(call, attempt, ahead)
+            exchange.phase = "stream"
+            with call.within(timeouts.first_token):
+                await ahead.wait()
         if call.shares:
             response = gateway.flights.take(call, attempt, response)
         await answer_upstream(call, attempt, response, not asked)
     finally:
         response.close()
-
-
-async def _first_token(call: Call, attempt: Attempt, ahead: Ahead) -> None:
-    """Wait for the model's first token; what comes instead is a failure that another target may mend."""
-    call.exchange.phase = "stream"
-    call.due = time.monotonic() + attempt.target.timeouts.first_token
-    try:
-        await ahead.wait()
-    except asyncio.CancelledError:
-        if (late := call.late()) is not None:
-            raise late from None
-        raise
-    finally:
-        call.due = NEVER
 
 
 async def _prepare(call: Call, attempt: Attempt) -> None:
@@ -212,11 +198,3 @@ def _sign(call: Call, attempt: Attempt) -> None:
     except Exception as error:
         call.gateway.log.error("request %s: a plugin could not sign it: %s", call.exchange.id, describe_crash(error))
         raise PluginError() from error
-
-
-def _set_limits(call: Call, timeouts: Timeouts) -> None:
-    """Until when the head has to come, and, from the first attempt on, the whole answer."""
-    now = time.monotonic()
-    call.due, call.on_due = now + timeouts.first_byte, None
-    if call.whole_due == NEVER:
-        call.whole_due = now + timeouts.whole

@@ -61,6 +61,24 @@ class ClientSide(Protocol):
     async def drained(self, seconds: float) -> bool: ...
 
 
+class _Within:
+    """See `Call.within`. (A generator would take several times as long.)"""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call, seconds: float) -> None:
+        self._call = call
+        call.due, call.on_due = time.monotonic() + seconds, None
+
+    def __enter__(self) -> None:
+        """The time has begun."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._call.due = NEVER
+        if isinstance(error, asyncio.CancelledError) and (late := self._call.late()) is not None:
+            raise late from None
+
+
 class Call:
     """One running exchange. `abort()` ends it from outside its task; `check()` keeps its limits."""
 
@@ -146,6 +164,10 @@ class Call:
         assert self.task is not None
         self.task.uncancel()
         return self.reason
+
+    def within(self, seconds: float) -> _Within:
+        """For `with`: the provider has so long for what its block waits for. Its being late is raised as `UpstreamTimeout`."""
+        return _Within(self, seconds)
 
     def late(self) -> UpstreamTimeout | None:
         """The provider's being late, taken back from the task that was cancelled for it, so that another one may be asked; None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from .call import NEVER
 from .errors import UpstreamError, UpstreamProtocolError
 from .targets import Attempt
 
@@ -69,18 +67,12 @@ async def _collect(call: Call, attempt: Attempt, response: UpstreamResponse) -> 
     timeouts, server = attempt.target.timeouts, call.gateway.config.server
     commits = 200 <= response.status < 300
     collector = Collector(call, response, timeouts.between_events, server.max_response_bytes, commits=commits)
-    call.due, call.on_due = time.monotonic() + timeouts.first_token, None
-    try:
-        await response.pump(collector)
-    except asyncio.CancelledError:
-        if (late := call.late()) is not None:
-            raise late from None
-        raise
-    except UpstreamError:
-        if not collector.overfull:
-            raise
-    finally:
-        call.due = NEVER
+    with call.within(timeouts.first_token):
+        try:
+            await response.pump(collector)
+        except UpstreamError:
+            if not collector.overfull:
+                raise
     if collector.overfull:
         raise UpstreamProtocolError(TOO_LARGE)
     return collector.body

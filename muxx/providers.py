@@ -22,7 +22,8 @@ AZURE_PATH = "/openai/v1"
 
 
 def _compatible(name: str, base_url: str, key: str | None, *endpoints: str, prices: str | None = "none", **more: Any) -> Provider:
-    """A provider that speaks OpenAI's format. Those that run on the operator's own machine have no prices."""
+    """A provider that speaks OpenAI's format, at these endpoints or else at all of them. Those that run on the operator's own
+    machine have no prices."""
     return Provider(name, base_url, api_key_env=key, endpoints=endpoints, prices=prices, **more)
 
 
@@ -49,16 +50,7 @@ BUILT_IN: tuple[Provider, ...] = (
         auth_header="api-key",
         auth_scheme="",
     ),
-    _compatible(
-        "openrouter",
-        "https://openrouter.ai/api/v1",
-        "OPENROUTER_API_KEY",
-        "chat",
-        "responses",
-        "text_completion",
-        "embeddings",
-        prices="openrouter",
-    ),
+    _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", prices="openrouter"),
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "chat", "responses", prices="groq"),
     _compatible(
         "mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", "chat", "embeddings", ask_usage=False, prices="mistral"
@@ -68,16 +60,7 @@ BUILT_IN: tuple[Provider, ...] = (
     _compatible(
         "together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", "chat", "text_completion", "embeddings", prices="together"
     ),
-    _compatible(
-        "fireworks",
-        "https://api.fireworks.ai/inference/v1",
-        "FIREWORKS_API_KEY",
-        "chat",
-        "responses",
-        "text_completion",
-        "embeddings",
-        prices="fireworks",
-    ),
+    _compatible("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", prices="fireworks"),
     _compatible("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "chat", "text_completion", prices="cerebras"),
     _compatible(
         "perplexity",
@@ -89,8 +72,8 @@ BUILT_IN: tuple[Provider, ...] = (
         prices="perplexity",
     ),
     _compatible("ollama", "http://127.0.0.1:11434/v1", None, "chat", "text_completion", "embeddings"),
-    _compatible("vllm", "http://127.0.0.1:8000/v1", None, "chat", "responses", "text_completion", "embeddings"),
-    _compatible("lmstudio", "http://127.0.0.1:1234/v1", None, "chat", "responses", "text_completion", "embeddings"),
+    _compatible("vllm", "http://127.0.0.1:8000/v1", None),
+    _compatible("lmstudio", "http://127.0.0.1:1234/v1", None),
     _compatible("llamacpp", "http://127.0.0.1:8080/v1", None, "chat", "text_completion", "embeddings"),
 )
 """Of the compatible ones only what they document as theirs: a request at another endpoint is translated to the first."""

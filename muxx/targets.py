@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .errors import MuxxError
 
 Format = Literal["openai", "anthropic", "gemini"]
+"""A vendor's formats: what a provider speaks, and the form of errors."""
 
 
 @dataclass(frozen=True, slots=True)

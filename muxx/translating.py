@@ -163,7 +163,18 @@ class HookedTranslator(Translator):
         return [*waited, chunk]
 
 
-class TranslatedRelay(Relay):
+class _OwnEvents:
+    """What holds of a relay whose events are none of the provider's."""
+
+    def _take_line_ends(self, rest: bytes) -> None:
+        """They are the provider's, as its events are."""
+
+    @property
+    def comments_allowed(self) -> bool:
+        return True  # what goes out has no `id` fields
+
+
+class TranslatedRelay(_OwnEvents, Relay):
     """The path of a translated answer that nobody hooks: each event is read and written in the step in which it comes."""
 
     def __init__(self, *args: Any, codec: Translator, **kwargs: Any) -> None:
@@ -197,13 +208,6 @@ class TranslatedRelay(Relay):
         if verdict is DONE:
             self.finish(None)
 
-    def _take_line_ends(self, rest: bytes) -> None:
-        """They are the provider's, as its events are."""
-
-    @property
-    def comments_allowed(self) -> bool:
-        return True  # what goes out has no `id` fields
-
     def _take_read(self) -> None:
         """Write the event that was observed last."""
         if self.stream.value is not None and (data := self._codec.encode(self._codec.read(self.stream.value))):
@@ -222,7 +226,7 @@ class TranslatedRelay(Relay):
         super().finish(error)
 
 
-class TranslatedHookedRelay(HookedRelay):
+class TranslatedHookedRelay(_OwnEvents, HookedRelay):
     """The path of a translated answer with `on_chunk` plugins."""
 
     def _take(self, events: list[Event]) -> None:
@@ -240,13 +244,6 @@ class TranslatedHookedRelay(HookedRelay):
                 self.finish(None)
                 return
         self._wake.set()
-
-    def _take_line_ends(self, rest: bytes) -> None:
-        """They are the provider's, as its events are."""
-
-    @property
-    def comments_allowed(self) -> bool:
-        return True
 
     @property
     def _ends_by_itself(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .wire import Format
+from ..targets import Format
 
 
 def model_list(models: Sequence[tuple[str, str]], format: Format) -> dict[str, Any]:

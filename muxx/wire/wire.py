@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from orjson import dumps
 
@@ -22,12 +22,11 @@ from ..errors import MuxxError
 from ..money import Cost, Usage
 from ..reply import Chunk
 from ..request import Part
+from ..targets import Format
 from .openai import Head, Verdict, comment_event
 from .prompt import Losses, Prompt
 from .sse import Event
 
-Format = Literal["openai", "anthropic", "gemini"]
-"""A vendor's formats: what a provider speaks, and the form of errors."""
 
 class Facts(Head, Protocol):
     """What is known of an answer, streamed or plain: who made it (as a `Head` says), how it ended, what it used, what it says."""

@@ -7,11 +7,12 @@ from typing import Any
 
 from ..errors import MuxxError
 from ..reply import Chunk
+from ..targets import Format
 from . import anthropic, gemini, openai, responses
 from .openai import Head, completions, embeddings
 from .prompt import Losses, Prompt
 from .responses import ResponseStream
-from .wire import Codec, Format, StreamFacts, Translation, Wire
+from .wire import Codec, StreamFacts, Translation, Wire
 
 
 def _openai_body(error: MuxxError, request_id: str) -> bytes:

@@ -198,14 +198,18 @@ class Gateway:
     async def start(self) -> None:
         """Bring plugins to life in order; a failure stops what had started and names the plugin."""
         self.spawn(self.calls.tick(), name="deadlines")
-        self.every(REREAD_SECONDS, self.projects.reread, name="projects.reread")
         try:
-            await self.projects.catch_up()
+            await self.follow_projects()
             for step in self.plugins.chain("lifespan"):
                 await self._enter(step.plugin, step.call(self))
         except BaseException:
             await self.stop()
             raise
+
+    async def follow_projects(self) -> None:
+        """Read the projects, and read them again now and then: also for a gateway that answers nobody, as the recorder's."""
+        await self.projects.catch_up()
+        self.every(REREAD_SECONDS, self.projects.reread, name="projects.reread")
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:

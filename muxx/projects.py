@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from .errors import AuthenticationError, MuxxError
-from .exchange import Project
+from .exchange import Project, ProjectSettings
 from .projectsettings import resolved_settings, settings_of
 from .projectstore import DEFAULT_PROJECT as DEFAULT_PROJECT
 
@@ -80,6 +80,10 @@ class Projects:
         """The project's own keys, by the providers' names."""
         known = self._known.get(name)
         return _NO_KEYS if known is None else known.keys
+
+    def own_settings(self) -> Mapping[str, ProjectSettings]:
+        """Of every project that sets something itself, what holds for it, as it was read last: for work that looks at all."""
+        return {name: known.project.settings for name, known in self._known.items() if known.project.settings != self._defaults}
 
     async def admit(self, name: str) -> None:
         """Raise what `resolve` does, as things stand now."""

@@ -17,7 +17,7 @@ from muxx_std.keys import Keys
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
 from muxx_std.pricing import Pricing
-from muxx_std.projects import ProjectAdmin
+from muxx_std.projects import Projects
 
 CHAT = ("chat", "")
 """The cases of chat completions that are not translated."""
@@ -36,7 +36,7 @@ class TestPricing(Conformance):
 
 
 class TestProjects(Conformance):
-    plugin = ProjectAdmin
+    plugin = Projects
 
 
 class TestMock(Conformance):

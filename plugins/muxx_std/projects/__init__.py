@@ -4,6 +4,6 @@ The kernel owns the tables, for it resolves settings and picks provider keys on 
 like any other, so that an operator who keeps projects elsewhere switches it off.
 """
 
-from .plugin import ProjectAdmin
+from .plugin import Projects
 
-__all__ = ["ProjectAdmin"]
+__all__ = ["Projects"]

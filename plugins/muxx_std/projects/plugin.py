@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import click
 
 
-class ProjectAdmin:
+class Projects:
     """Lets admins make, set up and archive projects, and see who changed what. Keeps nothing itself."""
 
     @hookimpl

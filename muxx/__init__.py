@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .audit import AuditRow, audit_log, note_change
+    from .bodies import body_as
     from .config import Config, ConfigError, PluginConfig, load_config
     from .console import config_option, echo_json, run_async, table
     from .db import Connection, Database, Migration
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from .host import Host
     from .journal import find_record
     from .money import Cost, Usage, UsageSource, usd
+    from .projectsettings import nested_setting, resolved_settings
+    from .projectstore import ProjectRow, ProjectStore, ProviderKeyRow, ensure_project
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
     from .row import CacheStatus, EndedBy, Phase, Record
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     from .transport import Sink, Transport, UpstreamResponse
 
 _HOME = {
+    "audit": "AuditRow audit_log note_change",
+    "bodies": "body_as",
     "config": "Config ConfigError PluginConfig load_config",
     "console": "config_option echo_json run_async table",
     "db": "Connection Database Migration",
@@ -71,6 +77,8 @@ _HOME = {
     "host": "Host",
     "journal": "find_record",
     "money": "Cost Usage UsageSource usd",
+    "projectsettings": "nested_setting resolved_settings",
+    "projectstore": "ProjectRow ProjectStore ProviderKeyRow ensure_project",
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
     "request": "Environment HttpRequest Identity Part Request Role Route",
     "row": "CacheStatus EndedBy Phase Record",
@@ -83,6 +91,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 __all__ = [
     "Attempt",
+    "AuditRow",
     "AuthenticationError",
     "CacheStatus",
     "Chunk",
@@ -113,8 +122,11 @@ __all__ = [
     "PluginConfig",
     "PluginError",
     "Project",
+    "ProjectRow",
     "ProjectSettings",
+    "ProjectStore",
     "Provider",
+    "ProviderKeyRow",
     "RateLimited",
     "Record",
     "Reply",
@@ -150,11 +162,17 @@ __all__ = [
     "UsageSource",
     "WholeAnswer",
     "__version__",
+    "audit_log",
+    "body_as",
     "config_option",
     "echo_json",
+    "ensure_project",
     "find_record",
     "hookimpl",
     "load_config",
+    "nested_setting",
+    "note_change",
+    "resolved_settings",
     "run_async",
     "table",
     "usd",

@@ -103,6 +103,8 @@ class Call:
     """Targets that were not tried."""
     given: Mapping[str, Any] | None = None
     """Members of the body that stand in the path."""
+    provider_keys: Mapping[str, str] = {}
+    """The project's own keys, by the providers' names; never changed."""
     flight: Flight | None = None
     """The upstream call this exchange shares with others, from the first that joins, or from the first byte, on."""
     whole: WholeResponse | None = None

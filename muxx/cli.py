@@ -16,12 +16,14 @@ import click
 import orjson
 
 from .config import Config
-from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, table
+from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
 from .errors import PluginLoadError, StartError
-from .explain import json_schema, layers
+from .explain import json_schema, layers, project_layers
+from .host import Host
 from .modelcommands import models
 from .plugincommands import plugins
 from .plugins import PluginSet, build, config_classes, discover
+from .projectsettings import Own
 from .providercommands import providers
 from .routing import check_models
 from .version import __version__
@@ -159,11 +161,22 @@ def check(ctx: click.Context, path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(config: Config, project: str | None, as_json: bool) -> None:
     """Show every value and the layer it comes from. Secrets are masked; a string with a ${…} is shown as it is written."""
-    shown = [row for row in layers(config) if project is None or row.key.startswith("project.")]
+    shown = layers(config) if project is None else project_layers(config, run_async(_own_settings(config, project)))
     if as_json:
         echo_json([row._asdict() for row in shown])
     else:
         table(("key", "value", "layer"), [(row.key, orjson.dumps(row.value).decode(), row.layer) for row in shown])
+
+
+async def _own_settings(config: Config, project: str) -> Own:
+    """What the project sets itself. Where there is no database yet, none is made."""
+    rows = []
+    if config.database.path.exists():
+        async with Host.open(config) as host:
+            rows = [row for row in await host.projects.rows() if row.name == project]
+    if not rows:
+        click.echo(f"There is no project {project} yet; one of this name would have these.", err=True)
+    return rows[0].own if rows else {}
 
 
 @config_group.command()

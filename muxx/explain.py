@@ -17,13 +17,14 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.json_schema import models_json_schema
 
 from .config import Config, PluginConfig
+from .projectsettings import Own, flat, resolved_settings
 from .tomlfile import Loc, key_path
 
 MASK = "********"
 SECRET_KEYS = frozenset({"proxy"})
 """Options that are plain text where they are used, but may hold a password."""
 
-Layer = Literal["built in", "file"]
+Layer = Literal["built in", "file", "project"]
 
 
 class Explained(NamedTuple):
@@ -38,17 +39,29 @@ def layers(config: Config) -> list[Explained]:
     return [Explained(key_path(loc), value, layer) for loc, value, layer in _Explanation(config).rows()]
 
 
+def project_layers(config: Config, own: Own) -> list[Explained]:
+    """Every setting of a project that sets `own` itself."""
+    explanation = _Explanation(config.model_copy(update={"project": resolved_settings(config.project, own)}))
+    from_file = {row.key: row.layer for row in layers(config)}
+    set_itself = {f"project.{key}" for key, _ in flat(own)}
+    found = []
+    for loc, value, _ in explanation.section(("project",), explanation.config.project):
+        key = key_path(loc)
+        found.append(Explained(key, value, "project" if key in set_itself else from_file.get(key, "file")))
+    return found
+
+
 class _Explanation:
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self.config = config
 
     def rows(self) -> Iterator[tuple[Loc, Any, Layer]]:
-        yield from self._section((), self._config)
-        settings = self._config.plugin_settings
+        yield from self.section((), self.config)
+        settings = self.config.plugin_settings
         for name, plugin in settings.items():
-            yield from self._section(("plugins", name), plugin)
+            yield from self.section(("plugins", name), plugin)
             yield from self._unread(name, plugin.model_extra or {})
-        for name, table in self._config.plugins.tables.items():
+        for name, table in self.config.plugins.tables.items():
             if name not in settings:
                 yield from self._unread(name, table)
 
@@ -56,14 +69,14 @@ class _Explanation:
         """What no class was there to read: nobody can say which of its values are secrets."""
         yield from ((("plugins", name, key), _masked(value), "file") for key, value in table.items())
 
-    def _section(self, loc: Loc, section: BaseModel) -> Iterator[tuple[Loc, Any, Layer]]:
+    def section(self, loc: Loc, section: BaseModel) -> Iterator[tuple[Loc, Any, Layer]]:
         for name in type(section).model_fields:
             layer: Layer = "file" if name in section.model_fields_set else "built in"
             yield from self._option((*loc, name), getattr(section, name), layer)
 
     def _option(self, loc: Loc, value: Any, layer: Layer) -> Iterator[tuple[Loc, Any, Layer]]:
         if isinstance(value, BaseModel):
-            yield from self._section(loc, value)
+            yield from self.section(loc, value)
         elif isinstance(value, Mapping) and value:
             for name, item in value.items():
                 yield from self._option((*loc, name), item, layer)
@@ -82,7 +95,7 @@ class _Explanation:
             return [self._shown((*loc, index), item) for index, item in enumerate(value)]
         if isinstance(value, Mapping):
             return {str(key): self._shown((*loc, key), item) for key, item in value.items()}
-        written = self._config.written
+        written = self.config.written
         return written.get(loc) or written.get(loc[:-1]) or str(value)  # the latter for a target written as a plain string
 
 

@@ -22,7 +22,7 @@ from .headers import sent_up
 from .health import Health
 from .ids import RequestIds
 from .money import Cost, Usage
-from .projects import Projects
+from .projects import REREAD_SECONDS, Projects
 from .providers import provider_rows
 from .request import Request, Route
 from .routing import RoutingTable
@@ -100,7 +100,7 @@ class Gateway:
         self.chain_seconds = config.server.chain_timeout_s
         self.syncs = config.database.durability == "power"
         """Whether a row is to be on the disk before its answer ends."""
-        self.projects = Projects(config)
+        self.projects = Projects(config, host)
         self._http_transports = HttpTransports(config.server.transport, journal.outbox)
         self._transports: dict[str, Transport] = {}
         """Those plugins brought, by name."""
@@ -199,11 +199,17 @@ class Gateway:
         """Bring plugins to life in order; a failure stops what had started and names the plugin."""
         self.spawn(self.calls.tick(), name="deadlines")
         try:
+            await self.follow_projects()
             for step in self.plugins.chain("lifespan"):
                 await self._enter(step.plugin, step.call(self))
         except BaseException:
             await self.stop()
             raise
+
+    async def follow_projects(self) -> None:
+        """Read the projects, and read them again now and then: also for a gateway that answers nobody, as the recorder's."""
+        await self.projects.catch_up()
+        self.every(REREAD_SECONDS, self.projects.reread, name="projects.reread")
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:

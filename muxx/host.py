@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .db import Database, logs_path
 from .errors import StartError
 from .journal import BALLAST
+from .projectstore import MIGRATIONS, NAME, ProjectStore
 from .shared import Shared
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Host:
         self.shared = shared
         self._secret = secret
         self._lock = -1
+        self.projects = ProjectStore(self)
+        """Reads and changes projects; how they stand for requests is `gateway.projects`."""
 
     @staticmethod
     def open(config: Config) -> Opening:
@@ -121,6 +124,7 @@ async def _open(config: Config) -> Host:
     try:
         await db.open()
         secret = await _secret(config, paths, db)
+        await db.migrate(NAME, MIGRATIONS)
         return Host(config, paths, db, Shared(paths.shared), secret)
     except BaseException:
         await db.close()
@@ -146,8 +150,12 @@ async def _secret(config: Config, paths: Paths, db: Database) -> bytes:
 
 
 async def _has_keys(db: Database) -> bool:
-    table = await db.read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'keys'")
-    return bool(table and await db.read("SELECT 1 FROM keys LIMIT 1"))
+    """Whether there is anything that only the secret it was made with can read."""
+    found = await db.read("SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('keys', 'provider_keys')")
+    tables = {row["name"] for row in found}
+    if "keys" in tables and await db.read("SELECT 1 FROM keys LIMIT 1"):
+        return True
+    return "provider_keys" in tables and bool(await db.read("SELECT 1 FROM provider_keys LIMIT 1"))
 
 
 def _make_secret(path: Path) -> None:

@@ -91,14 +91,16 @@ async def carry(call: Call) -> None:
 async def accept(call: Call) -> None:
     """Who is calling, for which project, with what body."""
     gateway, exchange, head = call.gateway, call.exchange, call.head
-    identity = exchange.identity
+    projects, identity = gateway.projects, exchange.identity or await authenticate(gateway, head)
     if identity is None:
-        identity = exchange.identity = await authenticate(gateway, head)
-        if identity is None:
-            raise MissingApiKey()
+        raise MissingApiKey()
     if identity.role == "admin":
+        exchange.identity = identity
         raise PermissionDenied("An admin key administers; make a project key with `muxx keys create` to call models.")
-    exchange.project = gateway.projects.resolve(identity.project)
+    if projects.stale:
+        await projects.catch_up()
+    exchange.project = projects.resolve(identity.project)
+    exchange.identity, call.provider_keys = identity, projects.provider_keys(identity.project)
     exchange.phase = "head"
     request, server = exchange.request, gateway.config.server
     read_muxx_headers(head, request)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .call import Call
     from .transport import UpstreamResponse
 
+PROJECTS_KEY_REFUSED = (
+    "The provider refused this project's own key. Its operator sets another with `muxx projects provider-keys set`."
+)
+
 
 async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> MuxxError:
     """What a provider's status other than 2xx means to the client."""
@@ -25,7 +29,7 @@ async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> M
     provider = attempt.target.provider
     own_key = not (provider.forward_client_credentials and call.head.client_credential)
     if status in (401, 403) and own_key:
-        return UpstreamAuth()
+        return UpstreamAuth(PROJECTS_KEY_REFUSED if provider.name in call.provider_keys else "")
     if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
         return UpstreamError()
     wait = retry_after(response.headers)
@@ -59,7 +63,7 @@ def _error_member(body: bytes) -> dict[str, Any]:
 
 def masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
     """A provider's error body without the secrets muxx knows, which some providers quote."""
-    secrets = {*attempt.target.provider.keys, call.head.client_credential}
+    secrets = {*attempt.target.provider.keys, *call.provider_keys.values(), call.head.client_credential}
     for secret in secrets:
         if secret:
             body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")

@@ -111,6 +111,8 @@ class Service:
                 raise MissingApiKey()
             if route.role == "admin" and identity.role != "admin":
                 raise PermissionDenied("This needs an admin key: `muxx keys create --admin` makes one.", code="admin_required")
+            if identity.role != "admin":
+                await self.gateway.projects.admit(identity.project)
         handler = Step(f"{route.method} {route.path}", route.handler, is_async=True)
         reply = await run_step(handler, (self.gateway, head), None)
         if not isinstance(reply, Reply):

@@ -71,8 +71,9 @@ class Tries:
         """Keys."""
         provider = target.provider
         client = call.head.client_credential if provider.forward_client_credentials else None
-        self._pool = self._health.pool(provider) if provider.api_keys and client is None else None
-        self.credential = client or (provider.api_key if self._pool is None else self._pool.first(time.monotonic()))
+        given = client or call.provider_keys.get(provider.name)
+        self._pool = self._health.pool(provider) if provider.api_keys and given is None else None
+        self.credential = given or (provider.api_key if self._pool is None else self._pool.first(time.monotonic()))
 
     def begin(self) -> bool:
         """Whether the target may be tried now. If so, `end` has to be called; if not, it has been passed over."""

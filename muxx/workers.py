@@ -209,6 +209,7 @@ async def _record(config: Config, found: Sequence[Found], mock: bool, parent: in
     async with Host.open(config) as host:
         journal = Journal(host.paths.journal, "recorder", durability=config.database.durability)
         gateway = Gateway(host, config, build(found, config), journal, mock=mock, worker=-1)
+        await gateway.follow_projects()
         recorder = recorder_of(host, gateway)
         freeze()
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from muxx_std.keys import Keys
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
 from muxx_std.pricing import Pricing
+from muxx_std.projects import Projects
 
 CHAT = ("chat", "")
 """The cases of chat completions that are not translated."""
@@ -32,6 +33,10 @@ class TestLogs(Conformance):
 
 class TestPricing(Conformance):
     plugin = Pricing
+
+
+class TestProjects(Conformance):
+    plugin = Projects
 
 
 class TestMock(Conformance):

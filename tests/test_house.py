@@ -35,7 +35,7 @@ SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
     version __init__ errors money request targets reply row exchange textwindow hookspecs tomlfile validation
-    configtypes config explain pluginfiles plugins pluginlist scaffold console chains wire wire.sse wire.body
+    configtypes config projectsettings explain pluginfiles plugins pluginlist scaffold console chains wire wire.sse wire.body
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.pieces wire.prompt wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.wire wire.models
@@ -49,8 +49,8 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
-    wire.anthropic.prompt_writing wire.anthropic wire.wires headers ids providers outages selecting routing breaker
-    budget keypool health tries transport lean complete upstream segments tail outbox journal shared db host recorder
+    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies headers ids providers outages selecting routing breaker
+    budget keypool health tries transport lean complete upstream segments tail outbox journal shared db sealing audit projectstore host recorder
     projects running call accounting reader flight relay translating plain refusing answering replying again ahead
     wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
     supervisor workers catalogue probing plugincommands providercommands modelcommands cli __main__ testing.waiting

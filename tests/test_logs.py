@@ -26,7 +26,7 @@ from journal_kit import as_chain
 from multidict import CIMultiDict, CIMultiDictProxy
 
 import muxx_std
-from muxx import Gateway, Host, HttpRequest, Identity, InvalidRequest, NotFound, Record, load_config
+from muxx import Gateway, Host, HttpRequest, Identity, InvalidRequest, NotFound, ProjectSettings, Record, load_config
 from muxx.journal import Journal
 from muxx.recorder import Recorder
 from muxx_std.logs import Logs, present
@@ -105,7 +105,9 @@ class Bench:
     def __init__(self, host: Host, config: Path) -> None:
         self.host = host
         self.config = config
-        self.gateway = cast(Gateway, SimpleNamespace(db=host.db, host=host, config=host.config))
+        self.own: dict[str, ProjectSettings] = {}
+        projects = SimpleNamespace(own_settings=lambda: self.own)
+        self.gateway = cast(Gateway, SimpleNamespace(db=host.db, host=host, config=host.config, projects=projects))
         self.logs = Logs()
 
     async def record(self, *records: Record) -> None:
@@ -291,6 +293,24 @@ class TestRecording:
         assert (await bench.get("req_009999"))["input"] is not None
         remaining = await bench.host.db.read_logs("SELECT count(*) AS n FROM contents")
         assert remaining[0]["n"] == 1
+
+    async def test_a_projects_own_retention_is_kept_to_whatever_stands_before_it(self, bench: Bench) -> None:
+        bench.own = {"hasty": ProjectSettings(content_retention_days=1), "patient": ProjectSettings(content_retention_days=90)}
+        days = {"hasty": (200, 31, 2, 0), "patient": (200, 89, 31, 2), "shop": (200, 31, 29, 0)}
+        made = [(project, ago) for ago in (200, 89, 31, 29, 2, 0) for project in days if ago in days[project] for _ in range(90)]
+        now = time.time()
+        rows = [record(n, project=project, started_at=now - ago * 86_400) for n, (project, ago) in enumerate(made)]
+        await bench.record(*rows)
+        while bench.logs._sweep_due == 0.0:
+            await bench.record()
+        sql = "SELECT DISTINCT g.project, c.started_at FROM contents c JOIN generations g USING (request_id)"
+        left = {(row["project"], round((now - row["started_at"]) / 86_400)) for row in await bench.host.db.read_logs(sql)}
+        assert left == {("hasty", 0), ("patient", 89), ("patient", 31), ("patient", 2), ("shop", 29), ("shop", 0)}
+        bench.own, bench.logs._sweep_due = {}, 0.0
+        while bench.logs._sweep_due == 0.0:
+            await bench.record()
+        left = {(row["project"], round((now - row["started_at"]) / 86_400)) for row in await bench.host.db.read_logs(sql)}
+        assert left == {("hasty", 0), ("patient", 2), ("shop", 29), ("shop", 0)}
 
     async def test_content_is_swept_once_an_hour_not_with_every_batch(self, bench: Bench) -> None:
         await bench.record(record(1))

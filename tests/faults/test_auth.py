@@ -415,6 +415,20 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/logs/{request_id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
     ("GET", "/v1/cache"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("DELETE", "/v1/cache"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
+    ("GET", "/v1/keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
+    # What a chat request asks for is none of the members a key or a project is made of.
+    ("POST", "/v1/keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 400},
+    ("DELETE", "/v1/keys/{id}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("GET", "/v1/project"): {"nobody": 401, "project": 200, "test": 200, "admin": 404},
+    ("GET", "/v1/projects"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
+    ("POST", "/v1/projects"): {"nobody": 401, "project": 403, "test": 403, "admin": 400},
+    ("GET", "/v1/projects/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
+    ("PATCH", "/v1/projects/{id}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("DELETE", "/v1/projects/{id}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("GET", "/v1/projects/{id}/provider-keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("PUT", "/v1/projects/{id}/provider-keys/{provider}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("DELETE", "/v1/projects/{id}/provider-keys/{provider}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("GET", "/v1/audit"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
     **{("GET", path): {"nobody": 200, "project": 200, "test": 200, "admin": 200} for path in HEALTH_PATHS},
 }
 

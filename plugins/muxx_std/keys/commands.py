@@ -15,6 +15,7 @@ import click
 from muxx import Config, Environment, Host, config_option, echo_json, run_async, table
 
 from . import format
+from .present import present
 from .store import DEFAULT_PROJECT, CannotRotate, KeyRow, KeyStore, new_row
 
 MAX_TEXT = 200
@@ -108,7 +109,7 @@ def create(
     async def run() -> KeyRow:
         async with Host.open(config) as host:
             store = await KeyStore.prepared(host)
-            if project not in (None, DEFAULT_PROJECT, *(row.project for row in await store.rows())):
+            if project not in (None, *(row.name for row in await host.projects.rows())):
                 click.echo(f"Project {project} is new: this is its first key.", err=True)
             row = new_row(text, host.derive("keys"), project=project, name=name, models=models, expires_at=expires_at)
             await store.add(row)
@@ -128,7 +129,7 @@ def list_keys(config: Config, as_json: bool) -> None:
         async with Host.open(config) as host:
             return await (await KeyStore.prepared(host)).rows()
 
-    shown = [_shown(row) for row in run_async(run())]
+    shown = [present(row) for row in run_async(run())]
     if as_json:
         echo_json(shown)
         return
@@ -184,24 +185,3 @@ def _show_new(row: KeyRow, text: str, as_json: bool) -> None:
     owner = "administers all projects" if row.project is None else f"project {row.project}, {row.environment}"
     click.echo(f"{row.id} ({owner}). Keep the key now: it is not shown again.", err=True)
     click.echo(text)
-
-
-def _shown(row: KeyRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "prefix": row.prefix,
-        "last4": row.last4,
-        "project": row.project,
-        "environment": row.environment,
-        "name": row.name,
-        "models": list(row.models),
-        "created_at": _iso(row.created_at),
-        "expires_at": _iso(row.expires_at),
-        "status": row.status(time.time()),
-    }
-
-
-def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

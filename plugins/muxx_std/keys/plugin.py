@@ -7,12 +7,12 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
-from muxx import AuthenticationError, HttpRequest, Identity, StartError, hookimpl
+from muxx import AuthenticationError, HttpRequest, Identity, Route, StartError, hookimpl
 
-from . import format
+from . import format, routes
 from .credential import credential
 from .store import DEFAULT_PROJECT, MIGRATIONS, KeyRow, KeyStore, digest, new_row
 
@@ -98,6 +98,14 @@ class Keys:
 
         gateway.every(REREAD_SECONDS, reread, name="keys.reread")
         yield
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Route]:
+        return [
+            Route("GET", "/v1/keys", routes.list_keys, "admin"),
+            Route("POST", "/v1/keys", routes.create, "admin"),
+            Route("DELETE", "/v1/keys/{id}", routes.revoke, "admin"),
+        ]
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

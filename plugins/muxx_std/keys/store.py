@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from muxx import Connection, Database, Environment, Host, Identity, Migration
+from muxx import Connection, Database, Environment, Host, Identity, Migration, ensure_project, note_change
 
 from . import format
 
@@ -37,6 +37,14 @@ MIGRATIONS = (
             replaced_by TEXT,
             CHECK ((project IS NULL) = (environment = 'admin'))
         ) STRICT
+        """,
+    ),
+    Migration(
+        "main",
+        """
+        INSERT OR IGNORE INTO projects (id, name, created_at)
+            SELECT 'proj_' || lower(hex(randomblob(10))), project, min(created_at)
+            FROM keys WHERE project IS NOT NULL GROUP BY project
         """,
     ),
 )
@@ -127,7 +135,10 @@ def new_row(
 
 
 class KeyStore:
-    """Reads and writes keys. Whoever writes also bumps `host.shared`'s version of "keys", after the write has returned."""
+    """Reads and writes keys. Whoever writes also bumps `host.shared`'s version of "keys", after the write has returned.
+
+    `by` is the id of the key that asks for a change, for the audit log; None: a command does.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -142,9 +153,12 @@ class KeyStore:
         """Every key, oldest first, revoked ones too."""
         return [_row(values) for values in await self._db.read(_ALL)]
 
-    async def add(self, row: KeyRow) -> None:
+    async def add(self, row: KeyRow, *, by: str | None = None) -> None:
+        """Store a new key, and its project where there is none of the name; `InvalidRequest` for an archived one."""
+
         async def write(db: Connection) -> None:
             await _insert(db, row)
+            await _note(db, "key.create", row, by)
 
         await self._db.write(write)
 
@@ -156,17 +170,21 @@ class KeyStore:
                 if await cursor.fetchone() is not None:
                     return False
             await _insert(db, row)
+            await _note(db, "key.create", row, None)
             return True
 
         return await self._db.write(write)
 
-    async def revoke(self, key_id: str) -> bool:
+    async def revoke(self, key_id: str, *, by: str | None = None) -> bool:
         """Revoke for good; False when there is no such key. A key revoked before keeps its first date."""
 
         async def write(db: Connection) -> bool:
-            sql = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
-            async with db.execute(sql, (time.time(), key_id)) as cursor:
-                return cursor.rowcount > 0
+            sql = "UPDATE keys SET revoked_at = ? WHERE id = ?"
+            rows = [_row(values) for values in await db.execute_fetchall(_ONE, (key_id,))]
+            if rows and rows[0].revoked_at is None:
+                await db.execute(sql, (time.time(), key_id))
+                await _note(db, "key.revoke", rows[0], by)
+            return bool(rows)
 
         return await self._db.write(write)
 
@@ -185,12 +203,19 @@ class KeyStore:
             await _insert(db, row)
             end = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)
             await db.execute("UPDATE keys SET expires_at = ?, replaced_by = ? WHERE id = ?", (end, row.id, old.id))
+            await _note(db, "key.rotate", old, None, successor=row.id)
             return text, row
 
         return await self._db.write(write)
 
 
+async def _note(db: Connection, action: str, row: KeyRow, by: str | None, **detail: str) -> None:
+    await note_change(db, action, by=by, project=row.project, subject=row.id, environment=row.environment, **detail)
+
+
 async def _insert(db: Connection, row: KeyRow) -> None:
+    if row.project is not None:
+        await ensure_project(db, row.project)
     values = (row.id, row.project, row.environment, row.hmac, row.prefix, row.last4, row.name)
     await db.execute(_INSERT, (*values, json.dumps(row.models), row.created_at, row.expires_at))
 

@@ -26,7 +26,7 @@ from muxx import (
 from . import filters
 from .present import generation
 from .schema import MIGRATIONS, content_value
-from .store import LogReader, store, sweep
+from .store import LogReader, store, sweep, sweep_projects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,15 +68,27 @@ class Logs:
 
     def __init__(self) -> None:
         self._sweep_due = 0.0
+        self._swept_to = 0
+        """How far a sweep by projects has come."""
 
     @hookimpl
     async def record(self, gateway: Gateway, db: Connection, records: list[Record]) -> None:
         """Store the batch, and now and then delete content past its retention; both are part of the recorder's transaction."""
         await store(db, records)
-        if time.monotonic() >= self._sweep_due:
-            retention = gateway.config.project.content_retention_days * SECONDS_PER_DAY
-            if not await sweep(db, time.time() - retention):
-                self._sweep_due = time.monotonic() + SWEEP_EVERY
+        if time.monotonic() >= self._sweep_due and not await self._sweep(gateway, db):
+            self._sweep_due = time.monotonic() + SWEEP_EVERY
+
+    async def _sweep(self, gateway: Gateway, db: Connection) -> bool:
+        """Delete some content past its project's retention; False when none is left."""
+        now, default = time.time(), gateway.config.project.content_retention_days
+        own = {name: settings.content_retention_days for name, settings in gateway.projects.own_settings().items()}
+        before = now - default * SECONDS_PER_DAY
+        limits = {name: now - days * SECONDS_PER_DAY for name, days in own.items() if days != default}
+        if not limits:
+            return await sweep(db, before)
+        reached = await sweep_projects(db, self._swept_to, before, limits)
+        self._swept_to = reached or 0
+        return reached is not None
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:

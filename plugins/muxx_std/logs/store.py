@@ -57,6 +57,11 @@ _SWEEP = (
     " (SELECT rowid FROM (SELECT rowid, started_at FROM contents ORDER BY rowid LIMIT ?) WHERE started_at < ?)"
 )
 """Contents arrive nearly in the order of their time, so the oldest stand first and no index has to be kept for them."""
+_NEXT_CONTENTS = "SELECT rowid, started_at FROM contents WHERE rowid > ? ORDER BY rowid LIMIT ?"
+_SWEEP_PROJECTS = (
+    "DELETE FROM contents WHERE rowid IN (SELECT c.rowid FROM contents c LEFT JOIN generations g USING (request_id)"
+    " WHERE c.rowid > ? AND c.rowid <= ? AND c.started_at < coalesce((SELECT value FROM json_each(?) WHERE key = g.project), ?))"
+)
 _STATS_HEAD = (
     "WITH matching AS (SELECT coalesce(g.model, g.model_requested) AS model, g.status, g.error_code, g.duration_ms,"
     " CASE WHEN g.usage_source IS 'cache' THEN 0 ELSE g.input_tokens END AS input_tokens,"
@@ -115,6 +120,17 @@ async def sweep(db: Connection, before: float) -> bool:
     """Delete some content older than `before`; False when none is left."""
     async with db.execute(_SWEEP, (SWEEP_ROWS, before)) as cursor:
         return cursor.rowcount >= SWEEP_ROWS
+
+
+async def sweep_projects(db: Connection, after: int, before: float, projects: Mapping[str, float]) -> int | None:
+    """Delete what is too old among some content, oldest first, from behind the rowid `after` on: older than `before`, or than
+    what `projects` says of its own. The rowid to go on behind; None at the end of what could be too old."""
+    rows = [tuple(row) for row in await db.execute_fetchall(_NEXT_CONTENTS, (after, SWEEP_ROWS))]
+    if not rows or rows[0][1] >= max(before, *projects.values()):
+        return None
+    last: int = rows[-1][0]
+    await db.execute(_SWEEP_PROJECTS, (after, last, orjson.dumps(projects).decode(), before))
+    return last
 
 
 class LogReader:

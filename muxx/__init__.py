@@ -14,6 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .config import Config, ConfigError, PluginConfig, load_config
     from .console import config_option, echo_json, run_async, table
+    from .counters import Counters
     from .db import Connection, Database, Migration
     from .errors import (
         AuthenticationError,
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
         UpstreamTruncated,
         UpstreamUnreachable,
     )  # fmt: skip
-    from .exchange import Exchange, Project, ProjectSettings, StateKey, Timing
+    from .exchange import Exchange, Limits, Project, ProjectSettings, StateKey, Timing
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
-    from .journal import find_record
+    from .journal import find_record, journalled
     from .money import Cost, Usage, UsageSource, usd
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
@@ -60,16 +61,17 @@ if TYPE_CHECKING:
 _HOME = {
     "config": "Config ConfigError PluginConfig load_config",
     "console": "config_option echo_json run_async table",
+    "counters": "Counters",
     "db": "Connection Database Migration",
     "errors": "AuthenticationError ClientGone ClientStalled InvalidRequest LogUnavailable MissingApiKey ModelNotFound MuxxError"
     " NotFound PermissionDenied PluginError RateLimited RequestTimeout RequestTooLarge ShuttingDown SpendCapExceeded StartError"
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
     " UpstreamTruncated UpstreamUnreachable",
-    "exchange": "Exchange Project ProjectSettings StateKey Timing",
+    "exchange": "Exchange Limits Project ProjectSettings StateKey Timing",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
-    "journal": "find_record",
+    "journal": "find_record journalled",
     "money": "Cost Usage UsageSource usd",
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
     "request": "Environment HttpRequest Identity Part Request Role Route",
@@ -92,6 +94,7 @@ __all__ = [
     "ConfigError",
     "Connection",
     "Cost",
+    "Counters",
     "Database",
     "EndedBy",
     "Environment",
@@ -101,6 +104,7 @@ __all__ = [
     "HttpRequest",
     "Identity",
     "InvalidRequest",
+    "Limits",
     "LogUnavailable",
     "Migration",
     "MissingApiKey",
@@ -154,6 +158,7 @@ __all__ = [
     "echo_json",
     "find_record",
     "hookimpl",
+    "journalled",
     "load_config",
     "run_async",
     "table",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .exchange import Project, ProjectSettings
+from .exchange import Limits, Project, ProjectSettings
 
 if TYPE_CHECKING:
     from .config import Config
@@ -16,11 +16,13 @@ class Projects:
     """Names to projects with every layer of their settings applied: today `[project]` in the file, else what is built in."""
 
     def __init__(self, config: Config) -> None:
+        limits = Limits(**config.project.limits.model_dump())
         self._settings = ProjectSettings(
             store_content=config.project.store_content,
             content_retention_days=config.project.content_retention_days,
             cache_enabled=config.project.cache.enabled,
             cache_ttl=config.project.cache.ttl,
+            limits=limits if any(limits) else None,
         )
         self._known: dict[str, Project] = {}
 

@@ -50,6 +50,36 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _ENTRY = struct.Struct("=16sQQ")
 
 
+class Holding:
+    """Holds places of the file while its block runs. (A generator would take twice as long.)"""
+
+    __slots__ = ("_fd", "_places", "_thread_lock")
+
+    def __init__(self, fd: int, thread_lock: threading.RLock, places: Sequence[int]) -> None:
+        self._fd = fd
+        self._thread_lock = thread_lock
+        self._places = places
+
+    def __enter__(self) -> None:
+        self._thread_lock.acquire()
+        try:
+            for place in self._places:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 8, 0))
+        except BaseException:
+            self._let_go()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            for place in self._places:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, place, 8, 0))
+        finally:
+            self._thread_lock.release()
+
+
 class Shared:
     """The mapped file. Any number of objects and processes may have it open; safe between threads."""
 
@@ -127,21 +157,13 @@ class Shared:
             end = offset + its_size
         raise StartError(f"{self._path}: holds too many tables. Stop every muxx here, then delete it.", 3)
 
-    @contextmanager
-    def holding(self, places: Sequence[int]) -> Iterator[None]:
+    def holding(self, places: Sequence[int]) -> Holding:
         """Hold these places of tables (`Counters.place`) against every other process, object and thread.
 
         Give them sorted, or two holders of several may wait for one another for ever. Who holds the head of a table may hold
         places besides, never the other way round. Wait for nothing meanwhile.
         """
-        with self._thread_lock:
-            try:
-                for place in places:
-                    self._lock(fcntl.F_WRLCK, place)
-                yield
-            finally:
-                for place in places:
-                    self._lock(fcntl.F_UNLCK, place)
+        return Holding(self._fd, self._thread_lock, places)
 
     @contextmanager
     def _locked(self, offset: int) -> Iterator[None]:

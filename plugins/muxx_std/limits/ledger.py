@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,7 +112,9 @@ class Ledger:
             wait = self._wait(subject, found, tokens)
             ticket = None if wait else self._take(subject, found, tokens)
             standings = self._request_standings(subject, found)
-            return Verdict(ticket, wait, min(standings, key=lambda one: (one.remaining, -one.reset), default=None))
+            if len(standings) > 1:
+                standings.sort(key=lambda one: (one.remaining, -one.reset))
+            return Verdict(ticket, wait, standings[0] if standings else None)
 
     def _take(self, subject: Subject, found: Found, tokens: int) -> Ticket:
         seconds = tuple([self.minutes.take(place, moment, 1, tokens) for place, moment in found.minutes])
@@ -165,7 +167,7 @@ class Ledger:
             found = self._look(subject)
             if found is None:
                 return []
-            told = list(self._request_standings(subject, found))
+            told = self._request_standings(subject, found)
             for limit, (place, moment) in zip(subject.minutes, found.minutes, strict=True):
                 if limit.tpm:
                     reset = found.wall + self.minutes.wait(place, moment, 0, 1)
@@ -207,12 +209,14 @@ class Ledger:
             waits.append(UNKNOWN_WAIT)
         return max(waits)
 
-    def _request_standings(self, subject: Subject, found: Found) -> Iterator[Standing]:
+    def _request_standings(self, subject: Subject, found: Found) -> list[Standing]:
+        standings = []
         for limit, (place, moment) in zip(subject.minutes, found.minutes, strict=True):
             if limit.rpm:
                 used = self.minutes.requests(place)
                 reset = found.wall + self.minutes.wait(place, moment, max(1, used + 1 - limit.rpm), 0)
-                yield Standing(f"{limit.name}rpm", limit.rpm, used, reset)
+                standings.append(Standing(limit.name + "rpm", limit.rpm, used, reset))
         for daily, place in zip(subject.days, found.days, strict=True):
             reset = found.wall + self.days.wait(place, found.now, found.wall)
-            yield Standing(f"{daily.name}rpd", daily.rpd, self.days.requests(place), reset)
+            standings.append(Standing(daily.name + "rpd", daily.rpd, self.days.requests(place), reset))
+        return standings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from cache_kit import ROOM
 from carrying_kit import hang, serving
 
-from muxx import Attempt, Exchange, Limits, Part, PermissionDenied, Request, Shared, hookimpl
+from muxx import Attempt, Exchange, Limits, Part, PermissionDenied, Request, Shared, hookimpl, journalled
 from muxx.testing import GatewayProcess, RawResponse, RunningGateway, ScriptedUpstream, answers, chat, eventually, wait
 from muxx.testing.settings import merged
 from muxx_std.limits.ledger import Ledger
@@ -372,3 +373,26 @@ async def test_limits_show_tells_beside_a_running_server(tmp_path: Path) -> None
             table = await gateway.run("limits", "show")
             assert "rpm" in table
             assert "user_rpd" not in table
+
+
+async def test_without_a_log_the_journal_is_counted_and_a_log_that_cannot_be_read_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = Limits(rpm=50)
+    async with limited({"plugins": {"only": ["keys", "limits"]}}, rpm=50) as gateway:
+        gateway.upstream.script(chat())
+        for number in range(3):
+            await gateway.chat(str(number))
+        forget(gateway)
+        held = len(journalled(gateway.gateway.host.paths.journal))
+        await refill(Ledger(gateway.gateway.shared), gateway.gateway, limits)
+        assert used(gateway)["rpm"] == held == 3
+
+        async def fail(*_: Any) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        forget(gateway)
+        monkeypatch.setattr(gateway.gateway.db, "read_logs", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            await refill(Ledger(gateway.gateway.shared), gateway.gateway, limits)
+        assert not Ledger(gateway.gateway.shared).minute_table.filled

@@ -113,6 +113,17 @@ def test_the_wait_is_never_more_than_a_minute(make: Any) -> None:
     assert here.waits() == 60_000
 
 
+def test_time_that_goes_back_takes_nothing_back(make: Any) -> None:
+    here = make(rpm=2)
+    here.admitted()
+    here.clock.now -= 3_000
+    here.admitted()
+    here.clock.now += 60_001
+    assert here.waits() == 3_000
+    here.clock.now += 3_000
+    here.admitted()
+
+
 def test_tokens_are_reserved_then_settled(make: Any) -> None:
     here = make(tpm=100)
     first = here.admitted(60)

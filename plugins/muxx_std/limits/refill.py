@@ -81,8 +81,10 @@ async def _read(db: Database, gateway: Gateway, wall: int) -> tuple[list[Spent],
         ids = orjson.dumps(list(written)).decode()
         minute = [Spent(*row) for row in await db.read_logs(_MINUTE, (minute_start, ids))]
         day = [Spent(*row) for row in await db.read_logs(_DAY, (day_start, ids))]
-    except sqlite3.OperationalError:
-        minute, day = [], []  # there is no log yet
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise  # rather no start than a window nobody has counted
+        minute, day = [], []
     held = list(_admitted(written.values()))
     minute += [spent for spent in held if spent.at >= minute_start]
     return sorted(minute, key=lambda spent: spent.at), day + [spent for spent in held if spent.at >= day_start]

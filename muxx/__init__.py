@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .bodies import body_as
     from .config import Config, ConfigError, PluginConfig, load_config
     from .console import config_option, echo_json, run_async, table
+    from .counters import Counters
     from .db import Connection, Database, Migration
     from .errors import (
         AuthenticationError,
@@ -45,11 +46,11 @@ if TYPE_CHECKING:
         UpstreamTruncated,
         UpstreamUnreachable,
     )  # fmt: skip
-    from .exchange import Exchange, Project, ProjectSettings, StateKey, Timing
+    from .exchange import Exchange, Limits, Project, ProjectSettings, StateKey, Timing
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
-    from .journal import find_record
+    from .journal import find_record, journalled
     from .money import Cost, Usage, UsageSource, usd
     from .projectsettings import nested_setting, resolved_settings
     from .projectstore import ProjectRow, ProjectStore, ProviderKeyRow, ensure_project
@@ -66,16 +67,17 @@ _HOME = {
     "bodies": "body_as",
     "config": "Config ConfigError PluginConfig load_config",
     "console": "config_option echo_json run_async table",
+    "counters": "Counters",
     "db": "Connection Database Migration",
     "errors": "AuthenticationError ClientGone ClientStalled InvalidRequest LogUnavailable MissingApiKey ModelNotFound MuxxError"
     " NotFound PermissionDenied PluginError RateLimited RequestTimeout RequestTooLarge ShuttingDown SpendCapExceeded StartError"
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
     " UpstreamTruncated UpstreamUnreachable",
-    "exchange": "Exchange Project ProjectSettings StateKey Timing",
+    "exchange": "Exchange Limits Project ProjectSettings StateKey Timing",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
-    "journal": "find_record",
+    "journal": "find_record journalled",
     "money": "Cost Usage UsageSource usd",
     "projectsettings": "nested_setting resolved_settings",
     "projectstore": "ProjectRow ProjectStore ProviderKeyRow ensure_project",
@@ -101,6 +103,7 @@ __all__ = [
     "ConfigError",
     "Connection",
     "Cost",
+    "Counters",
     "Database",
     "EndedBy",
     "Environment",
@@ -110,6 +113,7 @@ __all__ = [
     "HttpRequest",
     "Identity",
     "InvalidRequest",
+    "Limits",
     "LogUnavailable",
     "Migration",
     "MissingApiKey",
@@ -169,6 +173,7 @@ __all__ = [
     "ensure_project",
     "find_record",
     "hookimpl",
+    "journalled",
     "load_config",
     "nested_setting",
     "note_change",

@@ -240,10 +240,30 @@ class CacheConfig(Section):
     """Seconds for which a stored answer may be given again; "1h", "24h" and "7d" are understood too."""
 
 
+class LimitsConfig(Section):
+    """What a project's requests are limited to; 0: no limit."""
+
+    rpm: int = Field(0, ge=0, le=4_000_000)
+    """Requests in any minute."""
+    tpm: int = Field(0, ge=0, le=4_000_000_000)
+    """Tokens in any minute, input and output."""
+    rpd: int = Field(0, ge=0, le=2**53)
+    """Requests in a day, by UTC."""
+    user_rpm: int = Field(0, ge=0, le=4_000_000)
+    """As rpm, for each X-Muxx-User-Id by itself."""
+    user_tpm: int = Field(0, ge=0, le=4_000_000_000)
+    """As tpm, for each X-Muxx-User-Id by itself."""
+    user_rpd: int = Field(0, ge=0, le=2**53)
+    """As rpd, for each X-Muxx-User-Id by itself."""
+    key_in_flight: int = Field(0, ge=0, le=1_000_000)
+    """Requests of one key at a time."""
+
+
 class ProjectConfig(Section):
     """Defaults of a project, which may set its own."""
 
     cache: CacheConfig = Field(default_factory=CacheConfig)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
     store_content: bool = True
     """Keep what was asked and answered with the log row."""
     content_retention_days: int = Field(30, ge=1, le=36500)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .errors import MuxxError
 from .money import Cost, Usage
@@ -91,6 +91,8 @@ class Exchange:
     shared_key: bytes | None = None
     collectors: tuple[tuple[Callable[[WholeAnswer], None], int], ...] = ()
     """Who gets the whole answer, and how large it may be for each."""
+    enders: tuple[Callable[[Exchange], None], ...] = ()
+    """Who is told when it is over."""
     replan: Callable[[str], tuple[Target, ...]] | None = None
     _state: State | None = None
     _reply_headers: ReplyHeaders | None = None
@@ -159,9 +161,33 @@ class Exchange:
         """
         self.collectors = (*self.collectors, (take, most_bytes))
 
+    def at_end(self, tell: Callable[[Exchange], None]) -> None:
+        """Call `tell` with this exchange when it is over, just before `post_response` and exactly as often: once, on every path.
+
+        For what only some exchanges need: those that ask for nothing pay nothing. `tell` is `def` and must not wait; a crash is
+        logged.
+        """
+        self.enders = (*self.enders, tell)
+
     def skip_chunks(self, plugin: str) -> None:
         """Take the named plugin's `on_chunk` off this exchange."""
         self.skipped = self.skipped | {plugin}
+
+
+class Limits(NamedTuple):
+    """What a project's requests are limited to; 0: no limit. The `user_` ones hold for each `X-Muxx-User-Id` by itself."""
+
+    rpm: int = 0
+    """Requests in a minute."""
+    tpm: int = 0
+    """Tokens in a minute, input and output."""
+    rpd: int = 0
+    """Requests in a day, by UTC."""
+    user_rpm: int = 0
+    user_tpm: int = 0
+    user_rpd: int = 0
+    key_in_flight: int = 0
+    """Requests of one key at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +199,8 @@ class ProjectSettings:
     cache_enabled: bool = True
     cache_ttl: float = 86_400
     """Seconds for which a stored answer may be given again."""
+    limits: Limits | None = None
+    """None: there are none at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,8 +190,16 @@ class Gateway:
                 self.log.error("%s failed: %s; it will run again in %g s", name, describe_crash(error), seconds)
 
     def after(self, exchange: Exchange) -> None:
-        """`post_response`, once per exchange, delaying nobody. Not called where nobody hooks it."""
-        self.spawn(run_isolated(self.chains.post_response, (self, exchange), self.chain_seconds), name="post_response")
+        """Who asked to be told (`exchange.at_end`), then `post_response`: once per exchange, delaying nobody. Not called where
+        nobody wants it."""
+        for tell in exchange.enders:
+            try:
+                tell(exchange)
+            except Exception as error:
+                self.log.error("a plugin failed at the end of request %s: %s", exchange.id, describe_crash(error))
+        if self.chains.post_response:
+            steps = run_isolated(self.chains.post_response, (self, exchange), self.chain_seconds)
+            self.spawn(steps, name="post_response")
 
     # Its life.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import InvalidRequest, MethodNotAllowed, MuxxError
+from .errors import InvalidRequest, MethodNotAllowed, MuxxError, RateLimited
 from .exchange import Exchange
 from .request import CREDENTIAL_HEADERS, HttpRequest, Request
 from .targets import Provider
@@ -182,7 +182,7 @@ def error_headers(error: MuxxError) -> dict[str, str]:
     """What every error says besides its body: whether to retry, when, and how to authenticate."""
     headers = {"x-should-retry": "true" if error.should_retry else "false"}
     wait = error.retry_after
-    if wait is not None and wait <= LONGEST_WAIT:
+    if wait is not None and (wait <= LONGEST_WAIT or isinstance(error, RateLimited)):
         headers["Retry-After"] = str(max(0, -int(-wait // 1)))
         headers["retry-after-ms"] = str(round(wait * 1000))
     if isinstance(error, MethodNotAllowed):

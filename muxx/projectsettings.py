@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from .config import ProjectConfig
 from .errors import InvalidRequest
-from .exchange import ProjectSettings
+from .exchange import Limits, ProjectSettings
 from .tomlfile import Loc, TomlFile, key_path
 from .validation import validated
 
@@ -53,6 +53,8 @@ def settings_of(section: ProjectConfig) -> ProjectSettings:
         value = found[name] = getattr(section, name)
         if isinstance(value, BaseModel):
             found |= {f"{name}_{inner}": getattr(value, inner) for inner in type(value).model_fields}
+    limits = Limits(**section.limits.model_dump())
+    found["limits"] = limits if any(limits) else None
     return ProjectSettings(**{field.name: found[field.name] for field in fields(ProjectSettings)})
 
 

@@ -20,6 +20,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -211,6 +212,26 @@ def find_record(directory: str | Path, request_id: str) -> Record | None:
             continue
         if wanted in data:
             found = _last_row(data, request_id) or found
+    return found
+
+
+def journalled(directory: str | Path) -> dict[str, Record]:
+    """What the journal knows now of every request it holds, by id: its row, or the trace of one that has not ended (a row without
+    `status`), without what was asked and answered.
+
+    Reads every segment: call it off the event loop. A segment that disappears meanwhile has been stored: look into the database
+    afterwards, and each request is found here, there, or in both.
+    """
+    found: dict[str, Record] = {}
+    for segment in segments(directory):
+        try:
+            data = segment.path.read_bytes()
+        except FileNotFoundError:
+            continue
+        for line in _lines(data)[0]:
+            if line.kind != "trace" or line.request_id not in found:
+                with suppress(orjson.JSONDecodeError):
+                    found[line.request_id] = orjson.loads(line.raw)
     return found
 
 

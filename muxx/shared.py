@@ -6,7 +6,8 @@ Layout, little words of 8 bytes in the machine's own byte order (the file never 
     64    version of table "keys"
     72    version of table "projects"
     80    504 - 2 versions of what plugins name, each at the place its name's CRC-32 gives; two names may have one place
-    4096  the end; later sections begin there, each on a page of its own
+    4096  directory of tables: 128 entries of 16 bytes of the name's and layout's hash, 8 of where it begins, 8 of its size
+    8192  the tables (`muxx.counters`), each on a page of its own
 
 Invariants: a version only grows. A reader needs no lock, because an aligned word is read and written whole. Writers hold a
 byte-range lock on their word, and the kernel releases it when its holder dies. The file is never deleted while a process has it
@@ -20,12 +21,14 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
 
+from .counters import Counters, grow, table_bytes
 from .errors import StartError
 
 MAGIC = b"muxxshm\x01"
@@ -33,6 +36,8 @@ SIZE = 4096
 TABLES = {"keys": 64 // 8, "projects": 72 // 8}
 FIRST_NAMED = 80 // 8
 NAMED = SIZE // 8 - FIRST_NAMED
+DIRECTORY = SIZE
+TABLES_AT = 8192
 
 
 @lru_cache(maxsize=1024)
@@ -42,6 +47,37 @@ def _word(name: str) -> int:
 
 
 _FLOCK = struct.Struct("@hhqqi4x")
+_ENTRY = struct.Struct("=16sQQ")
+
+
+class Holding:
+    """Holds places of the file while its block runs. (A generator would take twice as long.)"""
+
+    __slots__ = ("_fd", "_places", "_thread_lock")
+
+    def __init__(self, fd: int, thread_lock: threading.RLock, places: Sequence[int]) -> None:
+        self._fd = fd
+        self._thread_lock = thread_lock
+        self._places = places
+
+    def __enter__(self) -> None:
+        self._thread_lock.acquire()
+        try:
+            for place in self._places:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 8, 0))
+        except BaseException:
+            self._let_go()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            for place in self._places:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, place, 8, 0))
+        finally:
+            self._thread_lock.release()
 
 
 class Shared:
@@ -49,7 +85,8 @@ class Shared:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._thread_lock = threading.Lock()
+        self._thread_lock = threading.RLock()
+        self._counters: dict[str, Counters] = {}
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -85,6 +122,49 @@ class Shared:
             self._words[word] += 1
             return self._words[word]
 
+    def counters(self, name: str, records: int, words: int) -> Counters:
+        """The table of that name, with room for about so many records of so many words each; made, empty, where it is not there.
+
+        It outlives the processes, but not the host: after a boot it is empty again. Everybody has to ask for the same layout, and
+        another layout is another table. `StartError` when there is no room on the disk.
+        """
+        table = self._counters.get(name)
+        if table is None:
+            try:
+                key = blake2b(f"{name}/{records}/{words}".encode(), digest_size=16).digest()
+                with self._locked(DIRECTORY):
+                    offset = self._find_table(key, records, words)
+                    table = Counters(self._fd, offset, records, words)
+            except OSError as error:
+                raise StartError(f"{self._path}: no room for the counters of {name}: {error.strerror}", 3) from error
+            with self._locked(table.head):
+                table.begin()
+            self._counters[name] = table
+        return table
+
+    def _find_table(self, key: bytes, records: int, words: int) -> int:
+        """Where a table begins. Its entry is written last: a process that dies before leaves room nobody uses."""
+        size, end = table_bytes(records, words), TABLES_AT
+        for at in range(DIRECTORY, TABLES_AT, _ENTRY.size):
+            entry = os.pread(self._fd, _ENTRY.size, at)
+            known, offset, its_size = _ENTRY.unpack(entry) if len(entry) == _ENTRY.size else (b"", 0, 0)
+            if known == key:
+                return int(offset)
+            if not its_size:
+                grow(self._fd, DIRECTORY, end + size - DIRECTORY)
+                os.pwrite(self._fd, _ENTRY.pack(key, end, size), at)
+                return end
+            end = offset + its_size
+        raise StartError(f"{self._path}: holds too many tables. Stop every muxx here, then delete it.", 3)
+
+    def holding(self, places: Sequence[int]) -> Holding:
+        """Hold these places of tables (`Counters.place`) against every other process, object and thread.
+
+        Give them sorted, or two holders of several may wait for one another for ever. Who holds the head of a table may hold
+        places besides, never the other way round. Wait for nothing meanwhile.
+        """
+        return Holding(self._fd, self._thread_lock, places)
+
     @contextmanager
     def _locked(self, offset: int) -> Iterator[None]:
         """Hold the 8 bytes at `offset` against every other process, object and thread.
@@ -105,6 +185,8 @@ class Shared:
     def close(self) -> None:
         """Unmap the file. Idempotent."""
         if self._fd >= 0:
+            for table in self._counters.values():
+                table.close()
             self._words.release()
             self._map.close()
             os.close(self._fd)

@@ -18,7 +18,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
-from muxx import __version__, console
+from muxx import Limits, __version__, console
 from muxx.cli import cli, path_argument
 from muxx.config import Config
 from muxx.errors import RateLimited, StartError
@@ -240,6 +240,7 @@ def test_explain_of_a_project_shows_what_holds_for_it(run: Run, tmp_path: Path) 
     assert rows == [
         {"key": "project.cache.enabled", "value": True, "layer": "built in"},
         {"key": "project.cache.ttl", "value": 86400, "layer": "built in"},
+        *({"key": f"project.limits.{name}", "value": 0, "layer": "built in"} for name in Limits._fields),
         {"key": "project.store_content", "value": False, "layer": "file"},
         {"key": "project.content_retention_days", "value": 30, "layer": "built in"},
     ]

@@ -18,6 +18,7 @@ from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
+from muxx_std.limits import RateLimits
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
 from muxx_std.pricing import Pricing
@@ -26,7 +27,9 @@ EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 STANDARD = config_classes(
     [
         Found(name, cls, "muxx", "0")
-        for name, cls in {"cache": Cache, "keys": Keys, "logs": Logs, "mock": Mock, "pricing": Pricing}.items()
+        for name, cls in (
+            ("cache", Cache), ("keys", Keys), ("limits", RateLimits), ("logs", Logs), ("mock", Mock), ("pricing", Pricing),
+        )
     ]
 )
 

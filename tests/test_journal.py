@@ -15,7 +15,7 @@ from journal_kit import DELIVERED, SENT, kill, row, spawn, trace
 
 import muxx.journal as journal_module
 from muxx.errors import LogUnavailable, StartError
-from muxx.journal import BALLAST, Journal, find_record, keep_ballast
+from muxx.journal import BALLAST, Journal, find_record, journalled, keep_ballast
 from muxx.segments import FINAL, Line, is_left, line_of, next_line, read_segment, segments
 
 
@@ -467,6 +467,19 @@ class TestFindRecord:
 
     def test_without_a_journal_there_is_nothing(self, tmp_path: Path) -> None:
         assert find_record(tmp_path / "missing", "a") is None
+
+
+def test_what_the_journal_holds_is_the_last_word_of_every_request_without_its_texts(tmp_path: Path, journal: Journal) -> None:
+    assert journalled(tmp_path / "missing") == {}
+    journal.trace(trace("a"))
+    journal.trace(trace("b"))
+    journal.final(row("a"), SENT, DELIVERED)
+    journal._open_segment()
+    journal.amend(row("a"), {"status": 499}, SENT, DELIVERED)
+    journal.final(row("c"), b'{"request_id":"d"}')
+    found = journalled(tmp_path)
+    assert found == {"a": row("a", status=499), "b": trace("b"), "c": row("c")}
+    assert "status" not in found["b"]
 
 
 WRITER = """

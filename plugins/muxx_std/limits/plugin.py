@@ -1,0 +1,127 @@
+"""The hooks: admit or refuse, say how the limits stand, and settle at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import Field
+
+from muxx import Exchange, Identity, Limits, PluginConfig, RateLimited, StateKey, hookimpl
+
+from .ledger import Ledger
+from .refill import refill
+from .reserve import reserve
+from .subject import Standing, Subject, Ticket
+
+if TYPE_CHECKING:
+    import click
+
+    from muxx import Gateway
+
+TICKET = StateKey[Ticket]("limits.ticket")
+
+
+class LimitsConfig(PluginConfig):
+    guessed_output_tokens: int = Field(1024, ge=1, le=10_000_000)
+    """Output tokens reserved for a request that names no most, until its usage is known."""
+
+
+class Known(NamedTuple):
+    """What limits the requests of a head, kept with it: the requests of a connection mostly share theirs."""
+
+    identity: Identity | None
+    limits: Limits
+    user: str | None
+    subject: Subject | None
+
+
+class RateLimits:
+    """First in `pre_request`, so that what is refused costs nothing else. Where a project has no limit, nothing happens.
+
+    A request that is refused after it was admitted, before anything was sent for it, gives back what it was counted as. A hit,
+    or an answer shared with another request, is a request of no tokens. What plugins ask for themselves (`gateway.call`) is part
+    of the client's request and not counted.
+    """
+
+    Config = LimitsConfig
+
+    def __init__(self, config: LimitsConfig) -> None:
+        self._guess = config.guessed_output_tokens
+        self._ledger: Ledger | None = None
+
+    @hookimpl(tryfirst=True)
+    def pre_request(self, gateway: Gateway, exchange: Exchange) -> None:
+        project = exchange.project
+        if project is None or project.settings.limits is None or exchange.parent is not None:
+            return
+        ledger = self._ledger = self._ledger or Ledger(gateway.shared)
+        subject = self._subject(ledger, exchange, project.name, project.settings.limits)
+        if subject is None:
+            return
+        limit = subject.most_tokens
+        tokens = reserve(exchange, self._guess, limit) if limit else 0
+        if tokens is None:
+            raise RateLimited(
+                f"This request may come to more tokens than the limit of {limit} per minute allows. Send less, or set a lower"
+                " max_tokens.",
+                retry=False,
+            )
+        verdict = ledger.admit(subject, tokens)
+        if verdict.tightest is not None:
+            exchange.reply_headers.update(headers(verdict.tightest))
+        if verdict.ticket is None:
+            raise RateLimited(
+                f"Rate limit exceeded. Please retry after {-(-verdict.wait // 1000)} seconds.", retry_after=verdict.wait / 1000
+            )
+        exchange.state[TICKET] = verdict.ticket
+        exchange.at_end(self._settle)
+
+    def _subject(self, ledger: Ledger, exchange: Exchange, project: str, limits: Limits) -> Subject | None:
+        memory, identity, user = exchange.request.memory, exchange.identity, exchange.request.user_id
+        known: Known | None = memory.get(self)
+        if known is None or known.identity is not identity or known.limits is not limits or known.user != user:
+            key_id = identity.key_id if identity is not None else None
+            known = memory[self] = Known(identity, limits, user, ledger.subject(limits, project, user, key_id))
+        return known.subject
+
+    def _settle(self, exchange: Exchange) -> None:
+        ticket = exchange.state.get(TICKET)
+        if ticket is not None and self._ledger is not None:
+            self._ledger.settle(ticket, tokens_of(exchange), counts=not was_refused(exchange))
+
+    @hookimpl
+    async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+        """Where limits are set, see that what was counted before a reboot still is."""
+        limits = Limits(**gateway.config.project.limits.model_dump())
+        if any(limits):
+            self._ledger = Ledger(gateway.shared)
+            await refill(self._ledger, gateway, limits)
+        yield
+
+    @hookimpl
+    def register_commands(self, cli: click.Group) -> None:
+        from .commands import limits
+
+        cli.add_command(limits)
+
+
+def tokens_of(exchange: Exchange) -> int:
+    """Tokens a provider used for this exchange; 0 where its answer came from nearer by."""
+    if exchange.served_by != "upstream" or exchange.cache in ("hit", "joined"):
+        return 0
+    return exchange.usage.input_tokens + exchange.usage.output_tokens
+
+
+def was_refused(exchange: Exchange) -> bool:
+    """Whether it ended before anything was asked for it. (`refill` has the same of rows.)"""
+    return exchange.error is not None and not exchange.attempts and exchange.cache not in ("hit", "joined")
+
+
+def headers(standing: Standing) -> Iterable[tuple[str, str]]:
+    """How the tightest limit of requests stands."""
+    return (
+        ("X-RateLimit-Limit", str(standing.limit)),
+        ("X-RateLimit-Remaining", str(standing.remaining)),
+        ("X-RateLimit-Reset", str(-(-standing.reset // 1000))),
+    )

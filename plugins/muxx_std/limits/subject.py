@@ -1,0 +1,75 @@
+"""What limits a caller, and how it stands: values."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+
+class Minute(NamedTuple):
+    """The limits of one minute; 0: none."""
+
+    name: str
+    """What stands before `rpm` and `tpm`: nothing, or `user_`."""
+    key: bytes
+    rpm: int
+    tpm: int
+
+
+class Day(NamedTuple):
+    name: str
+    key: bytes
+    rpd: int
+
+
+class Subject(NamedTuple):
+    """All that limits a caller's requests. `places` are what is to be held."""
+
+    minutes: tuple[Minute, ...]
+    days: tuple[Day, ...]
+    flying: tuple[bytes, int] | None
+    places: tuple[int, ...]
+
+    @property
+    def most_tokens(self) -> int:
+        """The tightest limit of tokens; 0 where there is none."""
+        return min((limit.tpm for limit in self.minutes if limit.tpm), default=0)
+
+
+class Ticket(NamedTuple):
+    """Where an admitted request is counted."""
+
+    subject: Subject
+    seconds: tuple[int, ...]
+    days: tuple[int, ...]
+    tokens: int
+
+
+class Standing(NamedTuple):
+    """How a limit stands. `reset` is when more of it comes back, in milliseconds of Unix time."""
+
+    name: str
+    limit: int
+    used: int
+    reset: int
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.limit - self.used)
+
+
+class Verdict(NamedTuple):
+    """Of a request: its ticket, or how many milliseconds it has to wait; `tightest` is of the limits of requests."""
+
+    ticket: Ticket | None
+    wait: int
+    tightest: Standing | None
+
+
+def key_of(*words: str) -> bytes:
+    """The key of what these words name: 16 bytes that nobody finds others for."""
+    return blake2b(b"".join(b"%d:%b" % (len(data), data) for data in map(_utf8, words)), digest_size=16).digest()
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

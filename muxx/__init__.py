@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         UpstreamTruncated,
         UpstreamUnreachable,
     )  # fmt: skip
-    from .exchange import Exchange, Limits, Project, ProjectSettings, StateKey, Timing
+    from .exchange import Exchange, StateKey, Timing
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
     from .row import CacheStatus, EndedBy, Phase, Record
+    from .settings import Alert, Limits, Project, ProjectSettings, SpendCap, Standing, Window
     from .shared import Shared
     from .targets import Attempt, Provider, Target, Timeouts
     from .textwindow import TextWindow
@@ -73,7 +74,7 @@ _HOME = {
     " NotFound PermissionDenied PluginError RateLimited RequestTimeout RequestTooLarge ShuttingDown SpendCapExceeded StartError"
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
     " UpstreamTruncated UpstreamUnreachable",
-    "exchange": "Exchange Limits Project ProjectSettings StateKey Timing",
+    "exchange": "Exchange StateKey Timing",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
@@ -84,6 +85,7 @@ _HOME = {
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
     "request": "Environment HttpRequest Identity Part Request Role Route",
     "row": "CacheStatus EndedBy Phase Record",
+    "settings": "Alert Limits Project ProjectSettings SpendCap Standing Window",
     "shared": "Shared",
     "targets": "Attempt Provider Target Timeouts",
     "textwindow": "TextWindow",
@@ -92,6 +94,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "Alert",
     "Attempt",
     "AuditRow",
     "AuthenticationError",
@@ -143,7 +146,9 @@ __all__ = [
     "Shared",
     "ShuttingDown",
     "Sink",
+    "SpendCap",
     "SpendCapExceeded",
+    "Standing",
     "StartError",
     "StateKey",
     "Target",
@@ -165,6 +170,7 @@ __all__ = [
     "Usage",
     "UsageSource",
     "WholeAnswer",
+    "Window",
     "__version__",
     "audit_log",
     "body_as",

@@ -39,6 +39,7 @@ from .configtypes import (
     Status,
     TargetName,
     TimeToLive,
+    Usd,
 )
 from .errors import StartError
 from .tomlfile import Loc, Problem, TomlFile, key_path
@@ -259,11 +260,47 @@ class LimitsConfig(Section):
     """Requests of one key at a time."""
 
 
+class SpendCapConfig(Section):
+    """How much a project may spend in a calendar window, by UTC."""
+
+    window: Literal["day", "month"]
+    """When the sum begins anew: each day, or on the first of each month."""
+    usd: Usd
+    """US dollars, best in quotes: "100.00"."""
+    action: Literal["block", "alert"] = "block"
+    """Refuse what might go beyond it, or only tell the receivers of alerts."""
+
+
+class AlertConfig(Section):
+    """When the receivers of alerts are told, once per window: of so many dollars, or of a share of a limit."""
+
+    usd: Usd | None = None
+    """US dollars spent in the window."""
+    limit: Literal["rpm", "tpm", "rpd", "user_rpm", "user_tpm", "user_rpd", "spend_cap"] | None = None
+    """A limit of the project; `spend_cap` is its cap of the window."""
+    window: Literal["day", "month"] = "day"
+    """Whose spend is looked at; limits have their own windows."""
+    share: float = Field(0.8, gt=0, le=1)
+    """Of the limit at which somebody is told."""
+    to: tuple[Name, ...] = ()
+    """Receivers, by their names in `[plugins.alerts.receivers]`; left out: all of them."""
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> AlertConfig:
+        if (self.usd is None) == (self.limit is None):
+            raise ValueError('set either usd (as in usd = "80.00") or limit (as in limit = "rpm", share = 0.8)')
+        return self
+
+
 class ProjectConfig(Section):
     """Defaults of a project, which may set its own."""
 
     cache: CacheConfig = Field(default_factory=CacheConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    spend_caps: tuple[SpendCapConfig, ...] = Field((), max_length=16)
+    """How much it may spend in a day or a month."""
+    alerts: tuple[AlertConfig, ...] = Field((), max_length=64)
+    """When somebody is told of what it spends or uses."""
     store_content: bool = True
     """Keep what was asked and answered with the log row."""
     content_retention_days: int = Field(30, ge=1, le=36500)

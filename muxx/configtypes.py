@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -96,6 +97,8 @@ TimeToLive = Annotated[
     Field(ge=1, le=366 * 86_400),
     BeforeValidator(_duration, json_schema_input_type=int | Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")]),
 ]
+Usd = Annotated[Decimal, Field(gt=0, le=4_000_000, max_digits=19, decimal_places=12, allow_inf_nan=False)]
+"""US dollars to the pico-dollar; the most is what a 64-bit integer of pico-dollars holds twice."""
 Count = Annotated[int, Field(ge=1, le=2**53)]
 FilePath = Annotated[Path, AfterValidator(_resolved)]
 ExistingFile = Annotated[FilePath, AfterValidator(_existing)]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import MuxxError
 from .money import Cost, Usage
 from .reply import ReplyHeaders, Response, ServedBy, WholeAnswer
 from .request import Identity, Request
 from .row import CacheStatus, EndedBy, Phase
+from .settings import Project, Standing
 from .targets import Attempt, Target
 
 T = TypeVar("T")
@@ -93,6 +94,8 @@ class Exchange:
     """Who gets the whole answer, and how large it may be for each."""
     enders: tuple[Callable[[Exchange], None], ...] = ()
     """Who is told when it is over."""
+    standings: tuple[Standing, ...] = ()
+    """How the limits that this request was counted against stand with it. Only where the project has alerts that ask for it."""
     replan: Callable[[str], tuple[Target, ...]] | None = None
     _state: State | None = None
     _reply_headers: ReplyHeaders | None = None
@@ -172,40 +175,3 @@ class Exchange:
     def skip_chunks(self, plugin: str) -> None:
         """Take the named plugin's `on_chunk` off this exchange."""
         self.skipped = self.skipped | {plugin}
-
-
-class Limits(NamedTuple):
-    """What a project's requests are limited to; 0: no limit. The `user_` ones hold for each `X-Muxx-User-Id` by itself."""
-
-    rpm: int = 0
-    """Requests in a minute."""
-    tpm: int = 0
-    """Tokens in a minute, input and output."""
-    rpd: int = 0
-    """Requests in a day, by UTC."""
-    user_rpm: int = 0
-    user_tpm: int = 0
-    user_rpd: int = 0
-    key_in_flight: int = 0
-    """Requests of one key at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectSettings:
-    """A project's settings with every layer applied; frozen, resolved once per request."""
-
-    store_content: bool = True
-    content_retention_days: int = 30
-    cache_enabled: bool = True
-    cache_ttl: float = 86_400
-    """Seconds for which a stored answer may be given again."""
-    limits: Limits | None = None
-    """None: there are none at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    """What a caller belongs to, with its settings resolved."""
-
-    name: str
-    settings: ProjectSettings = ProjectSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 UsageSource = Literal["provider", "partial", "estimated", "cache", "none"]
@@ -34,6 +35,11 @@ class Cost(NamedTuple):
     @property
     def total_pico(self) -> int:
         return self.input_pico + self.output_pico
+
+
+def pico_of(usd: Decimal) -> int:
+    """US dollars with at most twelve decimals, in pico-dollars: exactly."""
+    return int(usd.scaleb(12))
 
 
 def usd(pico: int | None) -> str | None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from .errors import AuthenticationError, MuxxError
-from .exchange import Project, ProjectSettings
 from .projectsettings import resolved_settings, settings_of
 from .projectstore import DEFAULT_PROJECT as DEFAULT_PROJECT
+from .settings import Project, ProjectSettings
 
 if TYPE_CHECKING:
     from .config import Config

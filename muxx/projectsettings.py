@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from .config import ProjectConfig
 from .errors import InvalidRequest
-from .exchange import Limits, ProjectSettings
+from .money import pico_of
+from .settings import Alert, Limits, ProjectSettings, SpendCap
 from .tomlfile import Loc, TomlFile, key_path
 from .validation import validated
 
@@ -55,6 +56,11 @@ def settings_of(section: ProjectConfig) -> ProjectSettings:
             found |= {f"{name}_{inner}": getattr(value, inner) for inner in type(value).model_fields}
     limits = Limits(**section.limits.model_dump())
     found["limits"] = limits if any(limits) else None
+    found["spend_caps"] = tuple(SpendCap(cap.window, pico_of(cap.usd), cap.action) for cap in section.spend_caps)
+    found["alerts"] = tuple(
+        Alert(alert.window, None if alert.usd is None else pico_of(alert.usd), alert.limit, alert.share, alert.to)
+        for alert in section.alerts
+    )
     return ProjectSettings(**{field.name: found[field.name] for field in fields(ProjectSettings)})
 
 

@@ -15,11 +15,11 @@ from http_kit import add_key
 
 from muxx import AuthenticationError, Host, InvalidRequest, MuxxError, NotFound, StartError, audit_log, load_config
 from muxx.config import CacheConfig, Config, ProjectConfig
-from muxx.exchange import ProjectSettings
 from muxx.projects import Projects
 from muxx.projectsettings import changed, checked, flat, nested_setting, resolved_settings, settings_of
 from muxx.projectstore import ensure_project
 from muxx.sealing import CannotOpen, Seal
+from muxx.settings import Alert, ProjectSettings, SpendCap
 from muxx.testing import RunningGateway, leak
 from muxx.testing.client import post_chat
 from muxx.testing.settings import PROVIDER_KEY
@@ -51,6 +51,25 @@ class TestSettings:
         found = settings_of(ProjectConfig())
         assert found == ProjectSettings()
         assert {field.name for field in fields(ProjectSettings)} >= {"cache_enabled", "cache_ttl", "store_content"}
+
+    def test_money_is_read_to_the_pico_dollar_and_caps_and_alerts_are_values(self) -> None:
+        own = {
+            "spend_caps": [{"window": "month", "usd": "0.000000000001", "action": "alert"}],
+            "alerts": [{"usd": "80.10"}, {"limit": "rpm", "share": 0.5, "to": ["ops"]}],
+        }
+        found = settings_of(resolved_settings(ProjectConfig(), checked(own)))
+        assert found.spend_caps == (SpendCap("month", 1, "alert"),)
+        assert found.alerts == (Alert("day", 80_100_000_000_000, None, 0.8), Alert("day", None, "rpm", 0.5, ("ops",)))
+
+    @pytest.mark.parametrize("usd", ["0", "-1", "1e99", "0.0000000000001", "NaN", "Infinity", "four", [], True])
+    def test_an_amount_that_is_none_is_refused(self, usd: Any) -> None:
+        with pytest.raises(InvalidRequest, match="spend_caps"):
+            checked({"spend_caps": [{"window": "day", "usd": usd}]})
+
+    @pytest.mark.parametrize("alert", [{}, {"usd": "1", "limit": "rpm"}, {"limit": "rpd", "share": 1.1}])
+    def test_an_alert_has_one_measure(self, alert: dict[str, Any]) -> None:
+        with pytest.raises(InvalidRequest, match="alerts"):
+            checked({"alerts": [alert]})
 
     def test_what_is_stored_is_only_what_is_set_and_durations_are_seconds(self) -> None:
         assert checked({"cache": {"ttl": "24h"}}) == {"cache": {"ttl": 86_400}}

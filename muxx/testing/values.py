@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from muxx.exchange import Exchange, Project
+from muxx.exchange import Exchange
 from muxx.ids import RequestIds
 from muxx.money import Usage
 from muxx.providers import BUILT_IN
 from muxx.reply import Chunk, ToolCall
 from muxx.request import HttpRequest, Identity, Request
+from muxx.settings import Project
 from muxx.targets import Attempt, Provider, Target
 from muxx.wire.wires import BY_NAME
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .asked import AskedOutput, asked_output
     from .audit import AuditRow, audit_log, note_change
     from .bodies import body_as
     from .config import Config, ConfigError, PluginConfig, load_config
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .host import Host
     from .journal import find_record, journalled
-    from .money import Cost, Usage, UsageSource, usd
+    from .money import Cost, Usage, UsageSource, pico_of, usd
+    from .processes import lives, this_process
     from .projectsettings import nested_setting, resolved_settings
     from .projectstore import ProjectRow, ProjectStore, ProviderKeyRow, ensure_project
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from .transport import Sink, Transport, UpstreamResponse
 
 _HOME = {
+    "asked": "AskedOutput asked_output",
     "audit": "AuditRow audit_log note_change",
     "bodies": "body_as",
     "config": "Config ConfigError PluginConfig load_config",
@@ -79,7 +82,8 @@ _HOME = {
     "hookspecs": "hookimpl",
     "host": "Host",
     "journal": "find_record journalled",
-    "money": "Cost Usage UsageSource usd",
+    "money": "Cost Usage UsageSource pico_of usd",
+    "processes": "lives this_process",
     "projectsettings": "nested_setting resolved_settings",
     "projectstore": "ProjectRow ProjectStore ProviderKeyRow ensure_project",
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
@@ -95,6 +99,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 __all__ = [
     "Alert",
+    "AskedOutput",
     "Attempt",
     "AuditRow",
     "AuthenticationError",
@@ -172,6 +177,7 @@ __all__ = [
     "WholeAnswer",
     "Window",
     "__version__",
+    "asked_output",
     "audit_log",
     "body_as",
     "config_option",
@@ -180,12 +186,15 @@ __all__ = [
     "find_record",
     "hookimpl",
     "journalled",
+    "lives",
     "load_config",
     "nested_setting",
     "note_change",
+    "pico_of",
     "resolved_settings",
     "run_async",
     "table",
+    "this_process",
     "usd",
 ]  # fmt: skip
 

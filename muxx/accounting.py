@@ -16,7 +16,7 @@ import orjson
 from .chains import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
-from .money import Cost, Usage
+from .money import Cost, Usage, usd
 from .reply import WholeAnswer
 from .request import Identity
 from .tries import told
@@ -166,6 +166,9 @@ BOOKED = (
 SERVED = ("provider", "model", "attempts", "attributes")
 """The fields of a row that say who was asked."""
 
+BEYOND_HELD = "beyond_held_usd"
+"""Attribute of a row: how much more an answer cost than anybody could foresee."""
+
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
 
@@ -195,7 +198,9 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     """What the upstream calls of this exchange used, and what that costs."""
     exchange = call.exchange
     usage = exchange.usage = usage_of(exchange, call.wire, facts, complete)
-    exchange.cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
+    exchange.cost = cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
+    if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
+        exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)
 
 
 def _settle_joined(call: Call, flight: Flight, complete: bool) -> None:
@@ -288,6 +293,12 @@ def note(call: Call, status: int) -> None:
         else:
             call.delivered = None
             gateway.journal.final(row)
+        if exchange.enders:
+            gateway.journal.outbox.put(exchange.note_recorded, b"", _is_not)
+
+
+def _is_not(_: MuxxError) -> None:
+    """It is not recorded; whoever waits for the row hears it elsewhere."""
 
 
 def _tell_attempts(call: Call) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from zlib import crc32
@@ -90,6 +91,16 @@ class Counters:
         while at >= 0 and (at - start) % KEY_BYTES:
             at = self._map.find(key, at + 1, start + _KEYS)
         return None if at < 0 else self._record(start, (at - start) // KEY_BYTES)
+
+    def records(self) -> Iterator[int]:
+        """The index of every record that a key has, also of those nobody needs any more. Look closer while its place is held."""
+        for number in range(self._sets):
+            start = HEADER + number * self._set_bytes
+            keys = self._map[start : start + _KEYS]
+            if any(keys):
+                for place in range(SET_RECORDS):
+                    if keys[place * KEY_BYTES : (place + 1) * KEY_BYTES] != _NO_KEY:
+                        yield self._record(start, place)
 
     def find(self, key: bytes, now: int) -> int | None:
         """As `peek`; a key without a record gets one, all zero, in a place nobody uses or needs any more at `now` (milliseconds).

@@ -80,8 +80,12 @@ class Exchange:
     usage: Usage = Usage()
     cost: Cost | None = None
     saved_pico: int | None = None
+    held_pico: int | None = None
+    """The most it may cost, as far as anybody could tell before: so much of the project's money is held for it."""
     cache: CacheStatus = "bypass"
     served_by: ServedBy = "upstream"
+    recorded = False
+    """Its row is where a crash of the process cannot lose it. Known at the end (`at_end`, `post_response`)."""
     origin: Target | None = None
     """Whose answer this is, where the exchange made no call of its own: of a stored answer, or of another exchange's call."""
     error: MuxxError | None = None
@@ -132,6 +136,10 @@ class Exchange:
         if self._reply_headers is not None:
             self._reply_headers.sent = sent
 
+    def note_recorded(self, _: bytes = b"") -> None:
+        """Set by the kernel: the row is written."""
+        self.recorded = True
+
     @property
     def state(self) -> State:
         """What plugins remember of this exchange, by typed key."""
@@ -165,7 +173,8 @@ class Exchange:
         self.collectors = (*self.collectors, (take, most_bytes))
 
     def at_end(self, tell: Callable[[Exchange], None]) -> None:
-        """Call `tell` with this exchange when it is over, just before `post_response` and exactly as often: once, on every path.
+        """Call `tell` with this exchange when it is over and its row written, just before `post_response` and exactly as often:
+        once, on every path.
 
         For what only some exchanges need: those that ask for nothing pay nothing. `tell` is `def` and must not wait; a crash is
         logged.

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .chains import describe_crash, first_price, run_isolated
@@ -190,8 +191,12 @@ class Gateway:
                 self.log.error("%s failed: %s; it will run again in %g s", name, describe_crash(error), seconds)
 
     def after(self, exchange: Exchange) -> None:
-        """Who asked to be told (`exchange.at_end`), then `post_response`: once per exchange, delaying nobody. Not called where
-        nobody wants it."""
+        """Who asked to be told (`exchange.at_end`), then `post_response`: once per exchange, delaying nobody, behind its row. Not
+        called where nobody wants it."""
+        over = partial(self._over, exchange)
+        self.journal.outbox.put(over, b"", over)
+
+    def _over(self, exchange: Exchange, _: object) -> None:
         for tell in exchange.enders:
             try:
                 tell(exchange)
@@ -240,6 +245,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """End owned tasks, then the plugins in reverse order, then the transports. Running exchanges must have ended."""
+        self.journal.outbox.flush()
         await self.finish_tasks("post_response")
         for task in list(self._tasks):
             task.cancel()

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from money_kit import check_money
+
+from muxx.testing import running
 
 pytest_plugins = ["muxx.testing.fixtures"]
 
@@ -11,3 +19,21 @@ def pytest_collection_finish() -> None:
     """Thousands of tests and the SDKs they use live to the end: the collector, which many tests call, need not look at them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _money_adds_up() -> Iterator[None]:
+    """After every gateway that a test has run: see `money_kit`."""
+    serve = running.serve_in_process
+
+    @asynccontextmanager
+    async def serve_and_check(config: Any, **options: Any) -> AsyncIterator[Any]:
+        async with serve(config, **options) as served:
+            counts = "spend_caps" in served.gateway.plugins.by_name
+            yield served
+        if counts:
+            check_money(config.database.path.parent, config.database.path.stem)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "serve_in_process", serve_and_check)
+        yield

@@ -104,7 +104,7 @@ async def test_a_crash_is_logged_without_its_text(caplog: pytest.LogCaptureFixtu
 
 async def test_nobody_is_told_nothing() -> None:
     """Without `post_response` and `at_end` nothing runs after an exchange."""
-    async with serving() as gateway:
+    async with serving(config={"plugins": {"spend_caps": {"enabled": False}}}) as gateway:
         gateway.upstream.script(chat())
         said: list[Exchange] = []
         gateway.gateway.after = said.append  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ from muxx_std.limits import RateLimits
 from muxx_std.logs import Logs
 from muxx_std.mock import Mock
 from muxx_std.pricing import Pricing
+from muxx_std.spend_caps import SpendCaps
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 STANDARD = config_classes(
@@ -29,6 +30,7 @@ STANDARD = config_classes(
         Found(name, cls, "muxx", "0")
         for name, cls in (
             ("cache", Cache), ("keys", Keys), ("limits", RateLimits), ("logs", Logs), ("mock", Mock), ("pricing", Pricing),
+            ("spend_caps", SpendCaps),
         )
     ]
 )

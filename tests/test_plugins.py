@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standard import STANDARD
 
 from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl, hookspecs
 from muxx.config import ConfigError, load_config
@@ -19,8 +20,6 @@ from muxx.plugins import Found, PluginLoadError, PluginSet, build, config_classe
 from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml
-
-STANDARD = {"cache", "keys", "limits", "logs", "mock", "pricing", "projects"}
 
 
 def found(plugins: Mapping[str, type]) -> list[Found]:

@@ -428,6 +428,7 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/projects/{id}/provider-keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
     ("PUT", "/v1/projects/{id}/provider-keys/{provider}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
     ("DELETE", "/v1/projects/{id}/provider-keys/{provider}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("GET", "/v1/caps"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1/audit"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
     **{("GET", path): {"nobody": 200, "project": 200, "test": 200, "admin": 200} for path in HEALTH_PATHS},
 }

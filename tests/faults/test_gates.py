@@ -18,6 +18,7 @@ import orjson
 import pytest
 from carrying_kit import serving
 from http_kit import add_key
+from standard import STANDARD
 
 from muxx import hookimpl
 from muxx.endpoints import KERNEL_PATHS, KERNEL_ROUTES
@@ -253,9 +254,6 @@ class Loud:
 
 async def loaded(gateway: RunningGateway) -> set[str]:
     return set(gateway.gateway.plugins.by_name)
-
-
-STANDARD = {"keys", "logs", "mock", "pricing"}
 
 
 async def test_K03_code_that_merely_lies_about_is_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,117 @@
+"""What a project has spent and what is held of its money, in the words of a record.
+
+Words of a record, from its first on:
+
+    0   until when it has to be kept
+    1   the newest day it has seen, in days since 1970
+    2   when that day was first seen, in milliseconds of the monotonic clock
+    3   three days: of each its number, what is spent, what is held, in pico-dollars; 0: no day
+    12  three months likewise, counted from January 1970 as 1
+    21  how many words are still to be changed, then each with its new value: see `change`
+
+Invariants: several words change together or not at all, whenever the process dies; what is spent in a window is never forgotten
+while the window can come back, so a clock that is set forward and back again finds everything where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal
+
+DAY_MS = 86_400_000
+
+_KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _PENDING = 0, 1, 2, 3, 12, 21
+_NUMBER, _SPENT, _HELD, _WINDOW_WORDS = 0, 1, 2, 3
+_SLOTS = 3
+_MOST_CHANGES = 5
+WORDS = _PENDING + 1 + 2 * _MOST_CHANGES
+
+HOLDS = 1 << 62
+"""Added to the place of a word that stands among the holds."""
+
+FOR_EVER = 1 << 62
+
+Change = tuple[int, int]
+"""The place of a word, and the value it is to have."""
+
+
+@lru_cache(maxsize=64)
+def month_of(day: int) -> int:
+    """The month a day (since 1970) is in; the first is 1."""
+    date = datetime.fromtimestamp(day * 86_400, UTC)
+    return (date.year - 1970) * 12 + date.month
+
+
+class Accounts:
+    """The records of a table, as accounts. `at` is a record's first word; every call is made while the record is held, but for
+    `day_for`. `write_hold` changes a word among the holds."""
+
+    def __init__(self, table: memoryview, write_hold: Callable[[int, int], None]) -> None:
+        self._table = table
+        self._write_hold = write_hold
+
+    def day_for(self, at: int, day: int, now: int) -> int:
+        """The day in which a request of that day counts: no earlier one than the newest that was seen, so that no clock that is
+        set back gives a window twice. After a whole day has really passed the clock is believed again, or one that was wrong by a
+        year would count in the wrong window for a year."""
+        newest = self._table[at + _NEWEST]
+        return newest if newest > day and now - self._table[at + _BEGAN] < DAY_MS else day
+
+    def open(self, at: int, day: int, now: int) -> None:
+        """See to it that there is a record of the day and its month. In this order, for the process may die in between."""
+        table = self._table
+        if table[at + _PENDING]:
+            self._apply(at)
+        table[at + _KEPT] = FOR_EVER
+        if table[at + _NEWEST] < day:
+            table[at + _BEGAN] = now
+            table[at + _NEWEST] = day
+        self._window(at + _DAYS, day, make=True)
+        self._window(at + _MONTHS, month_of(day), make=True)
+
+    def change(self, at: int, day: int, spent: int, held: int, then: Iterable[Change] = ()) -> None:
+        """Add to what is spent and held in the day and its month, where they are still known, and make the changes `then`."""
+        changes = list(then)
+        for slot in (self._window(at + _DAYS, day), self._window(at + _MONTHS, month_of(day))):
+            if slot is not None:
+                changes.append((slot + _SPENT, self._table[slot + _SPENT] + spent))
+                changes.append((slot + _HELD, max(self._table[slot + _HELD] + held, 0)))
+        table, place = self._table, at + _PENDING
+        for word, value in changes:
+            table[place + 1], table[place + 2] = word, value
+            place += 2
+        table[at + _PENDING] = len(changes)  # from here on they happen, even if this process dies
+        self._apply(at)
+
+    def _apply(self, at: int) -> None:
+        table, place = self._table, at + _PENDING + 1
+        for _ in range(table[at + _PENDING]):
+            word, value = table[place], table[place + 1]
+            if word >= HOLDS:
+                self._write_hold(word - HOLDS, value)
+            else:
+                table[word] = value
+            place += 2
+        table[at + _PENDING] = 0
+
+    def figures(self, at: int, window: Literal["day", "month"], day: int) -> tuple[int, int]:
+        """What is spent and held, in pico-dollars, in the window of that kind that the day is in."""
+        slot = self._window(at + _DAYS, day) if window == "day" else self._window(at + _MONTHS, month_of(day))
+        return (0, 0) if slot is None else (self._table[slot + _SPENT], self._table[slot + _HELD])
+
+    def _window(self, first: int, number: int, *, make: bool = False) -> int | None:
+        """Where a window stands; a new one takes the place of the oldest, and one that is older than all is not made."""
+        table, oldest = self._table, first
+        for slot in range(first, first + _SLOTS * _WINDOW_WORDS, _WINDOW_WORDS):
+            if table[slot] == number:
+                return slot
+            if table[slot] < table[oldest]:
+                oldest = slot
+        if not make or table[oldest] > number:
+            return None
+        table[oldest + _NUMBER] = 0
+        table[oldest + _SPENT] = table[oldest + _HELD] = 0
+        table[oldest + _NUMBER] = number
+        return oldest

@@ -1,0 +1,165 @@
+"""Who holds what: one hold for each request that is under way, written by the process that carries it.
+
+A process takes blocks of holds as it needs them, from tables that are made as they are needed: where one says that it is full
+(`filled`), there is a next one. Words of a block, from its first on: until when it has to be kept, the process whose it is, then
+its holds, of six words each:
+
+    0   the day whose window it is of, and 1; 0: there is no hold here
+    1   pico-dollars
+    2   the account's key, two words
+    4   the request's id, two words
+
+A block is its process's alone while that lives. Later whoever finds it settles what is still held there, and frees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from secrets import token_bytes
+from typing import TYPE_CHECKING, NamedTuple
+
+from muxx import StartError, lives, this_process
+
+from .account import FOR_EVER, HOLDS, Change
+
+if TYPE_CHECKING:
+    from muxx import Counters, Shared
+
+_OWNER, _FIRST = 1, 2
+_DAY, _PICO, _KEY, _ID, _HOLD_WORDS = 0, 1, 2, 4, 6
+_HOLDS_PER_BLOCK = 84
+WORDS = _FIRST + _HOLDS_PER_BLOCK * _HOLD_WORDS
+BLOCKS = 64
+"""Of a table: room for 5,376 holds in 260 KiB of the shared file."""
+MOST_TABLES = 64
+
+NOBODY = 1
+"""The process of holds that no living process has: of requests that were open when the host went down."""
+
+_WORD = 1 << 64
+_TABLE_SHIFT = 32
+_IN_TABLE = (1 << _TABLE_SHIFT) - 1
+_ID_PREFIX = "req_"
+
+AccountKey = tuple[int, int]
+
+
+class Hold(NamedTuple):
+    """A hold as it stands; `at` is its place: the number of its table, and its first word there."""
+
+    at: int
+    day: int
+    pico: int
+    key: AccountKey
+    request_id: str
+
+
+class Holds:
+    """The holds of this process, and how to find those of dead ones. Any number of these may be in a process."""
+
+    def __init__(self, shared: Shared, owner: int | None = None) -> None:
+        self._shared = shared
+        self._owner = this_process() if owner is None else owner
+        self._salt = token_bytes(16)
+        self._tables: list[Counters] = []
+        self._blocks: list[int] = []
+        self._free: list[int] = []
+
+    def _table(self, number: int) -> Counters:
+        """That table; made where it is not there. `StartError` when there is no room on the disk."""
+        while len(self._tables) <= number:
+            self._tables.append(self._shared.counters(f"spend.holds.{len(self._tables)}", BLOCKS, WORDS))
+        return self._tables[number]
+
+    def write(self, at: int, value: int) -> None:
+        """Change the word at that place."""
+        self._table(at >> _TABLE_SHIFT).table[at & _IN_TABLE] = value
+
+    def take(self, key: AccountKey, day: int, request_id: str) -> int | None:
+        """Where this request's hold stands from now on, of no money yet; None when there is no room for more."""
+        if not self._free and not self._grow():
+            return None
+        place = self._free.pop()
+        table, at = self._tables[place >> _TABLE_SHIFT].table, place & _IN_TABLE
+        number = int(request_id.removeprefix(_ID_PREFIX), 16)
+        table[at + _PICO] = 0
+        table[at + _KEY], table[at + _KEY + 1] = key
+        table[at + _ID], table[at + _ID + 1] = number >> 64, number % _WORD
+        table[at + _DAY] = day + 1
+        return place
+
+    def give_back(self, at: int) -> None:
+        """The hold has ended: another request may have its place."""
+        self._free.append(at)
+
+    def _grow(self) -> bool:
+        name = blake2b(self._salt + len(self._blocks).to_bytes(4), digest_size=16).digest()
+        try:
+            found = next((block for number in range(MOST_TABLES) if (block := self._block(number, name)) is not None), None)
+        except StartError:
+            return False  # a full disk
+        if found is None:
+            return False
+        self._blocks.append(found)
+        end = found + _FIRST + _HOLDS_PER_BLOCK * _HOLD_WORDS
+        self._free.extend(reversed(range(found + _FIRST, end, _HOLD_WORDS)))
+        return True
+
+    def _block(self, number: int, name: bytes) -> int | None:
+        """A block of that table; None when it is full, and then there is a next one."""
+        counters = self._table(number)
+        with self._shared.holding([counters.place(name)]):
+            block = counters.find(name, 0)
+            if block is not None:
+                counters.table[block + _OWNER] = self._owner
+                counters.table[block] = FOR_EVER
+                return number << _TABLE_SHIFT | block
+        counters.filled = True
+        return None
+
+    def abandoned(self) -> Iterator[tuple[int, list[Hold]]]:
+        """The blocks of dead processes, each with what is still held there."""
+        return ((block, held) for block, owner, held in self.blocks() if not lives(owner))
+
+    def blocks(self) -> Iterator[tuple[int, int, list[Hold]]]:
+        """Every block, with its process and what is held there."""
+        for number in range(MOST_TABLES):
+            counters = self._table(number)
+            table, start = counters.table, number << _TABLE_SHIFT
+            for block in list(counters.records()):
+                owner = table[block + _OWNER]
+                if table[block] and owner:
+                    places = range(block + _FIRST, block + _FIRST + _HOLDS_PER_BLOCK * _HOLD_WORDS, _HOLD_WORDS)
+                    yield start | block, owner, [self.read(start | at) for at in places if table[at + _DAY]]
+            if not counters.filled:
+                return
+
+    def read(self, place: int) -> Hold:
+        table, at = self._table(place >> _TABLE_SHIFT).table, place & _IN_TABLE
+        number = table[at + _ID] << 64 | table[at + _ID + 1]
+        key = table[at + _KEY], table[at + _KEY + 1]
+        return Hold(place, table[at + _DAY] - 1, table[at + _PICO], key, f"{_ID_PREFIX}{number:032x}")
+
+    def free(self, block: int) -> None:
+        """Nothing is held in this block any more, and nobody will."""
+        self.write(block + _OWNER, 0)
+        self.write(block, 0)
+
+    def close(self) -> None:
+        """Give the blocks back. What is still held in one stays until this process has ended."""
+        for block in self._blocks:
+            table, at = self._table(block >> _TABLE_SHIFT).table, block & _IN_TABLE
+            if not any(table[at + _FIRST : at + WORDS : _HOLD_WORDS]):
+                self.free(block)
+        self._blocks, self._free = [], []
+
+
+def amount_of(at: int, pico: int) -> Change:
+    """The change that makes a hold one of so many pico-dollars."""
+    return HOLDS + at + _PICO, pico
+
+
+def end_of(at: int) -> Change:
+    """The change that ends a hold."""
+    return HOLDS + at + _DAY, 0

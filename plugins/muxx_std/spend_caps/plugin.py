@@ -1,0 +1,127 @@
+"""The hooks: hold money before a request goes up, settle it at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from muxx import PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, hookimpl, pico_of
+
+from .ledger import Held, NoRoom, Reached, SpendLedger
+from .present import dollars
+from .refill import CEILING, DAY, recover, refill
+from .routes import show
+from .worst import worst_case
+
+if TYPE_CHECKING:
+    from muxx import Attempt, Exchange, Gateway
+
+HELD = StateKey[Held]("spend_caps.held")
+RECOVER_SECONDS = 2.0
+EPOCH = date(1970, 1, 1)
+NAMES = {"day": "Daily", "month": "Monthly"}
+
+
+class SpendCapsConfig(PluginConfig):
+    unpriced_request_usd: Decimal | None = Field(None, gt=0, le=4_000_000, max_digits=19, decimal_places=12)
+    """What one request to a model of unknown price counts as; left out: a project with a spend cap cannot use such models."""
+
+
+class SpendCaps:
+    """Every request that goes up is counted, also where no cap is set, so that one that is set today knows what was spent before.
+
+    A hit, a joined call and a plugin's own answer go up to nobody: they hold nothing and cost nothing.
+    """
+
+    Config = SpendCapsConfig
+
+    def __init__(self, config: SpendCapsConfig) -> None:
+        self._ceiling = None if config.unpriced_request_usd is None else pico_of(config.unpriced_request_usd)
+        self._ledger: SpendLedger | None = None
+
+    @hookimpl
+    def pre_attempt(self, gateway: Gateway, exchange: Exchange, attempt: Attempt) -> None:
+        project = exchange.project
+        if project is None:
+            return
+        ledger = self._ledger = self._ledger or SpendLedger(gateway.shared)
+        caps = [cap for cap in project.settings.spend_caps if cap.action == "block"]
+        worst = self._worst(gateway, exchange, attempt) if caps else 0
+        held = exchange.state.get(HELD)
+        try:
+            if held is None:
+                day = self._day(ledger, exchange, project.name)
+                answer = ledger.hold(project.name, caps, day, exchange.id, worst)
+            else:
+                answer = ledger.raise_to(held, caps, worst)
+        except NoRoom:
+            gateway.log.error(
+                "spend caps: no room for one more project or request; the shared file counts as many as it can"
+            )
+            raise Unavailable("Too many requests are under way. Try again in a moment.") from None
+        if isinstance(answer, Reached):
+            raise refusal(answer, worst)
+        if held is None:
+            exchange.at_end(self._settle)
+        exchange.state[HELD] = answer
+        if caps:
+            exchange.held_pico = answer.pico
+
+    def _worst(self, gateway: Gateway, exchange: Exchange, attempt: Attempt) -> int:
+        """The most the attempt may cost, in pico-dollars; the ceiling for a model whose price is unknown."""
+        worst = worst_case(gateway.price, attempt, exchange.operation)
+        if worst is not None:
+            return worst
+        if self._ceiling is None:
+            raise SpendCapExceeded(
+                "This model has no known price, so its cost cannot be held within the project's spend cap. Use another model, or"
+                " ask the operator for its price ([plugins.pricing]) or a ceiling ([plugins.spend_caps] unpriced_request_usd).",
+                param="model",
+            )
+        exchange.attributes[CEILING] = self._ceiling
+        return self._ceiling
+
+    def _day(self, ledger: SpendLedger, exchange: Exchange, project: str) -> int:
+        """The day the request counts in. Where a clock that was set back says an earlier one, the row has it as an attribute."""
+        began = int(exchange.timing.started_at // 86_400)
+        day = ledger.day_for(project, began)
+        if day != began:
+            exchange.attributes[DAY] = (EPOCH + timedelta(day)).isoformat()
+        return day
+
+    def _settle(self, exchange: Exchange) -> None:
+        held = exchange.state.get(HELD)
+        if held is not None and self._ledger is not None:
+            cost = exchange.cost
+            pico = exchange.attributes.get(CEILING, 0) if cost is None else cost.total_pico
+            if exchange.recorded or not any(attempt.sent for attempt in exchange.attempts):
+                self._ledger.settle(held, pico)
+            else:
+                self._ledger.keep(held, pico)
+
+    @hookimpl
+    async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+        """See that what was spent before is known, and settle what processes that died have left."""
+        ledger = self._ledger = SpendLedger(gateway.shared)
+        await refill(ledger, gateway)
+        gateway.every(RECOVER_SECONDS, partial(recover, ledger, gateway), name="spend_caps.recover", once_per_host=True)
+        yield
+        ledger.holds.close()
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Route]:
+        return [Route("GET", "/v1/caps", show)]
+
+
+def refusal(reached: Reached, worst: int) -> SpendCapExceeded:
+    """The words of the contract; a request that would only have to be smaller is told so."""
+    cap, current = reached
+    text = f"Spend cap exceeded. {NAMES[cap.window]} limit: {dollars(cap.usd_pico)}, Current: {dollars(current)}"
+    if current < cap.usd_pico:
+        text += f". This request may cost up to {dollars(worst)}: send less, or set a lower max_tokens"
+    return SpendCapExceeded(text)

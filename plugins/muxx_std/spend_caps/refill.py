@@ -1,0 +1,131 @@
+"""What rows and journal know of money: read after a reboot, when the shared file has forgotten, and for what the dead left open.
+
+The shared file outlives every process of muxx, killed or not, so as a rule the first has nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from muxx import Target, Usage, journalled
+
+if TYPE_CHECKING:
+    from muxx import Gateway
+
+    from .ledger import SpendLedger
+
+CEILING = "spend_ceiling_pico"
+"""Attribute of a row without a cost: what it counts as, in pico-dollars."""
+DAY = "spend_day"
+"""Attribute of a row that counts in the windows of another day than the one it began on."""
+
+_SPENT = (
+    "SELECT project, CASE WHEN attributes LIKE '%\"spend_day\"%'"
+    " THEN CAST(julianday(json_extract(attributes, '$.spend_day')) - 2440587.5 AS INTEGER)"
+    " ELSE CAST(started_at / 86400 AS INTEGER) END AS day,"
+    " sum(pico / 1000000) AS micro, sum(pico % 1000000) AS rest FROM"
+    " (SELECT *, coalesce(cost_pico, json_extract(attributes, '$.spend_ceiling_pico'), 0) AS pico FROM generations"
+    " WHERE started_at >= ? AND project IS NOT NULL AND request_id NOT IN (SELECT value FROM json_each(?)))"
+    " WHERE pico > 0 GROUP BY project, day"
+)
+_OPEN = "SELECT request_id, record FROM open_requests"
+_ROWS = "SELECT request_id, cost_pico, attributes FROM generations WHERE request_id IN (SELECT value FROM json_each(?))"
+_STILL_OPEN = "SELECT request_id FROM open_requests WHERE request_id IN (SELECT value FROM json_each(?))"
+_REJECTED = "SELECT request_id, record FROM rejected_records WHERE request_id IN (SELECT value FROM json_each(?))"
+
+
+def _day_of(row: Mapping[str, Any]) -> int:
+    """The day, since 1970, in whose windows a row counts."""
+    told = (row.get("attributes") or {}).get(DAY)
+    return int(row["started_at"] // 86_400) if told is None else (date.fromisoformat(told) - date(1970, 1, 1)).days
+
+
+def _pico_of(row: Mapping[str, Any]) -> int:
+    """What a row counts as."""
+    cost = row.get("cost_pico")
+    return int((row.get("attributes") or {}).get(CEILING, 0) if cost is None else cost)
+
+
+async def refill(ledger: SpendLedger, gateway: Gateway) -> None:
+    """Add up what was spent in this month, if nobody has since the tables were empty."""
+    if ledger.table.filled:
+        return
+    today = int(time.time() // 86_400)
+    spent, left_open = await _read(gateway, today)
+    with gateway.shared.holding([ledger.table.head]):
+        if not ledger.table.filled:
+            for (project, day), pico in sorted(spent.items(), key=lambda item: item[0][1]):
+                ledger.add(project, day, pico)
+            for row in left_open:
+                ledger.leave_open(row["project"], _day_of(row), row["request_id"], _estimate(gateway, row))
+            ledger.table.filled = True
+
+
+async def _read(gateway: Gateway, today: int) -> tuple[Counter[tuple[str, int]], list[Mapping[str, Any]]]:
+    """Pico-dollars by project and day, and the requests without a row. The journal first, then what it is moved to, in that
+    order: nothing is missed, and what is seen twice is told by its id."""
+    known: dict[str, Mapping[str, Any]] = dict(await asyncio.to_thread(journalled, gateway.host.paths.journal))
+    spent: Counter[tuple[str, int]] = Counter()
+    first = today - 62  # the month before this one too, for a clock that is wrong by a little
+    try:
+        for request_id, record in map(tuple, await gateway.db.read_logs(_OPEN)):
+            known.setdefault(request_id, orjson.loads(record))
+        ids = orjson.dumps(list(known)).decode()
+        for project, day, micro, rest in map(tuple, await gateway.db.read_logs(_SPENT, (first * 86_400, ids))):
+            spent[project, day] += micro * 1_000_000 + rest
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise  # rather no start than money nobody has counted
+    rows = [row for row in known.values() if row["project"] and row.get("status") is not None]
+    for row in rows:
+        spent[row["project"], _day_of(row)] += _pico_of(row)
+    return spent, [row for row in known.values() if row["project"] and row.get("status") is None]
+
+
+def _estimate(gateway: Gateway, trace: Mapping[str, Any]) -> int:
+    """What the row of a request will say whose process has died."""
+    provider = gateway.providers.get(trace["provider"])
+    if provider is None:
+        return 0
+    cost = gateway.price(Target(provider, trace["model"]), Usage(input_tokens=trace["input_tokens"], source="estimated"))
+    return 0 if cost is None else cost.total_pico
+
+
+async def recover(ledger: SpendLedger, gateway: Gateway) -> None:
+    """Settle the holds of processes that have died, by the rows of their requests. What has no row yet is left for the next time,
+    and held until then."""
+    abandoned = ledger.abandoned()
+    if not abandoned:
+        return
+    costs = await _costs(gateway, [hold.request_id for holds in abandoned.values() for hold in holds])
+    for block in abandoned:
+        ledger.settle_abandoned(block, costs)
+
+
+async def _costs(gateway: Gateway, ids: Iterable[str]) -> dict[str, int]:
+    """What those requests came to whose end is known. One that is neither in the journal nor in the database was never sent, for
+    its trace is written before."""
+    wanted = dict.fromkeys(ids)
+    journal = await asyncio.to_thread(journalled, gateway.host.paths.journal)
+    asked = (orjson.dumps(list(wanted)).decode(),)
+    still_open = {row[0] for row in await gateway.db.read_logs(_STILL_OPEN, asked)}
+    costs: dict[str, int] = {}
+    for request_id, record in map(tuple, await gateway.db.read_logs(_REJECTED, asked)):
+        costs[request_id] = _pico_of(orjson.loads(record))
+    for request_id, cost, attributes in map(tuple, await gateway.db.read_logs(_ROWS, asked)):
+        costs[request_id] = _pico_of({"cost_pico": cost, "attributes": orjson.loads(attributes or "{}")})
+    for request_id in wanted:
+        row: Mapping[str, Any] | None = journal.get(request_id)
+        if row is not None and row.get("status") is not None:
+            costs[request_id] = _pico_of(row)
+        elif row is None and request_id not in still_open:
+            costs.setdefault(request_id, 0)
+    return {request_id: pico for request_id, pico in costs.items() if request_id in wanted}

@@ -1,0 +1,95 @@
+"""The most a request may cost, before anybody knows what it does.
+
+Input: a token is a byte at least, so there are no more than bytes in the body, nor than the model's context holds; where the
+provider adds what the body only names (a picture by its address, a stored conversation, what a search finds), the whole context.
+Output: what the request allows, else what the model can, for each answer asked for. Each is priced as the dearest kind of token
+it could turn out to be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from muxx import Usage, asked_output
+
+from .sizes import Sizes, sizes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from muxx import Attempt, Cost, Target
+
+FREE = ("count_tokens", "count_content")
+"""Operations that only count cost nothing."""
+
+_ADDED = (
+    b'"url":"http', b'"url":"gs:', b'"image_url":"http', b'"file_url":"http', b'"file_id":', b'"file_data":"gs:', b'"fileUri":',
+    b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"', b'"conversation":', b'"prompt":{',
+    b'"type":"file"', b'"container":',
+)  # fmt: skip
+"""What names something that the provider adds. In a text, JSON writes a quotation mark with a backslash before it."""
+
+_OWN_TOOLS = frozenset({"function", "custom", None})
+_DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
+
+
+class Most(NamedTuple):
+    """Tokens."""
+
+    input: int
+    output: int
+
+
+def most_of(attempt: Attempt, operation: str) -> Most:
+    """The most tokens of an attempt."""
+    if operation in FREE:
+        return Most(0, 0)
+    body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
+    payload = orjson.dumps(body)
+    is_added_to = any(mark in payload for mark in _ADDED) or _has_provider_tools(body)
+    most_input = sizes.context if is_added_to else min(len(payload), sizes.context)
+    return Most(most_input, 0 if operation == "embeddings" else _most_output(body, sizes))
+
+
+def _most_output(body: dict[str, Any], sizes: Sizes) -> int:
+    asked = asked_output(body)
+    return (asked.tokens or sizes.output) * asked.choices
+
+
+def _has_provider_tools(body: dict[str, Any]) -> bool:
+    """Whether it offers tools that the provider runs itself, and reads the results of."""
+    if body.get("web_search_options") is not None or body.get("plugins"):
+        return True
+    tools = body.get("tools")
+    return isinstance(tools, list) and any(isinstance(tool, dict) and not _is_own(tool) for tool in tools)
+
+
+def _is_own(tool: dict[str, Any]) -> bool:
+    """A tool that the caller runs: OpenAI's functions, Anthropic's with a schema, Google's declarations."""
+    if "input_schema" in tool or tool.keys() & _DECLARATIONS:
+        return not tool.keys() - _DECLARATIONS - {"name", "description", "input_schema", "cache_control", "type", "strict"}
+    return "type" in tool and tool["type"] in _OWN_TOOLS
+
+
+def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, operation: str) -> int | None:
+    """The most an attempt may cost, in pico-dollars; None when the model's price is unknown."""
+    tokens = most_of(attempt, operation)
+    if not any(tokens):
+        return 0
+    costs = [price(attempt.target, usage) for usage in _kinds(tokens, attempt.body)]
+    known = [cost.total_pico for cost in costs if cost is not None]
+    return max(known) if len(known) == len(costs) else None
+
+
+def _kinds(tokens: Most, body: dict[str, Any]) -> list[Usage]:
+    """All that the tokens could turn out to be: plain, written to a cache and thought, or spoken; in each service tier."""
+    plain = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
+    kinds = [plain, plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)]
+    if body.get("modalities") is not None or body.get("audio") is not None:
+        kinds.append(plain._replace(input_audio_tokens=tokens.input, output_audio_tokens=tokens.output))
+    tier = body.get("service_tier")
+    if isinstance(tier, str):
+        kinds += [usage._replace(service_tier="priority" if tier == "auto" else tier) for usage in kinds]
+    return kinds

@@ -1,0 +1,328 @@
+"""The standard plugin `spend_caps` in a gateway: what callers see of it, what a request holds, and that every cost is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from cache_kit import ROOM
+from carrying_kit import hang, serving
+from wires_kit import FORMS, Endpoint, ask
+
+from muxx import Attempt, Usage, pico_of, usd
+from muxx.testing import RunningGateway, answers, chat, chat_body, eventually, provider, sse, target
+from muxx.testing.settings import merged
+from muxx_std.spend_caps.ledger import SpendLedger
+from muxx_std.spend_caps.present import dollars
+from muxx_std.spend_caps.sizes import UNKNOWN, sizes_of
+from muxx_std.spend_caps.worst import most_of, worst_case
+
+ANSWER = 10 * 2_500_000 + 5 * 10_000_000
+"""Of `chat()`'s 10 and 5 tokens at gpt-4o's price, in pico-dollars."""
+
+NO_CACHE = {"project": {"cache": {"enabled": False}}}
+
+
+def capped(usd: str, config: dict[str, Any] | None = None, /, window: str = "day", action: str = "block", **options: Any) -> Any:
+    caps = {"project": {"spend_caps": [{"window": window, "usd": usd, "action": action}]}}
+    return serving(config=merged(caps, config or {}), **options)
+
+
+def today() -> int:
+    return int(time.time() // 86_400)
+
+
+def figures(gateway: RunningGateway, project: str = "default") -> tuple[int, int]:
+    """What is spent and held today, beside the gateway, as another process would see it."""
+    found = SpendLedger(gateway.gateway.shared).figures(project, today())
+    assert found["day"] == found["month"]
+    return found["day"]
+
+
+async def settled(gateway: RunningGateway) -> int:
+    await eventually(lambda: figures(gateway)[1] == 0)
+    return figures(gateway)[0]
+
+
+@contextmanager
+def already_spent(gateway: RunningGateway, usd: str) -> Iterator[None]:
+    """As if so much had been spent today, and then as it was: no row says it."""
+    ledger, pico = SpendLedger(gateway.gateway.shared), pico_of(Decimal(usd))
+    ledger.add("default", today(), pico)
+    yield
+    ledger.add("default", today(), -pico)
+
+
+async def rows_of(gateway: RunningGateway) -> list[dict[str, Any]]:
+    """The rows, once they have followed into the list."""
+    await asyncio.sleep(0.2)
+    rows: list[dict[str, Any]] = (await gateway.get("/v1/logs?limit=100")).json()["data"]
+    return rows
+
+
+# ── what callers see ──
+
+
+async def test_a_request_that_might_go_beyond_the_cap_is_refused_and_not_retried() -> None:
+    async with capped("0.01") as gateway:
+        gateway.upstream.script(chat())
+        assert (await gateway.chat(max_tokens=100)).status == 200
+        refused = await gateway.chat("Another one.", max_tokens=1_000)
+        assert refused.status == 402
+        error = refused.json()["error"]
+        assert (error["type"], error["code"], error["param"]) == ("spend_cap_error", "spend_cap_exceeded", None)
+        assert error["message"].startswith("Spend cap exceeded. Daily limit: $0.01, Current: $0.000075. This request may cost up to $0.01")
+        assert refused.header("x-should-retry") == "false"
+        assert len(gateway.upstream.requests) == 1
+        row = await gateway.get_row(refused.request_id)
+        assert (row["status"], row["error_code"], row["cost_usd"]) == (402, "spend_cap_exceeded", "0")
+        assert await settled(gateway) == ANSWER
+
+
+async def test_at_a_spent_cap_the_words_are_the_contracts() -> None:
+    async with capped("100.00", window="month") as gateway:
+        with already_spent(gateway, "100.23"):
+            refused = await gateway.chat()
+        assert refused.json()["error"]["message"] == "Spend cap exceeded. Monthly limit: $100.00, Current: $100.23"
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_R04_caps_bind_every_endpoint_and_form(form: tuple[Endpoint, bool]) -> None:
+    endpoint, stream = form
+    async with capped("0.000000000001") as gateway:
+        response = await ask(gateway, endpoint, stream)
+        assert response.status == 402, response.text
+        assert not gateway.upstream.requests
+
+
+async def test_R04_a_sdk_asks_once() -> None:
+    async with capped("0.000000000001") as gateway, openai.AsyncOpenAI(base_url=gateway.base_url + "/v1", api_key=gateway.key) as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+        assert caught.value.status_code == 402
+        assert len(await rows_of(gateway)) == 1
+
+
+async def test_a_cap_that_only_alerts_refuses_nothing() -> None:
+    async with capped("0.000000000001", action="alert") as gateway:
+        gateway.upstream.script(chat())
+        assert (await gateway.chat()).status == 200
+        assert await settled(gateway) == ANSWER
+
+
+async def test_a_hit_holds_nothing_and_is_served_at_a_spent_cap() -> None:
+    async with capped("0.20", ROOM) as gateway:
+        gateway.upstream.script(chat())
+        assert (await gateway.chat()).status == 200
+        with already_spent(gateway, "0.20"):
+            again = await gateway.chat()
+            assert (again.status, again.header("x-muxx-cache")) == (200, "HIT")
+            assert (await gateway.chat("Something else.")).status == 402
+        assert await settled(gateway) == ANSWER
+
+
+async def test_without_a_cap_everything_is_counted_all_the_same() -> None:
+    async with serving(config=NO_CACHE) as gateway:
+        gateway.upstream.script(chat())
+        for number in range(3):
+            await gateway.chat(str(number), stream=number == 2)
+        assert await settled(gateway) == 3 * ANSWER
+
+
+# ── how holds end ──
+
+
+async def test_a_hold_is_given_back_however_a_request_ends() -> None:
+    async with capped("0.50", NO_CACHE) as gateway:
+        gateway.upstream.script(answers.error(500))
+        assert (await gateway.chat()).status == 500
+        assert await settled(gateway) == 0
+        gateway.upstream.script([hang()])
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body("Hold on."))
+            await eventually(lambda: figures(gateway)[1] > 0)
+        left = await settled(gateway)
+        rows = await rows_of(gateway)
+        assert left == sum(pico_of(Decimal(row["cost_usd"])) for row in rows) > 0
+        gateway.upstream.script(sse(chunks=[b"data: {]}\n\n"]))
+        broken = await gateway.chat(stream=True)
+        row = await gateway.get_row(broken.request_id)
+        assert await settled(gateway) == left + pico_of(Decimal(row["cost_usd"] or "0"))
+
+
+async def test_the_hold_is_there_while_the_answer_runs_and_is_its_worst_case() -> None:
+    async with capped("0.50", NO_CACHE) as gateway:
+        gateway.upstream.script([hang()])
+        async with await gateway.connect() as client:
+            body = chat_body("Hold on.", max_tokens=10)
+            await client.post_chat(gateway.key, body)
+            await eventually(lambda: len(gateway.upstream.requests) == 1)
+            sent = len(gateway.upstream.requests[0].body)
+            assert figures(gateway) == (0, sent * 2_500_000 + 10 * 10_000_000)
+
+
+async def test_an_answer_that_costs_more_than_anybody_could_foresee_is_booked_and_flagged() -> None:
+    async with capped("0.50", NO_CACHE) as gateway:
+        gateway.upstream.script(chat(input_tokens=1_000_000, output_tokens=1))
+        answer = await gateway.chat(max_tokens=1)
+        assert answer.status == 200
+        row = await gateway.get_row(answer.request_id)
+        cost = pico_of(Decimal(row["cost_usd"]))
+        assert await settled(gateway) == cost == 1_000_000 * 2_500_000 + 10_000_000
+        held = len(gateway.upstream.requests[0].body) * 2_500_000 + 10_000_000
+        assert row["attributes"]["beyond_held_usd"] == usd(cost - held)
+        assert (await gateway.chat("Another.", max_tokens=1)).status == 402
+
+
+async def test_a_request_at_another_target_holds_what_the_dearer_one_may_cost() -> None:
+    models = [{"name": "both", "targets": ["openai/gpt-4o-mini", "openai/gpt-4o"]}]
+    async with capped("0.50", merged(NO_CACHE, {"models": models})) as gateway:
+        gateway.upstream.script(answers.error(500), [hang()])
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body("Hold on.", model="both", max_tokens=10))
+            await eventually(lambda: len(gateway.upstream.requests) == 2)
+            sent = len(gateway.upstream.requests[1].body)
+            assert figures(gateway) == (0, sent * 2_500_000 + 10 * 10_000_000)
+
+
+async def test_joined_calls_are_paid_for_once() -> None:
+    async with capped("0.50", ROOM) as gateway:
+        gateway.upstream.script(chat())
+        await asyncio.gather(*(gateway.chat() for _ in range(10)))
+        rows = await rows_of(gateway)
+        assert sum(pico_of(Decimal(row["cost_usd"])) for row in rows) == await settled(gateway)
+
+
+# ── what has no price ──
+
+
+async def test_M06_a_model_of_unknown_price_needs_a_ceiling() -> None:
+    body = {"model": "openai/unheard-of"}
+    async with capped("0.50", NO_CACHE) as gateway:
+        gateway.upstream.script(chat())
+        refused = await gateway.chat(**body)
+        assert (refused.status, refused.json()["error"]["param"]) == (402, "model")
+        assert "unpriced_request_usd" in refused.json()["error"]["message"]
+        assert await settled(gateway) == 0
+    async with capped("0.50", merged(NO_CACHE, {"plugins": {"spend_caps": {"unpriced_request_usd": "0.20"}}})) as gateway:
+        gateway.upstream.script(chat())
+        assert [(await gateway.chat(str(number), **body)).status for number in range(3)] == [200, 200, 402]
+        assert await settled(gateway) == pico_of(Decimal("0.40"))
+        rows = await rows_of(gateway)
+        assert {row["cost_usd"] for row in rows if row["status"] == 200} == {None}
+
+
+# ── the worst case ──
+
+
+def asked(body: dict[str, Any], model: str = "gpt-4o") -> Attempt:
+    return Attempt(target(model, provider=provider("openai")), 1, "http://provider", {}, {"model": model, **body})
+
+
+TEXT = {"messages": [{"role": "user", "content": "Hi"}]}
+LINKED = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]}
+INLINE = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]}
+QUOTED = {"messages": [{"role": "user", "content": '{"url":"https://example.com/a.png"}'}]}
+
+
+class TestTheMost:
+    def test_input_is_the_bytes_of_the_body_and_no_more_than_the_context(self) -> None:
+        assert most_of(asked(TEXT), "chat").input == len('{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}')
+        assert most_of(asked({"messages": [{"role": "user", "content": "x" * 500_000}]}), "chat").input == 128_000
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            LINKED,
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+            {"input": "Hi", "previous_response_id": "resp_1"},
+            {**TEXT, "tools": [{"type": "web_search"}]},
+            {**TEXT, "web_search_options": {}},
+            {**TEXT, "tools": [{"googleSearch": {}}]},
+            {**TEXT, "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        ],
+    )  # fmt: skip
+    def test_what_the_provider_adds_may_fill_the_context(self, body: dict[str, Any]) -> None:
+        assert most_of(asked(body), "chat").input == 128_000
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            INLINE,
+            QUOTED,
+            {**TEXT, "tools": [{"type": "function", "function": {"name": "f"}}]},
+            {**TEXT, "tools": [{"name": "f", "input_schema": {"type": "object"}}]},
+            {**TEXT, "tools": [{"functionDeclarations": [{"name": "f"}]}]},
+        ],
+    )
+    def test_what_stands_in_the_body_does_not(self, body: dict[str, Any]) -> None:
+        assert most_of(asked(body), "chat").input < 1_000
+
+    @pytest.mark.parametrize(
+        ("members", "output"),
+        [
+            ({}, 16_384),
+            ({"max_tokens": 7}, 7),
+            ({"max_completion_tokens": 8, "n": 3}, 24),
+            ({"max_output_tokens": 9}, 9),
+            ({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}}, 10),
+            ({"n": 2}, 32_768),
+            ({"max_tokens": 10, "best_of": 4}, 40),
+        ],
+    )
+    def test_output_is_what_the_request_allows_else_what_the_model_can(self, members: dict[str, Any], output: int) -> None:
+        assert most_of(asked({**TEXT, **members}), "chat").output == output
+
+    def test_counting_and_embedding(self) -> None:
+        assert most_of(asked(TEXT), "count_tokens") == (0, 0)
+        assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
+
+    def test_each_token_is_the_dearest_it_could_be(self) -> None:
+        seen: list[Usage] = []
+
+        def price(_: Any, usage: Usage) -> None:
+            seen.append(usage)
+
+        assert worst_case(price, asked({**TEXT, "max_tokens": 5, "service_tier": "priority", "modalities": ["audio"]}), "chat") is None
+        assert {usage.service_tier for usage in seen} == {None, "priority"}
+        assert any(usage.cache_write_tokens == usage.input_tokens for usage in seen)
+        assert any(usage.reasoning_tokens == usage.output_tokens == 5 for usage in seen)
+        assert any(usage.output_audio_tokens == 5 for usage in seen)
+
+    def test_sizes_are_known_by_name_with_its_date_and_without(self) -> None:
+        assert sizes_of("openai", "GPT-4o") == sizes_of("openai", "gpt-4o-2024-08-06") == (128_000, 16_384)
+        assert sizes_of("anthropic", "claude-3-5-sonnet-latest") == (200_000, 8_192)
+        assert sizes_of("openai", "gpt-4o-next") == sizes_of("nobody", "gpt-4o") == sizes_of("openai", "x" * 300) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("pico", "shown"), [(0, "$0.00"), (10**14, "$100.00"), (10**14 + 23 * 10**10, "$100.23"), (123_000_000, "$0.000123"), (1, "$0.000000000001")]
+)
+def test_money_is_shown_exactly(pico: int, shown: str) -> None:
+    assert dollars(pico) == shown
+
+
+# ── /v1/caps ──
+
+
+async def test_a_project_sees_how_its_caps_stand(tmp_path: Path) -> None:
+    async with capped("0.50", NO_CACHE) as gateway:
+        gateway.upstream.script(chat())
+        await gateway.chat()
+        spent = await settled(gateway)
+        (shown,) = (await gateway.get("/v1/caps")).json()["data"]
+        assert shown["project"] == "default"
+        assert [(row["window"], row["spent_usd"], row["held_usd"]) for row in shown["spend"]] == [
+            ("day", usd(spent), "0"),
+            ("month", usd(spent), "0"),
+        ]
+        left = usd(pico_of(Decimal("0.50")) - spent)
+        assert shown["caps"] == [{"window": "day", "usd": "0.5", "action": "block", "remaining_usd": left}]
+        assert (await gateway.get("/v1/caps?project=other")).status == 400

@@ -200,6 +200,32 @@ class TestTheDead:
             ledger.settle_abandoned(block, {request: 200})
         assert ledgers[0].figures("p", DAY)["day"] == (200, 0)
 
+    def test_many_that_are_over_are_settled_at_a_stroke_or_not_at_all(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for n in range(1, 200):
+            shared = Shared(tmp_path / f"many{n}")
+            monkeypatch.setattr("muxx_std.spend_caps.holds.this_process", lambda: DEAD)
+            dying = SpendLedger(shared)
+            held = [held_of(take(dying, 0)) for _ in range(5)]
+            first = [dying.settle_soon(one, 7) for one in held]
+            assert first == [True, False, False, False, False]
+            dies, died = _Dying(dying, n), False
+            try:
+                dying.flush()
+            except _Killed:
+                died = True
+            dies.stop()
+            monkeypatch.undo()
+            ledger = SpendLedger(shared)
+            for block, holds in ledger.abandoned().items():
+                ledger.settle_abandoned(block, {hold.request_id: 7 for hold in holds})
+            assert ledger.figures("p", DAY) == {"day": (35, 0), "month": (35, 0)}, n
+            shared.close()
+            if not died:
+                return
+        pytest.fail("it never came to the end")
+
     def test_what_was_open_when_the_host_went_down_is_held_for_nobody(self, shared: Shared) -> None:
         ledger, request = SpendLedger(shared), ids.next()
         ledger.leave_open("p", DAY, request, 40)

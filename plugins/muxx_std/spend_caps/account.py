@@ -7,7 +7,8 @@ Words of a record, from its first on:
     2   when that day was first seen, in milliseconds of the monotonic clock
     3   three days: of each its number, what is spent, what is held, in pico-dollars; 0: no day
     12  three months likewise, counted from January 1970 as 1
-    21  how many words are still to be changed, then each with its new value: see `change`
+    21  what is still to be changed: 0, or one more than the words; the list of the holds that end, 0: none; then each word with
+        its new value. See `change`
 
 Invariants: several words change together or not at all, whenever the process dies; what is spent in a window is never forgotten
 while the window can come back, so a clock that is set forward and back again finds everything where it was.
@@ -22,11 +23,11 @@ from typing import Literal
 
 DAY_MS = 86_400_000
 
-_KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _PENDING = 0, 1, 2, 3, 12, 21
+_KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _PENDING, _ENDING, _CHANGES = 0, 1, 2, 3, 12, 21, 22, 23
 _NUMBER, _SPENT, _HELD, _WINDOW_WORDS = 0, 1, 2, 3
 _SLOTS = 3
 _MOST_CHANGES = 5
-WORDS = _PENDING + 1 + 2 * _MOST_CHANGES
+WORDS = _CHANGES + 2 * _MOST_CHANGES
 
 HOLDS = 1 << 62
 """Added to the place of a word that stands among the holds."""
@@ -46,11 +47,14 @@ def month_of(day: int) -> int:
 
 class Accounts:
     """The records of a table, as accounts. `at` is a record's first word; every call is made while the record is held, but for
-    `day_for`. `write_hold` changes a word among the holds."""
+    `day_for`. `write_hold` changes a word among the holds, `listed` reads a list of holds."""
 
-    def __init__(self, table: memoryview, write_hold: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, table: memoryview, write_hold: Callable[[int, int], None], listed: Callable[[int], Iterable[int]]
+    ) -> None:
         self._table = table
         self._write_hold = write_hold
+        self._listed = listed
 
     def day_for(self, at: int, day: int, now: int) -> int:
         """The day in which a request of that day counts: no earlier one than the newest that was seen, so that no clock that is
@@ -71,29 +75,34 @@ class Accounts:
         self._window(at + _DAYS, day, make=True)
         self._window(at + _MONTHS, month_of(day), make=True)
 
-    def change(self, at: int, day: int, spent: int, held: int, then: Iterable[Change] = ()) -> None:
-        """Add to what is spent and held in the day and its month, where they are still known, and make the changes `then`."""
+    def change(self, at: int, day: int, spent: int, held: int, then: Iterable[Change] = (), ending: int = 0) -> None:
+        """Add to what is spent and held in the day and its month, where they are still known, make the changes `then`, and end
+        the holds of the list that stands at `ending`."""
         changes = list(then)
         for slot in (self._window(at + _DAYS, day), self._window(at + _MONTHS, month_of(day))):
             if slot is not None:
                 changes.append((slot + _SPENT, self._table[slot + _SPENT] + spent))
                 changes.append((slot + _HELD, max(self._table[slot + _HELD] + held, 0)))
-        table, place = self._table, at + _PENDING
+        table, place = self._table, at + _CHANGES
         for word, value in changes:
-            table[place + 1], table[place + 2] = word, value
+            table[place], table[place + 1] = word, value
             place += 2
-        table[at + _PENDING] = len(changes)  # from here on they happen, even if this process dies
+        table[at + _ENDING] = ending
+        table[at + _PENDING] = len(changes) + 1  # from here on they happen, even if this process dies
         self._apply(at)
 
     def _apply(self, at: int) -> None:
-        table, place = self._table, at + _PENDING + 1
-        for _ in range(table[at + _PENDING]):
+        table, place = self._table, at + _CHANGES
+        for _ in range(table[at + _PENDING] - 1):
             word, value = table[place], table[place + 1]
             if word >= HOLDS:
                 self._write_hold(word - HOLDS, value)
             else:
                 table[word] = value
             place += 2
+        if table[at + _ENDING]:
+            for hold in self._listed(table[at + _ENDING]):
+                self._write_hold(hold, 0)
         table[at + _PENDING] = 0
 
     def figures(self, at: int, window: Literal["day", "month"], day: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import account, holds
 from .account import Accounts
 from .holds import NOBODY, AccountKey, Hold, Holds
+from .lists import MOST, HoldLists
 
 if TYPE_CHECKING:
     from muxx import Counters, Shared, SpendCap
@@ -24,12 +25,16 @@ ACCOUNTS = 4096
 """Projects that can spend on one host: 1.2 MiB of the shared file."""
 
 
-class Account(NamedTuple):
-    """Where a project's account is looked for, and held."""
+class Account:
+    """Where a project's account is looked for, and held; `record` is its first word, once it was found. It stays there."""
 
-    key: bytes
-    words: AccountKey
-    places: tuple[int, ...]
+    __slots__ = ("key", "places", "record", "words")
+
+    def __init__(self, key: bytes, place: int) -> None:
+        self.key = key
+        self.words: AccountKey = (int.from_bytes(key[:8]), int.from_bytes(key[8:]))
+        self.places = (place,)
+        self.record: int | None = None
 
 
 class Held(NamedTuple):
@@ -67,6 +72,7 @@ class SpendLedger:
         self._shared = shared
         self._now = now
         self._known: dict[str, Account] = {}
+        self._over: list[tuple[Held, int]] = []
 
     @cached_property
     def table(self) -> Counters:
@@ -74,7 +80,11 @@ class SpendLedger:
 
     @cached_property
     def accounts(self) -> Accounts:
-        return Accounts(self.table.table, self.holds.write)
+        return Accounts(self.table.table, self.holds.write, self._lists.read)
+
+    @cached_property
+    def _lists(self) -> HoldLists:
+        return HoldLists(self._shared)
 
     @cached_property
     def holds(self) -> Holds:
@@ -92,7 +102,7 @@ class SpendLedger:
         return known
 
     def _account_of(self, key: bytes) -> Account:
-        return Account(key, (int.from_bytes(key[:8]), int.from_bytes(key[8:])), (self.table.place(key),))
+        return Account(key, self.table.place(key))
 
     def hold(self, project: str, caps: Iterable[SpendCap], day: int, request_id: str, pico: int) -> Held | Reached:
         """Hold so much for a request that began on that day (since 1970), unless one of the caps is in the way.
@@ -134,8 +144,10 @@ class SpendLedger:
 
     def day_for(self, project: str, day: int) -> int:
         """The day in whose windows a request of that day counts: as a rule its own. See `Accounts.day_for`."""
-        record = self.table.peek(self.account(project).key)
-        return day if record is None else self.accounts.day_for(record, day, self._now())
+        owner = self.account(project)
+        if owner.record is None:
+            owner.record = self.table.peek(owner.key)
+        return day if owner.record is None else self.accounts.day_for(owner.record, day, self._now())
 
     def settle(self, held: Held, pico: int) -> None:
         """The request came to so much: its hold ends, and that is spent."""
@@ -143,6 +155,36 @@ class SpendLedger:
             record = self._open(held.account, held.day, self._now())
             self.accounts.change(record, held.day, pico, -held.pico, [holds.end_of(held.at)])
         self.holds.give_back(held.at)
+
+    def settle_soon(self, held: Held, pico: int) -> bool:
+        """As `settle`, at the next `flush`, for a hold of nothing that no cap waits for: many cost little more than one. True
+        when it is the first since then."""
+        self._over.append((held, pico))
+        return len(self._over) == 1
+
+    def flush(self) -> None:
+        """Settle what is over."""
+        over, self._over = self._over, []
+        groups: dict[tuple[Account, int], list[tuple[Held, int]]] = {}
+        for one in over:
+            groups.setdefault((one[0].account, one[0].day), []).append(one)
+        for (owner, day), ended in groups.items():
+            for start in range(0, len(ended), MOST):
+                self._settle_all(owner, day, ended[start : start + MOST])
+
+    def _settle_all(self, owner: Account, day: int, ended: list[tuple[Held, int]]) -> None:
+        now = self._now()
+        places = [held.at for held, _ in ended]
+        ending = self._lists.write(places, now)
+        if not ending:
+            for held, pico in ended:
+                self.settle(held, pico)
+            return
+        with self._shared.holding(owner.places):
+            record = self._open(owner, day, now)
+            self.accounts.change(record, day, sum(pico for _, pico in ended), 0, (), ending)
+        for place in places:
+            self.holds.give_back(place)
 
     def keep(self, held: Held, pico: int) -> None:
         """The request came to so much, but there is no row that says so, and there will be none before this process has ended: so
@@ -152,11 +194,12 @@ class SpendLedger:
             self.accounts.change(record, held.day, 0, pico - held.pico, [holds.amount_of(held.at, pico)])
 
     def _open(self, owner: Account, day: int, now: int) -> int:
-        record = self.table.find(owner.key, now)
-        if record is None:
-            raise NoRoom
-        self.accounts.open(record, day, now)
-        return record
+        if owner.record is None:
+            owner.record = self.table.find(owner.key, now)
+            if owner.record is None:
+                raise NoRoom
+        self.accounts.open(owner.record, day, now)
+        return owner.record
 
     def figures(self, project: str, day: int) -> dict[str, tuple[int, int]]:
         """By kind of window, what is spent and held, in pico-dollars, in the one that the day is in."""

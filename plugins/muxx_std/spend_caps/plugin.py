@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from datetime import date, timedelta
 from decimal import Decimal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HELD = StateKey[Held]("spend_caps.held")
 RECOVER_SECONDS = 2.0
+FLUSH_SECONDS = 0.02
+"""What no cap waits for is added up so often."""
 EPOCH = date(1970, 1, 1)
 NAMES = {"day": "Daily", "month": "Monthly"}
 
@@ -99,10 +102,12 @@ class SpendCaps:
         if held is not None and self._ledger is not None:
             cost = exchange.cost
             pico = exchange.attributes.get(CEILING, 0) if cost is None else cost.total_pico
-            if exchange.recorded or not any(attempt.sent for attempt in exchange.attempts):
-                self._ledger.settle(held, pico)
-            else:
+            if not exchange.recorded and any(attempt.sent for attempt in exchange.attempts):
                 self._ledger.keep(held, pico)
+            elif held.pico:
+                self._ledger.settle(held, pico)
+            elif self._ledger.settle_soon(held, pico):
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._ledger.flush)
 
     @hookimpl
     async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
@@ -111,6 +116,7 @@ class SpendCaps:
         await refill(ledger, gateway)
         gateway.every(RECOVER_SECONDS, partial(recover, ledger, gateway), name="spend_caps.recover", once_per_host=True)
         yield
+        ledger.flush()
         ledger.holds.close()
 
     @hookimpl

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .processes import lives, this_process
     from .projectsettings import nested_setting, resolved_settings
     from .projectstore import ProjectRow, ProjectStore, ProviderKeyRow, ensure_project
+    from .providercommands import known_providers
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
     from .row import CacheStatus, EndedBy, Phase, Record
@@ -83,6 +84,7 @@ _HOME = {
     "host": "Host",
     "journal": "find_record journalled",
     "money": "Cost Usage UsageSource pico_of usd",
+    "providercommands": "known_providers",
     "processes": "lives this_process",
     "projectsettings": "nested_setting resolved_settings",
     "projectstore": "ProjectRow ProjectStore ProviderKeyRow ensure_project",
@@ -186,6 +188,7 @@ __all__ = [
     "find_record",
     "hookimpl",
     "journalled",
+    "known_providers",
     "lives",
     "load_config",
     "nested_setting",

@@ -169,6 +169,11 @@ SERVED = ("provider", "model", "attempts", "attributes")
 BEYOND_HELD = "beyond_held_usd"
 """Attribute of a row: how much more an answer cost than anybody could foresee."""
 
+USAGE_DETAILS = "usage_details"
+DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "service_tier")
+USUAL_TIERS = ("default", "standard", "on_demand", "auto")
+"""What providers call the tier in which nothing is priced apart."""
+
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
 
@@ -199,8 +204,17 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     exchange = call.exchange
     usage = exchange.usage = usage_of(exchange, call.wire, facts, complete)
     exchange.cost = cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
+    if usage.service_tier or usage.input_audio_tokens or usage.output_audio_tokens:
+        _tell_details(exchange, usage)
     if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
         exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)
+
+
+def _tell_details(exchange: Exchange, usage: Usage) -> None:
+    """What the price of some answers depends on beside the row's own fields."""
+    details = {name: value for name in DETAILS if (value := getattr(usage, name)) and value not in USUAL_TIERS}
+    if details:
+        exchange.attributes[USAGE_DETAILS] = details
 
 
 def _settle_joined(call: Call, flight: Flight, complete: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from .plugincommands import ListedByDefault
 
 if TYPE_CHECKING:
     from .catalogue import Catalogue
+    from .config import Config
     from .probing import Probe
     from .targets import Provider
 
@@ -30,6 +32,11 @@ def catalogue(ctx: click.Context, path: Path | None) -> Catalogue:
     with failures():
         loaded = load(ctx, path)
         return Catalogue(loaded.config, build(loaded.found, loaded.config))
+
+
+def known_providers(config: Config) -> Mapping[str, Provider]:
+    """For a command: the providers that a gateway with its configuration could call, by name."""
+    return catalogue(click.get_current_context(), config.path).providers
 
 
 @providers.command("list")

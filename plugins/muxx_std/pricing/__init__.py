@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from muxx import Cost, Target, Usage, hookimpl
 
+from .adjustments import MIGRATIONS
 from .book import PriceBook
 from .overrides import PricingConfig
 from .table import shipped_table
@@ -28,6 +29,7 @@ class Pricing:
     """A provider's models are priced by its row's vendor, or else by its format's; `prices = "none"` prices none of them."""
 
     Config = PricingConfig
+    migrations = MIGRATIONS
 
     def __init__(self, config: PricingConfig) -> None:
         self.config = config

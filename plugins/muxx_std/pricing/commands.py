@@ -16,6 +16,7 @@ from .book import PriceBook
 from .match import glob
 from .overrides import PricingConfig
 from .rates import KINDS, Hours, Period, Rates, Tariff
+from .reprice import reprice
 
 TOKENS = 10**6
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -25,12 +26,12 @@ _columns = ("vendor", "model", *KINDS)
 def prices_group(settings: PricingConfig) -> click.Group:
     """The commands, under the plugin's settings."""
 
-    @click.group("prices", help="List, show and update the prices answers are charged by.")
+    @click.group("prices", help="List, show, update and correct the prices answers are charged by.")
     @click.pass_context
     def group(ctx: click.Context) -> None:
         ctx.obj = settings
 
-    for command in (list_prices, show_price, update_prices):
+    for command in (list_prices, show_price, update_prices, reprice):
         group.add_command(command)
     return group
 

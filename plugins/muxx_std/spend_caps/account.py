@@ -7,7 +7,8 @@ Words of a record, from its first on:
     2   when that day was first seen, in milliseconds of the monotonic clock
     3   three days: of each its number, what is spent, what is held, in pico-dollars; 0: no day
     12  three months likewise, counted from January 1970 as 1
-    21  what is still to be changed: 0, or one more than the words; the list of the holds that end, 0: none; then each word with
+    21  the last correction of a price that is counted
+    22  what is still to be changed: 0, or one more than the words; the list of the holds that end, 0: none; then each word with
         its new value. See `change`
 
 Invariants: several words change together or not at all, whenever the process dies; what is spent in a window is never forgotten
@@ -23,10 +24,11 @@ from typing import Literal
 
 DAY_MS = 86_400_000
 
-_KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _PENDING, _ENDING, _CHANGES = 0, 1, 2, 3, 12, 21, 22, 23
+_KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _ADJUSTED, _PENDING, _ENDING, _CHANGES = 0, 1, 2, 3, 12, 21, 22, 23, 24
 _NUMBER, _SPENT, _HELD, _WINDOW_WORDS = 0, 1, 2, 3
 _SLOTS = 3
 _MOST_CHANGES = 5
+"""Both sums of both windows, and a hold or the last correction."""
 WORDS = _CHANGES + 2 * _MOST_CHANGES
 
 HOLDS = 1 << 62
@@ -36,6 +38,12 @@ FOR_EVER = 1 << 62
 
 Change = tuple[int, int]
 """The place of a word, and the value it is to have."""
+
+
+def adjusted_to(at: int, number: int) -> Change:
+    """The change that remembers the last correction that is counted."""
+    return at + _ADJUSTED, number
+
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +89,7 @@ class Accounts:
         changes = list(then)
         for slot in (self._window(at + _DAYS, day), self._window(at + _MONTHS, month_of(day))):
             if slot is not None:
-                changes.append((slot + _SPENT, self._table[slot + _SPENT] + spent))
+                changes.append((slot + _SPENT, max(self._table[slot + _SPENT] + spent, 0)))
                 changes.append((slot + _HELD, max(self._table[slot + _HELD] + held, 0)))
         table, place = self._table, at + _CHANGES
         for word, value in changes:
@@ -104,6 +112,10 @@ class Accounts:
             for hold in self._listed(table[at + _ENDING]):
                 self._write_hold(hold, 0)
         table[at + _PENDING] = 0
+
+    def adjusted(self, at: int) -> int:
+        """The number of the last correction of a price that is counted."""
+        return self._table[at + _ADJUSTED]
 
     def figures(self, at: int, window: Literal["day", "month"], day: int) -> tuple[int, int]:
         """What is spent and held, in pico-dollars, in the window of that kind that the day is in."""

@@ -210,11 +210,16 @@ class SpendLedger:
                 return {"day": (0, 0), "month": (0, 0)}
             return {"day": self.accounts.figures(record, "day", day), "month": self.accounts.figures(record, "month", day)}
 
-    def add(self, project: str, day: int, pico: int) -> None:
-        """Add to what a project has spent on a day, of either sign: a price that was corrected, or a sum of rows."""
+    def add(self, project: str, day: int, pico: int, adjusted: int = 0) -> None:
+        """Add to what a project has spent on a day, of either sign: a sum of rows, or a price that was corrected. `adjusted` is
+        the number of the last correction in it; one that is counted already is not counted again."""
         owner = self.account(project)
         with self._shared.holding(owner.places):
-            self.accounts.change(self._open(owner, day, self._now()), day, pico, 0)
+            record = self._open(owner, day, self._now())
+            if not adjusted:
+                self.accounts.change(record, day, pico, 0)
+            elif adjusted > self.accounts.adjusted(record):
+                self.accounts.change(record, day, pico, 0, [account.adjusted_to(record, adjusted)])
 
     # What the dead leave behind.
 

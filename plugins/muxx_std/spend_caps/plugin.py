@@ -15,7 +15,7 @@ from muxx import PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, h
 
 from .ledger import Held, NoRoom, Reached, SpendLedger
 from .present import dollars
-from .refill import CEILING, DAY, recover, refill
+from .refill import CEILING, DAY, Adjustments, recover, refill
 from .routes import show
 from .worst import worst_case
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HELD = StateKey[Held]("spend_caps.held")
 RECOVER_SECONDS = 2.0
+ADJUST_SECONDS = 1.0
 FLUSH_SECONDS = 0.02
 """What no cap waits for is added up so often."""
 EPOCH = date(1970, 1, 1)
@@ -114,6 +115,8 @@ class SpendCaps:
         """See that what was spent before is known, and settle what processes that died have left."""
         ledger = self._ledger = SpendLedger(gateway.shared)
         await refill(ledger, gateway)
+        adjustments = Adjustments(ledger, gateway)
+        gateway.every(ADJUST_SECONDS, adjustments.follow, name="spend_caps.adjust", once_per_host=True)
         gateway.every(RECOVER_SECONDS, partial(recover, ledger, gateway), name="spend_caps.recover", once_per_host=True)
         yield
         ledger.flush()

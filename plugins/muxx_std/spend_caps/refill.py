@@ -36,10 +36,21 @@ _SPENT = (
     " WHERE started_at >= ? AND project IS NOT NULL AND request_id NOT IN (SELECT value FROM json_each(?)))"
     " WHERE pico > 0 GROUP BY project, day"
 )
+_LAST_ADJUSTMENT = "SELECT coalesce(max(id), 0) FROM price_adjustments"
+_ADJUSTMENTS = (
+    "SELECT a.id, a.project, a.started_at, a.before_pico, a.after_pico, g.attributes FROM price_adjustments AS a"
+    " LEFT JOIN generations AS g ON g.request_id = a.request_id WHERE a.id > ? AND a.started_at >= ? AND a.project IS NOT NULL"
+    " ORDER BY a.id LIMIT ?"
+)
 _OPEN = "SELECT request_id, record FROM open_requests"
 _ROWS = "SELECT request_id, cost_pico, attributes FROM generations WHERE request_id IN (SELECT value FROM json_each(?))"
 _STILL_OPEN = "SELECT request_id FROM open_requests WHERE request_id IN (SELECT value FROM json_each(?))"
 _REJECTED = "SELECT request_id, record FROM rejected_records WHERE request_id IN (SELECT value FROM json_each(?))"
+
+
+DAYS_KEPT = 62
+"""The month before this one too, for a clock that is wrong by a little."""
+ADJUSTMENTS_AT_ONCE = 1_000
 
 
 def _day_of(row: Mapping[str, Any]) -> int:
@@ -58,23 +69,36 @@ async def refill(ledger: SpendLedger, gateway: Gateway) -> None:
     """Add up what was spent in this month, if nobody has since the tables were empty."""
     if ledger.table.filled:
         return
-    today = int(time.time() // 86_400)
-    spent, left_open = await _read(gateway, today)
+    first = int(time.time() // 86_400) - DAYS_KEPT
+    while True:
+        adjusted = await _last_adjustment(gateway)
+        spent, left_open = await _read(gateway, first)
+        if adjusted == await _last_adjustment(gateway):
+            break
     with gateway.shared.holding([ledger.table.head]):
         if not ledger.table.filled:
             for (project, day), pico in sorted(spent.items(), key=lambda item: item[0][1]):
                 ledger.add(project, day, pico)
+                ledger.add(project, day, 0, adjusted)
             for row in left_open:
                 ledger.leave_open(row["project"], _day_of(row), row["request_id"], _estimate(gateway, row))
             ledger.table.filled = True
 
 
-async def _read(gateway: Gateway, today: int) -> tuple[Counter[tuple[str, int]], list[Mapping[str, Any]]]:
+async def _last_adjustment(gateway: Gateway) -> int:
+    try:
+        return int((await gateway.db.read_logs(_LAST_ADJUSTMENT))[0][0])
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return 0
+
+
+async def _read(gateway: Gateway, first: int) -> tuple[Counter[tuple[str, int]], list[Mapping[str, Any]]]:
     """Pico-dollars by project and day, and the requests without a row. The journal first, then what it is moved to, in that
     order: nothing is missed, and what is seen twice is told by its id."""
     known: dict[str, Mapping[str, Any]] = dict(await asyncio.to_thread(journalled, gateway.host.paths.journal))
     spent: Counter[tuple[str, int]] = Counter()
-    first = today - 62  # the month before this one too, for a clock that is wrong by a little
     try:
         for request_id, record in map(tuple, await gateway.db.read_logs(_OPEN)):
             known.setdefault(request_id, orjson.loads(record))
@@ -97,6 +121,29 @@ def _estimate(gateway: Gateway, trace: Mapping[str, Any]) -> int:
         return 0
     cost = gateway.price(Target(provider, trace["model"]), Usage(input_tokens=trace["input_tokens"], source="estimated"))
     return 0 if cost is None else cost.total_pico
+
+
+class Adjustments:
+    """Follows the corrections of prices (`muxx prices reprice`), so that what is spent is the sum of the rows again."""
+
+    def __init__(self, ledger: SpendLedger, gateway: Gateway) -> None:
+        self._ledger = ledger
+        self._gateway = gateway
+        self._version: int | None = None
+        self._last = 0
+
+    async def follow(self) -> None:
+        """Count those that came since the last time. The accounts know which they have counted."""
+        version = self._gateway.shared.version("price_adjustments")
+        if version == self._version or not await _last_adjustment(self._gateway):
+            return
+        first = (int(time.time() // 86_400) - DAYS_KEPT) * 86_400
+        while rows := await self._gateway.db.read_logs(_ADJUSTMENTS, (self._last, first, ADJUSTMENTS_AT_ONCE)):
+            for number, project, started_at, before, after, text in map(tuple, rows):
+                row = {"started_at": started_at, "cost_pico": before, "attributes": orjson.loads(text or "{}")}
+                self._ledger.add(project, _day_of(row), after - _pico_of(row), number)
+                self._last = number
+        self._version = version
 
 
 async def recover(ledger: SpendLedger, gateway: Gateway) -> None:

@@ -1,0 +1,122 @@
+"""`muxx prices reprice`: what rows cost is corrected exactly, its history is kept, and what is spent follows."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from carrying_kit import serving
+from click.testing import CliRunner
+
+from muxx.cli import cli
+from muxx.testing import answers, chat, eventually
+from muxx.testing.settings import merged
+from muxx_std.spend_caps.ledger import SpendLedger
+
+NO_CACHE = {"project": {"cache": {"enabled": False}}}
+WRONG = {"plugins": {"pricing": {"prices": [{"model": "gpt-4o", "input": "100", "output": "100"}]}}}
+OLD = 15 * 100_000_000
+RIGHT = 10 * 2_500_000 + 5 * 10_000_000
+YESTERDAY = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86_400))
+
+
+def today() -> int:
+    return int(time.time() // 86_400)
+
+
+def reprice(directory: Path, *arguments: str, since: str = YESTERDAY) -> Any:
+    result = CliRunner().invoke(
+        cli, ["prices", "reprice", "--config", str(directory / "muxx.toml"), "--from", since, "--json", *arguments]
+    )
+    assert result.exit_code == 0, result.output
+    return orjson.loads(result.stdout)
+
+
+def costs(directory: Path) -> list[int | None]:
+    with closing(sqlite3.connect(f"file:{directory}/muxx-logs.db?mode=ro", uri=True)) as db:
+        return [cost for (cost,) in db.execute("SELECT cost_pico FROM generations WHERE attempts ORDER BY position")]
+
+
+@pytest.fixture
+async def mispriced(tmp_path: Path) -> Path:
+    """Three answers that were charged by a wrong price, and the file in which it is right."""
+    async with serving(config=merged(NO_CACHE, WRONG), directory=tmp_path) as gateway:
+        gateway.upstream.script(chat())
+        for _ in range(3):
+            assert (await gateway.chat()).status == 200
+    assert costs(tmp_path) == [OLD] * 3
+    async with serving(config=NO_CACHE, directory=tmp_path):
+        pass
+    return tmp_path
+
+
+async def test_a_dry_run_shows_the_difference_and_books_nothing(mispriced: Path) -> None:
+    said = await run(reprice, mispriced, "--dry-run")
+    assert (said["booked"], said["rows"], said["difference_usd"]) == (False, 3, "-0.004275")
+    (model,) = said["models"]
+    assert (model["model"], model["rows"], model["before_usd"], model["after_usd"]) == ("gpt-4o", 3, "0.0045", "0.000225")
+    assert costs(mispriced) == [OLD] * 3
+
+
+async def test_the_difference_is_booked_once_its_history_kept_and_what_is_spent_follows(mispriced: Path) -> None:
+    async with serving(config=NO_CACHE, directory=mispriced) as gateway:
+        ledger = SpendLedger(gateway.gateway.shared)
+        assert ledger.figures("default", today())["day"] == (3 * OLD, 0)
+        assert (await run(reprice, mispriced))["difference_usd"] == "-0.004275"
+        assert costs(mispriced) == [RIGHT] * 3
+        await eventually(lambda: ledger.figures("default", today())["day"] == (3 * RIGHT, 0))
+        again = await run(reprice, mispriced)
+        assert (again["models"], again["difference_usd"]) == ([], "0")
+    with closing(sqlite3.connect(f"file:{mispriced}/muxx-logs.db?mode=ro", uri=True)) as db:
+        kept = db.execute("SELECT before_pico, after_pico, before_version <> after_version FROM price_adjustments").fetchall()
+    assert kept == [(OLD, RIGHT, 1)] * 3
+    (mispriced / "muxx.db.shared").unlink()
+    async with serving(config=NO_CACHE, directory=mispriced) as gateway:
+        figures = SpendLedger(gateway.gateway.shared).figures("default", today())
+        assert figures["day"] == (3 * RIGHT, 0), "a reboot counts no correction twice"
+
+
+async def run(function: Any, *arguments: Any) -> Any:
+    """In a thread: the command has an event loop of its own."""
+    return await asyncio.to_thread(function, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [
+        (["--model", "gpt-4o-mini"], 0),
+        (["--project", "default"], 3),
+        (["--project", "other"], 0),
+        (["--to", YESTERDAY + "T12:00:00"], 0),
+    ],
+)
+async def test_only_what_is_asked_for_is_priced_anew(mispriced: Path, arguments: list[str], rows: int) -> None:
+    said = await run(reprice, mispriced, "--dry-run", *arguments)
+    assert sum(model["rows"] for model in said["models"]) == rows
+
+
+async def test_what_a_price_depends_on_beside_the_fields_of_a_row_is_in_it(tmp_path: Path) -> None:
+    usage = {
+        "prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30,
+        "prompt_tokens_details": {"audio_tokens": 5}, "completion_tokens_details": {"audio_tokens": 3},
+    }  # fmt: skip
+    async with serving(config=NO_CACHE, directory=tmp_path) as gateway:
+        answer = {
+            "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-audio-preview", "service_tier": "priority",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}], "usage": usage,
+        }  # fmt: skip
+        gateway.upstream.script(answers.json(answer))
+        response = await gateway.chat(model="gpt-4o-audio-preview")
+        row = await gateway.get_row(response.request_id)
+        assert row["attributes"]["usage_details"] == {
+            "input_audio_tokens": 5,
+            "output_audio_tokens": 3,
+            "service_tier": "priority",
+        }
+    assert (await run(reprice, tmp_path))["models"] == [], "the same prices come to the same"

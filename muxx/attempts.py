@@ -10,6 +10,7 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from . import routing
@@ -168,8 +169,10 @@ async def _prepare(call: Call, attempt: Attempt) -> None:
     """Let plugins see to the attempt. What they changed is validated again, and another model is another target: it is priced as
     such, and the caller has to be allowed it."""
     gateway, exchange = call.gateway, call.exchange
+    before = attempt.wire.checked(attempt.body)
     await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
-    attempt.wire.validate(attempt.body)
+    if not all(map(is_, before, attempt.wire.checked(attempt.body))):
+        attempt.wire.validate(attempt.body)
     model = attempt.body["model"]
     if model != attempt.target.model:
         stream, before = exchange.request.stream, attempt.target

@@ -194,9 +194,12 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
 
 async def run_all(chain: Chain, args: tuple[Any, ...], seconds: float) -> None:
     """Every step in order; the first refusal or crash ends it."""
-    budget = Budget(seconds)
+    budget: Budget | None = None
     for step in chain:
-        await run_step(step, args, budget)
+        result = start_step(step, args)
+        if type(result) is _Resumed:
+            budget = budget or Budget(seconds)
+            await finish_step(step, result, budget)
 
 
 async def run_isolated(chain: Chain, args: tuple[Any, ...], seconds: float) -> None:

@@ -72,6 +72,10 @@ class Holds:
             self._tables.append(self._shared.counters(f"spend.holds.{len(self._tables)}", BLOCKS, WORDS))
         return self._tables[number]
 
+    def open(self) -> None:
+        """Have the first table there."""
+        self._table(0)
+
     def write(self, at: int, value: int) -> None:
         """Change the word at that place."""
         self._table(at >> _TABLE_SHIFT).table[at & _IN_TABLE] = value

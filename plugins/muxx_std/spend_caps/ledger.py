@@ -94,6 +94,11 @@ class SpendLedger:
     def _nobodys(self) -> Holds:
         return Holds(self._shared, NOBODY)
 
+    def open(self) -> None:
+        """Have every table there: a request is no time to find that there is no room on the disk. Raises `StartError`."""
+        _ = self.accounts, self._lists
+        self.holds.open()
+
     def account(self, project: str) -> Account:
         known = self._known.get(project)
         if known is None:

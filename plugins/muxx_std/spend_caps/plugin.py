@@ -114,6 +114,7 @@ class SpendCaps:
     async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
         """See that what was spent before is known, and settle what processes that died have left."""
         ledger = self._ledger = SpendLedger(gateway.shared)
+        ledger.open()
         await refill(ledger, gateway)
         adjustments = Adjustments(ledger, gateway)
         gateway.every(ADJUST_SECONDS, adjustments.follow, name="spend_caps.adjust", once_per_host=True)

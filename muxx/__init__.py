@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .host import Host
     from .journal import find_record, journalled
     from .money import Cost, Usage, UsageSource, usd
-    from .projectsettings import nested_setting, resolved_settings
+    from .projectsettings import nested_setting, resolved_settings, settings_of
     from .projectstore import ProjectRow, ProjectStore, ProviderKeyRow, ensure_project
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
@@ -80,7 +80,7 @@ _HOME = {
     "host": "Host",
     "journal": "find_record journalled",
     "money": "Cost Usage UsageSource usd",
-    "projectsettings": "nested_setting resolved_settings",
+    "projectsettings": "nested_setting resolved_settings settings_of",
     "projectstore": "ProjectRow ProjectStore ProviderKeyRow ensure_project",
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
     "request": "Environment HttpRequest Identity Part Request Role Route",
@@ -185,6 +185,7 @@ __all__ = [
     "note_change",
     "resolved_settings",
     "run_async",
+    "settings_of",
     "table",
     "usd",
 ]  # fmt: skip

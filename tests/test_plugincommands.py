@@ -16,7 +16,7 @@ from muxx.cli import cli
 from muxx.testing.installing import installed
 
 Run = Callable[..., Result]
-STANDARD = {"cache", "keys", "limits", "logs", "mock", "pricing"}
+STANDARD = {"alerts", "cache", "keys", "limits", "logs", "mock", "pricing", "projects"}
 
 GREET = """
 import click, muxx
@@ -92,9 +92,11 @@ def rows_of(result: Result) -> dict[str, dict[str, Any]]:
 def test_it_lists_name_version_order_hooks_origin_and_state(run: Run, command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "muxx.toml").write_text("[plugins]\norder = ['c_first']\n[plugins.mock]\nenabled = false")
     rows = rows_of(run(*command, "--json"))
-    assert list(rows) == ["c_first", "a_last", "b_plain", "cache", "keys", "limits", "logs", "pricing", "mock"]
+    assert list(rows) == [
+        "c_first", "a_last", "alerts", "b_plain", "cache", "keys", "limits", "logs", "pricing", "projects", "mock",
+    ]  # fmt: skip
     assert rows["keys"] == {
-        "name": "keys", "version": "0.1.0", "order": 5, "origin": "muxx", "state": "on", "reason": None,
+        "name": "keys", "version": "0.1.0", "order": 6, "origin": "muxx", "state": "on", "reason": None,
         "hooks": ["authenticate", "first_key", "lifespan", "register_commands"],
     }  # fmt: skip
     assert (rows["mock"]["order"], rows["mock"]["state"], rows["mock"]["reason"]) == (None, "off", "enabled = false")
@@ -116,7 +118,7 @@ def test_a_hook_that_stands_elsewhere_than_its_plugin_is_marked(run: Run) -> Non
 def test_the_order_shows_each_hooks_chain_as_it_is_called(run: Run, tmp_path: Path) -> None:
     chains = json.loads(run("plugins", "order", "--json").stdout)
     assert chains["pre_request"] == [
-        {"plugin": "limits", "mark": "tryfirst"},
+        {"plugin": "alerts", "mark": "tryfirst"}, {"plugin": "limits", "mark": "tryfirst"},
         {"plugin": "c_first", "mark": "tryfirst"}, {"plugin": "b_plain", "mark": None}, {"plugin": "a_last", "mark": "trylast"},
         {"plugin": "cache", "mark": "trylast"},
     ]  # fmt: skip
@@ -125,13 +127,14 @@ def test_the_order_shows_each_hooks_chain_as_it_is_called(run: Run, tmp_path: Pa
     (tmp_path / "muxx.toml").write_text("[plugins]\norder = ['c_first']")
     rows = [line.split() for line in run("plugins", "order").stdout.splitlines()]
     assert rows[0] == ["hook", "order", "plugin", "mark"]
-    assert rows[1:9] == [
+    assert rows[1:10] == [
         ["authenticate", "1", "keys", "trylast"],
-        ["pre_request", "1", "limits", "tryfirst"],
-        ["pre_request", "2", "c_first", "tryfirst"],
-        ["pre_request", "3", "b_plain", "-"],
-        ["pre_request", "4", "a_last", "trylast"],
-        ["pre_request", "5", "cache", "trylast"],
+        ["pre_request", "1", "alerts", "tryfirst"],
+        ["pre_request", "2", "limits", "tryfirst"],
+        ["pre_request", "3", "c_first", "tryfirst"],
+        ["pre_request", "4", "b_plain", "-"],
+        ["pre_request", "5", "a_last", "trylast"],
+        ["pre_request", "6", "cache", "trylast"],
         ["price", "1", "pricing", "-"],
         ["post_response", "1", "c_first", "-"],
     ]
@@ -145,7 +148,7 @@ def test_who_is_left_out_is_listed_with_the_reason(run: Run, tmp_path: Path, mon
     only, variable = ("left out", "[plugins] only"), ("left out", "MUXX_LOAD_PLUGINS")
     assert states == {
         "keys": ("on", None), "logs": ("on", None), "a_last": variable, "b_plain": variable, "c_first": only, "mock": only, "pricing": only,
-        "cache": only, "limits": only,
+        "alerts": only, "cache": only, "limits": only, "projects": only,
     }  # fmt: skip
     lines = run("plugins").stdout.splitlines()
     assert any(line.startswith("a_last") and line.endswith("left out by MUXX_LOAD_PLUGINS") for line in lines)

@@ -236,7 +236,7 @@ def test_muxx_load_plugins_limits_files_too_and_one_it_leaves_out_is_not_run(
     monkeypatch.setenv("MUXX_LOAD_PLUGINS", value)
     assert of_files(folder).keys() == expected
     plugins = started(folder, "[plugins.note]\ntext = 'kept'\n[plugins.other]\nanything = 1" if "other" not in expected else "")
-    assert plugins.by_name.keys() == {"cache", "keys", "limits", "logs", "mock", "pricing", *expected}
+    assert plugins.by_name.keys() == {"alerts", "cache", "keys", "limits", "logs", "mock", "pricing", "projects", *expected}
 
 
 def test_a_setting_of_nobodys_plugin_is_refused_also_under_muxx_load_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

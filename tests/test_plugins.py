@@ -20,7 +20,7 @@ from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml
 
-STANDARD = {"cache", "keys", "limits", "logs", "mock", "pricing", "projects"}
+STANDARD = {"alerts", "cache", "keys", "limits", "logs", "mock", "pricing", "projects"}
 
 
 def found(plugins: Mapping[str, type]) -> list[Found]:

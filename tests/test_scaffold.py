@@ -177,4 +177,4 @@ def test_its_tests_pass_and_a_running_gateway_loads_its_wheel(tmp_path: Path) ->
     assert "muxx.toml: ok" in shown
     assert "X-Rate-Note: from the file" in shown
     assert "tokens" in shown
-    assert any(line.split() == ["rate_note", "0.1.0", "7", "pre_request,", "post_response", "muxx-rate-note", "on"] for line in shown.splitlines())
+    assert any(line.split() == ["rate_note", "0.1.0", "9", "pre_request,", "post_response", "muxx-rate-note", "on"] for line in shown.splitlines())

@@ -77,7 +77,7 @@ class ProjectSettings:
     @property
     def watches_limits(self) -> bool:
         """Whether somebody is told of shares of its limits, so that `exchange.standings` is to be written."""
-        return any(alert.limit not in (None, "spend_cap") for alert in self.alerts)
+        return bool(self.alerts) and any(alert.limit not in (None, "spend_cap") for alert in self.alerts)
 
 
 @dataclass(frozen=True, slots=True)

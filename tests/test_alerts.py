@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from typing import Any
 
 from alerts_kit import (
@@ -24,6 +25,9 @@ from alerts_kit import (
 from http_kit import add_key
 
 from muxx.testing import eventually, hold, json, rst
+from muxx_std.alerts.rules import bounds
+from muxx_std.alerts.spend import SpendWatch
+from muxx_std.alerts.store import AlertStore, Event, Found
 
 MAIL = {"host": "127.0.0.1", "security": "none", "from": "muxx@example.org"}
 
@@ -83,6 +87,19 @@ async def test_a_cap_that_only_tells_tells_and_shares_of_block_caps_do_before_th
             ("spend_cap:day:0.03", "100", 1), ("spend_cap:month:0.8", None, 0), ("cap:month:2", "2", 1),
         ]  # fmt: skip
         assert rules[0]["spent_usd"] == "4"
+
+
+async def test_a_window_is_still_looked_at_for_a_while_after_its_end() -> None:
+    """So that what was spent in its last seconds, or by requests that ended after it, is told."""
+    async with alerting({"alerts": [{"usd": "1"}]}, {}, check_every_s=3600) as gateway:
+        row = await gateway.get_row((await gateway.chat()).request_id)
+        midnight = bounds("day", datetime.fromisoformat(row["started_at"]).timestamp())[1]
+        await until(lambda: SpendWatch(gateway.gateway, lambda: midnight - 1.0).look())
+        [late] = await SpendWatch(gateway.gateway, lambda: midnight + 890.0).look()
+        assert (late.used, late.window_end) == (10**12, midnight * 1000)
+        assert await SpendWatch(gateway.gateway, lambda: midnight + 910.0).look() == []
+        await AlertStore(gateway.gateway.db).note([Found(late, Event.now("alert.spend", {}), ())])
+        assert await SpendWatch(gateway.gateway, lambda: midnight + 890.0).look() == []
 
 
 async def test_shares_of_limits_are_told_once_in_a_window_and_of_each_user_by_itself() -> None:

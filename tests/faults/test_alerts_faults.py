@@ -120,6 +120,24 @@ async def test_a_locked_database_delays_no_request_and_loses_no_crossing() -> No
         assert [request.json()["data"]["alert"] for request in hook.requests] == ["rpd:0.2", "rpd:0.4"]
 
 
+async def test_a_receiver_that_comes_with_a_reload_gets_what_was_crossed_before(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    async with receiving() as hook, process(tmp_path, upstream, {"alerts": [{"usd": "1"}]}, webhook(hook)) as gateway:
+        with_receiver = gateway.config_path.read_text()
+        await gateway.chat()
+        await eventually(lambda: len(hook.requests) == 1)
+        gateway.config_path.write_text(with_receiver.replace('"ops"', '"others"'))
+        gateway.reload()
+        await eventually(lambda: "configuration reloaded" in gateway.stderr)
+        with sqlite3.connect(tmp_path / "muxx.db") as db:
+            db.execute("UPDATE alert_deliveries SET state = 'waiting', due_at = 0")
+        db.close()
+        await eventually(lambda: "there is no receiver of this name" in gateway.stderr)
+        gateway.config_path.write_text(with_receiver)
+        gateway.reload()
+        await eventually(lambda: len(hook.requests) == 2)
+        assert hook.last.header("webhook-id") == hook.requests[0].header("webhook-id")
+
+
 async def test_what_fails_for_a_day_is_given_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     async with receiving([*json({}, 500)]) as hook, alerting({"alerts": [{"usd": "1"}]}, {"ops": webhook(hook)}) as gateway:
         await gateway.chat()

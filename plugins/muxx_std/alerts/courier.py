@@ -27,14 +27,17 @@ PRUNED_EVERY = 3600.0
 
 
 async def send(http: ClientSession, config: AlertsConfig, receiver: str, event: Event) -> Outcome:
-    """Try one delivery."""
+    """Try one delivery. It never raises: what cannot be sent at all must be given up some day, too."""
     known = config.receivers.get(receiver)
-    if known is None:
+    if known is None:  # to us, who may be on our way out after a reload that brought it
         return Outcome(problem=config.no_such_receiver(receiver))
-    if known.kind == "email":
+    try:
+        if known.kind != "email":
+            return await webhook.post(http, known, event)
         assert config.smtp is not None, "mail is checked to have a server"
         return await mail.send(config.smtp, known, event)
-    return await webhook.post(http, known, event)
+    except Exception as error:
+        return Outcome(problem=f"it cannot be sent ({type(error).__name__})")
 
 
 class Courier:
@@ -68,7 +71,7 @@ class Courier:
             return
         outcome = await send(self._gateway.http, self._config, due.receiver, due.event)
         again_at = time.time() + self._pause(due.attempts)
-        given_up = again_at > due.event.at + GIVEN_UP_AFTER or due.receiver not in self._config.receivers
+        given_up = again_at > due.event.at + GIVEN_UP_AFTER
         await self._store.settle(due, outcome, None if given_up else again_at)
         if outcome.problem is not None:
             what_next = "it is given up" if given_up else f"it is tried again in {again_at - time.time():.0f} s"

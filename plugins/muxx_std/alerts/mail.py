@@ -7,6 +7,7 @@ import smtplib
 import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from . import message
 from .settings import Receiver, Smtp
@@ -23,20 +24,17 @@ async def send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
 
 
 async def _in_thread(work: Callable[[], Outcome]) -> Outcome:
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Outcome] = loop.create_future()
-
-    def tell(outcome: Outcome) -> None:
-        if not answer.done():
-            answer.set_result(outcome)
+    answer: Future[Outcome] = Future()
 
     def run() -> None:
-        outcome = work()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(tell, outcome)
+        answer.set_running_or_notify_cancel()  # from here on nobody can cancel it, so its result can always be set
+        try:
+            answer.set_result(work())
+        except Exception as error:
+            answer.set_exception(error)
 
     threading.Thread(target=run, name="muxx-mail", daemon=True).start()
-    return await answer
+    return await asyncio.wrap_future(answer)
 
 
 def _send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:

@@ -35,7 +35,7 @@ async def rules(host: Host, config: Config, alerts: AlertsConfig, own: Mapping[s
     ]
 
 
-def _rule(project: str, rule: Rule, alerts: AlertsConfig, spent: int, told: int) -> dict[str, Any]:
+def _rule(project: str, rule: Rule, alerts: AlertsConfig, pico: int, told: int) -> dict[str, Any]:
     money = rule.is_money
     return {
         "object": "alert",
@@ -44,7 +44,7 @@ def _rule(project: str, rule: Rule, alerts: AlertsConfig, spent: int, told: int)
         "measure": rule.measure,
         "window": rule.window,
         "share": rule.share,
-        "spent_usd": usd(spent) if money else None,
+        "spent_usd": usd(pico) if money else None,
         "limit_usd": usd(rule.limit) if money else None,
         "limit": None if money else rule.limit,
         "told": told,

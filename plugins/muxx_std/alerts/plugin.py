@@ -97,7 +97,11 @@ class Alerts:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return routes.routes(self.config)
+        return [
+            Route("GET", "/v1/alerts", routes.list_rules),
+            Route("GET", "/v1/alerts/events", routes.list_events),
+            Route("POST", "/v1/alerts/test", routes.test, "admin"),
+        ]
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from muxx import HttpRequest, Identity, InvalidRequest, NotFound, Reply, Route, body_as
+from muxx import HttpRequest, Identity, InvalidRequest, NotFound, Reply, body_as
 
 from . import overview
 from .message import TEST, test_facts
@@ -27,15 +26,7 @@ class TestAsked(BaseModel):
     receiver: str
 
 
-def routes(alerts: AlertsConfig) -> list[Route]:
-    return [
-        Route("GET", "/v1/alerts", partial(list_rules, alerts)),
-        Route("GET", "/v1/alerts/events", list_events),
-        Route("POST", "/v1/alerts/test", partial(test, alerts), "admin"),
-    ]
-
-
-async def list_rules(alerts: AlertsConfig, gateway: Gateway, request: HttpRequest) -> Reply:
+async def list_rules(gateway: Gateway, request: HttpRequest) -> Reply:
     """Those of the key's project; for an admin key, of every project or of the one named."""
     query = _query(request, "project")
     project = _project(request, query)
@@ -45,7 +36,7 @@ async def list_rules(alerts: AlertsConfig, gateway: Gateway, request: HttpReques
         if project is None or _identity(request).role == "admin":
             raise
         own = {project: {}}  # one that only an identity provider names has what the file says
-    data = await overview.rules(gateway.host, gateway.config, alerts, own)
+    data = await overview.rules(gateway.host, gateway.config, _settings(gateway), own)
     return Reply.json({"object": "list", "data": data, "has_more": False})
 
 
@@ -60,15 +51,22 @@ async def list_events(gateway: Gateway, request: HttpRequest) -> Reply:
     return Reply.json({"object": "list", "data": data, "has_more": len(rows) > limit})
 
 
-async def test(alerts: AlertsConfig, gateway: Gateway, request: HttpRequest) -> Reply:
+async def test(gateway: Gateway, request: HttpRequest) -> Reply:
     """Send a test to a receiver now, and say what became of it. It is tried once, and no event."""
     from .courier import send
 
+    alerts = _settings(gateway)
     receiver = (await body_as(gateway, request, TestAsked)).receiver
     if receiver not in alerts.receivers:
         raise InvalidRequest(f"receiver: {alerts.no_such_receiver(receiver)}.", param="receiver")
     outcome = await send(gateway.http, alerts, receiver, Event.now(TEST, test_facts()))
     return Reply.json(overview.tested(receiver, outcome))
+
+
+def _settings(gateway: Gateway) -> AlertsConfig:
+    settings = gateway.plugins.by_name["alerts"].config
+    assert isinstance(settings, AlertsConfig), "this plugin serves the route"
+    return settings
 
 
 def _query(request: HttpRequest, *known: str) -> dict[str, str]:

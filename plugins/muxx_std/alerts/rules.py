@@ -43,8 +43,7 @@ class Rule(NamedTuple):
         return f"{self.name} of {self.limit}"
 
     def crossed_by(self, used: int) -> bool:
-        """Exactly: 0.7 of 10 is 7, which floating point does not think."""
-        return self.limit is not None and used >= ceil(Fraction(str(self.share)) * self.limit)
+        return self.limit is not None and used >= _least(self.share, self.limit)
 
 
 class Crossing(NamedTuple):
@@ -60,6 +59,12 @@ class Crossing(NamedTuple):
     def key(self) -> tuple[str, str, int, str]:
         """Crossings of one key are the same one."""
         return self.project, self.rule.key, self.window_end, self.user
+
+
+@lru_cache(maxsize=4096)
+def _least(share: float, limit: int) -> int:
+    """The least that is this share, exactly: of 0.55 and 100 it is 55, and floating point would say 56."""
+    return ceil(Fraction(str(share)) * limit)
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -215,19 +216,24 @@ class ProjectStore:
         return found
 
     def _check_plugins(self, before: Own, after: Own) -> None:
-        """Refuse what a plugin finds wrong with a change. What it found wrong before stands in the way of no other change."""
-        old = self._problems_of_plugins(before)
-        new = [(key_path(loc[1:])[:100], text) for loc, text in self._problems_of_plugins(after).items() if old.get(loc) != text]
+        """Refuse what a plugin finds wrong with a change. What it found wrong before, be it at another place of an array, stands
+        in the way of no other change."""
+        old = Counter(text for _, text in self._problems_of_plugins(before))
+        new = []
+        for loc, text in self._problems_of_plugins(after):
+            old[text] -= 1
+            if old[text] < 0:
+                new.append((key_path(loc[1:])[:100], text))
         if new:
             raise InvalidRequest("; ".join(f"{key}: {text}" for key, text in new[:10]) + ".", param=new[0][0])
 
-    def _problems_of_plugins(self, own: Own) -> dict[Loc, str]:
+    def _problems_of_plugins(self, own: Own) -> list[tuple[Loc, str]]:
         config = self._host.config
         try:
             section = resolved_settings(config.project, own)
         except ValidationError:  # of an older muxx: a change that mends it is welcome
-            return {}
-        return dict(config.model_copy(update={"project": section}).problems_of_plugins())
+            return []
+        return list(config.model_copy(update={"project": section}).problems_of_plugins())
 
     def _check_provider(self, name: str) -> None:
         """Only plugins know of more providers than the file and what is built in, and theirs are not known to every command."""

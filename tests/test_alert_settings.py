@@ -100,6 +100,9 @@ async def test_a_projects_own_alert_that_names_nobody_is_refused_and_stands_in_t
     async with Host.open(load_config(path, {"alerts": AlertsConfig})) as host:
         changed = await host.projects.change("shop", {"store_content": False})
         assert changed.own["alerts"] == [{"usd": "1", "to": ["ops"]}]
+        await host.projects.change("shop", lambda own: {"alerts": [{"usd": "2"}, *own["alerts"]]})
+        with pytest.raises(InvalidRequest, match="no receiver of this name"):
+            await host.projects.change("shop", lambda own: {"alerts": [*own["alerts"], {"usd": "3", "to": ["ops"]}]})
 
 
 async def test_a_receiver_that_a_reload_brings_can_be_named_at_once(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_it_lists_name_version_order_hooks_origin_and_state(run: Run, command: t
     ]  # fmt: skip
     assert rows["keys"] == {
         "name": "keys", "version": "0.1.0", "order": 6, "origin": "muxx", "state": "on", "reason": None,
-        "hooks": ["authenticate", "first_key", "lifespan", "register_commands"],
+        "hooks": ["authenticate", "first_key", "lifespan", "register_routes", "register_commands"],
     }  # fmt: skip
     assert (rows["mock"]["order"], rows["mock"]["state"], rows["mock"]["reason"]) == (None, "off", "enabled = false")
     lines = [line.split(maxsplit=3) for line in run(*command).stdout.splitlines()]

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def told(directory: Path) -> list[tuple[Any, ...]]:
     return query(directory / "muxx.db", "SELECT rule, state FROM alert_events LEFT JOIN alert_deliveries ON event = id ORDER BY rule")
 
 
+def make_due(directory: Path) -> None:
+    """Let the time pass until every delivery is tried, or tried again."""
+    with closing(sqlite3.connect(directory / "muxx.db")) as db, db:
+        db.execute("UPDATE alert_deliveries SET state = 'waiting', due_at = 0")
+
+
 async def test_workers_that_see_one_crossing_make_one_event(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     project = {"limits": {"rpd": 100}, "alerts": [{"limit": "rpd", "share": 0.1}, {"usd": "20"}]}
     async with receiving() as hook, process(tmp_path, upstream, project, webhook(hook), workers=2) as gateway:
@@ -73,31 +80,32 @@ async def test_a_crossing_whose_receiver_was_away_is_delivered_after_a_kill_with
 
 async def test_spend_that_crossed_while_nobody_looked_is_told_after_the_start(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     """The process is killed right after the answer, before anybody has added up."""
-    async with receiving() as hook, process(tmp_path, upstream, {"alerts": [{"usd": "1"}]}, webhook(hook)) as gateway:
-        slow = gateway.config_path.read_text()
-        gateway.config_path.write_text(slow.replace('"check_every_s" = 0.05', '"check_every_s" = 3600'))
-        await gateway.restart()
-        assert (await gateway.chat()).status == 200
-        await gateway.kill()
-        assert told(tmp_path) == []
+    async with receiving() as hook:
+        gateway = process(tmp_path, upstream, {"alerts": [{"usd": "1"}]}, webhook(hook))
+        quick = gateway.config_path.read_text()
+        slow = quick.replace('"check_every_s" = 0.05', '"check_every_s" = 3600')
+        assert slow != quick
         gateway.config_path.write_text(slow)
-        await gateway.start()
-        await eventually(lambda: len(hook.requests) == 1)
-        assert hook.last.json()["data"]["spent_usd"] == "1"
+        async with gateway:
+            assert (await gateway.chat()).status == 200
+            await gateway.kill()
+            assert told(tmp_path) == []
+            gateway.config_path.write_text(quick)
+            await gateway.start()
+            await eventually(lambda: len(hook.requests) == 1, 10.0)
+            assert hook.last.json()["data"]["spent_usd"] == "1"
 
 
 async def test_a_delivery_under_way_survives_a_kill(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    """It is tried again when its claim is over: the time passes here by moving the claim."""
+    """It is tried again when its claim is over, which is moved here."""
     async with receiving([hold()], OK) as hook, process(tmp_path, upstream, {"alerts": [{"usd": "1"}]}, webhook(hook)) as gateway:
         await gateway.chat()
         await hook.request(1)
         await gateway.kill()
-        with sqlite3.connect(tmp_path / "muxx.db") as db:
-            [(state, due_at)] = db.execute("SELECT state, due_at FROM alert_deliveries").fetchall()
-            assert state == "waiting"
-            assert 5 < due_at - time.time() < 16
-            db.execute("UPDATE alert_deliveries SET due_at = 0")
-        db.close()
+        [(state, due_at)] = query(tmp_path / "muxx.db", "SELECT state, due_at FROM alert_deliveries")
+        assert state == "waiting"
+        assert 5 < due_at - time.time() < 16
+        make_due(tmp_path)
         await gateway.start()
         again = await hook.request(2, 10.0)
         await eventually(lambda: told(tmp_path)[0][1] == "delivered")
@@ -127,14 +135,14 @@ async def test_a_receiver_that_comes_with_a_reload_gets_what_was_crossed_before(
         await eventually(lambda: len(hook.requests) == 1)
         gateway.config_path.write_text(with_receiver.replace('"ops"', '"others"'))
         gateway.reload()
-        await eventually(lambda: "configuration reloaded" in gateway.stderr)
-        with sqlite3.connect(tmp_path / "muxx.db") as db:
-            db.execute("UPDATE alert_deliveries SET state = 'waiting', due_at = 0")
-        db.close()
-        await eventually(lambda: "there is no receiver of this name" in gateway.stderr)
+        await eventually(lambda: gateway.stderr.count("configuration reloaded") == 1, 10.0)
+        make_due(tmp_path)
+        await eventually(lambda: "there is no receiver of this name" in gateway.stderr, 10.0)
         gateway.config_path.write_text(with_receiver)
         gateway.reload()
-        await eventually(lambda: len(hook.requests) == 2)
+        await eventually(lambda: gateway.stderr.count("configuration reloaded") == 2, 10.0)
+        make_due(tmp_path)
+        await eventually(lambda: len(hook.requests) == 2, 10.0)
         assert hook.last.header("webhook-id") == hook.requests[0].header("webhook-id")
 
 

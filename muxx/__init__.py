@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .journal import find_record, journalled
     from .money import Cost, Usage, UsageSource, pico_of, usd
     from .processes import lives, this_process
-    from .projectsettings import nested_setting, resolved_settings
+    from .projectsettings import nested_setting, resolved_settings, settings_of
     from .projectstore import ProjectRow, ProjectStore, ProviderKeyRow, ensure_project
     from .providercommands import known_providers
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
@@ -86,7 +86,7 @@ _HOME = {
     "money": "Cost Usage UsageSource pico_of usd",
     "providercommands": "known_providers",
     "processes": "lives this_process",
-    "projectsettings": "nested_setting resolved_settings",
+    "projectsettings": "nested_setting resolved_settings settings_of",
     "projectstore": "ProjectRow ProjectStore ProviderKeyRow ensure_project",
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
     "request": "Environment HttpRequest Identity Part Request Role Route",
@@ -196,6 +196,7 @@ __all__ = [
     "pico_of",
     "resolved_settings",
     "run_async",
+    "settings_of",
     "table",
     "this_process",
     "usd",

@@ -82,6 +82,11 @@ class PluginConfig(Section):
     on_error: Literal["refuse", "ignore"] = "refuse"
     """What a crash in a request hook does: refuse the request, or go on without this plugin."""
 
+    def problems_in(self, config: Config) -> Iterable[tuple[Loc, str]]:
+        """What is wrong with the rest of the configuration, as these settings know it: where it stands, and what. Also asked
+        before a project's own settings change, of the configuration with those in the place of `[project]`."""
+        return ()
+
 
 class ServerConfig(Section):
     host: str = Field("127.0.0.1", min_length=1)
@@ -363,6 +368,12 @@ class Config(Section):
         """The settings of every plugin whose class `load_config` was given and that the file leaves on."""
         return self._plugin_settings
 
+    def problems_of_plugins(self) -> Iterator[tuple[Loc, str]]:
+        """What the settings of plugins that are on find wrong with the rest."""
+        for name, settings in self._plugin_settings.items():
+            if settings.enabled and (self.plugins.only is None or name in self.plugins.only):
+                yield from settings.problems_in(self)
+
 
 # ── reading it ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -408,6 +419,7 @@ def _read(file: TomlFile, classes: Mapping[str, type[PluginConfig]] | None) -> C
     config = validated(Config, file.data, (), file)
     if config is not None:
         config._path, config._written, config._plugin_settings = file.path, file.written, settings
+        file.problems += [Problem(*problem) for problem in config.problems_of_plugins()]
     return config
 
 

@@ -70,9 +70,9 @@ class _Explanation:
         yield from ((("plugins", name, key), _masked(value), "file") for key, value in table.items())
 
     def section(self, loc: Loc, section: BaseModel) -> Iterator[tuple[Loc, Any, Layer]]:
-        for name in type(section).model_fields:
+        for name, field in type(section).model_fields.items():
             layer: Layer = "file" if name in section.model_fields_set else "built in"
-            yield from self._option((*loc, name), getattr(section, name), layer)
+            yield from self._option((*loc, field.alias or name), getattr(section, name), layer)
 
     def _option(self, loc: Loc, value: Any, layer: Layer) -> Iterator[tuple[Loc, Any, Layer]]:
         if isinstance(value, BaseModel):
@@ -134,8 +134,9 @@ def _describe(properties: dict[str, dict[str, Any]], model: type[BaseModel]) -> 
     for cls in model.__mro__[: model.__mro__.index(BaseModel)]:
         for option, text in pairwise(_body(cls)):
             match option, text:
-                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))) if name in properties:
-                    properties[name].setdefault("description", inspect.cleandoc(words))
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))) if name in model.model_fields:
+                    key = model.model_fields[name].alias or name
+                    properties[key].setdefault("description", inspect.cleandoc(words))
 
 
 def _body(cls: type) -> list[ast.stmt]:

@@ -81,6 +81,11 @@ class Projects:
         known = self._known.get(name)
         return _NO_KEYS if known is None else known.keys
 
+    @property
+    def defaults(self) -> ProjectSettings:
+        """What holds for a project that sets nothing itself."""
+        return self._defaults
+
     def own_settings(self) -> Mapping[str, ProjectSettings]:
         """Of every project that sets something itself, what holds for it, as it was read last: for work that looks at all."""
         return {name: known.project.settings for name, known in self._known.items() if known.project.settings != self._defaults}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,9 +22,10 @@ from . import audit
 from .configtypes import ApiKey
 from .db import Connection, Migration
 from .errors import InvalidRequest, NotFound
-from .projectsettings import changed, checked, flat
+from .projectsettings import Own, changed, checked, flat, resolved_settings
 from .providers import BUILT_IN
 from .sealing import Seal
+from .tomlfile import Loc, key_path
 
 if TYPE_CHECKING:
     from .host import Host
@@ -123,6 +125,8 @@ class ProjectStore:
             raise InvalidRequest(words, param="name")
         own = checked({} if settings is None else settings)
 
+        self._check_plugins({}, own)
+
         async def write(db: Connection) -> None:
             if not await _insert(db, name, own):
                 raise InvalidRequest("There is a project of this name already.", param="name")
@@ -133,11 +137,13 @@ class ProjectStore:
         return await self.named(name)
 
     async def change(self, name: str, changes: Any, *, by: str | None = None) -> ProjectRow:
-        """Set and take back settings by a merge patch: nested as in the file, and null takes one back."""
+        """Set and take back settings by a merge patch: nested as in the file, and null takes one back. Where it depends on what
+        the project sets now, `changes` is a function of that."""
 
         async def write(db: Connection) -> None:
             row = await _living(db, name)
-            own = changed(row.own, changes)
+            own = changed(row.own, changes(row.own) if callable(changes) else changes)
+            self._check_plugins(row.own, own)
             await db.execute("UPDATE projects SET settings = ? WHERE name = ?", (orjson.dumps(own).decode(), name))
             before, after = dict(flat(row.own)), dict(flat(own))
             told = {key: after.get(key) for key in {**before, **after} if before.get(key) != after.get(key)}
@@ -208,6 +214,26 @@ class ProjectStore:
             except Exception as error:
                 found.append((project, provider, error))
         return found
+
+    def _check_plugins(self, before: Own, after: Own) -> None:
+        """Refuse what a plugin finds wrong with a change. What it found wrong before, be it at another place of an array, stands
+        in the way of no other change."""
+        old = Counter(text for _, text in self._problems_of_plugins(before))
+        new = []
+        for loc, text in self._problems_of_plugins(after):
+            old[text] -= 1
+            if old[text] < 0:
+                new.append((key_path(loc[1:])[:100], text))
+        if new:
+            raise InvalidRequest("; ".join(f"{key}: {text}" for key, text in new[:10]) + ".", param=new[0][0])
+
+    def _problems_of_plugins(self, own: Own) -> list[tuple[Loc, str]]:
+        config = self._host.config
+        try:
+            section = resolved_settings(config.project, own)
+        except ValidationError:  # of an older muxx: a change that mends it is welcome
+            return []
+        return list(config.model_copy(update={"project": section}).problems_of_plugins())
 
     def _check_provider(self, name: str) -> None:
         """Only plugins know of more providers than the file and what is built in, and theirs are not known to every command."""

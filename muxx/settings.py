@@ -74,6 +74,11 @@ class ProjectSettings:
     spend_caps: tuple[SpendCap, ...] = ()
     alerts: tuple[Alert, ...] = ()
 
+    @property
+    def watches_limits(self) -> bool:
+        """Whether somebody is told of shares of its limits, so that `exchange.standings` is to be written."""
+        return bool(self.alerts) and any(alert.limit not in (None, "spend_cap") for alert in self.alerts)
+
 
 @dataclass(frozen=True, slots=True)
 class Project:

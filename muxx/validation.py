@@ -121,7 +121,7 @@ def _keys_at(model: type[BaseModel] | None, loc: Loc) -> Collection[str]:
         model, is_container = _section_in(field.annotation) if field is not None else (None, False)
         if is_container and steps:
             steps.pop(0)  # the index in an array, or the name in a table of tables
-    return model.model_fields if model is not None else ()
+    return [field.alias or name for name, field in model.model_fields.items()] if model is not None else ()
 
 
 def _section_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:

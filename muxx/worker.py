@@ -126,6 +126,7 @@ class Worker:
                 return False
             _warn_of_fixed(self.config, config)
             old, self.gateway, self.config = self.gateway, gateway, config
+            self.host.config = config  # what a project may set is judged by the file as it is now
             self.service.use(gateway)
             retiring = asyncio.create_task(self._retire(old))
             self._retiring.add(retiring)

@@ -241,6 +241,8 @@ def test_explain_of_a_project_shows_what_holds_for_it(run: Run, tmp_path: Path) 
         {"key": "project.cache.enabled", "value": True, "layer": "built in"},
         {"key": "project.cache.ttl", "value": 86400, "layer": "built in"},
         *({"key": f"project.limits.{name}", "value": 0, "layer": "built in"} for name in Limits._fields),
+        {"key": "project.spend_caps", "value": [], "layer": "built in"},
+        {"key": "project.alerts", "value": [], "layer": "built in"},
         {"key": "project.store_content", "value": False, "layer": "file"},
         {"key": "project.content_retention_days", "value": 30, "layer": "built in"},
     ]

@@ -6,7 +6,7 @@ import pickle
 import random
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from muxx.config import Config, ConfigError, ModelConfig, PluginConfig, ProviderConfig, TargetConfig, load_config
 from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
+from muxx_std.alerts import Alerts
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
 from muxx_std.limits import RateLimits
@@ -29,8 +30,8 @@ STANDARD = config_classes(
     [
         Found(name, cls, "muxx", "0")
         for name, cls in (
-            ("cache", Cache), ("keys", Keys), ("limits", RateLimits), ("logs", Logs), ("mock", Mock), ("pricing", Pricing),
-            ("spend_caps", SpendCaps),
+            ("alerts", Alerts), ("cache", Cache), ("keys", Keys), ("limits", RateLimits), ("logs", Logs), ("mock", Mock),
+            ("pricing", Pricing), ("spend_caps", SpendCaps),
         )
     ]
 )
@@ -503,3 +504,38 @@ def test_an_options_description_is_the_text_under_it() -> None:
     assert "description" not in properties["inner"]
     assert definitions["Inner"]["properties"]["deep"]["description"] == "Two levels down."
     assert definitions["Made"]["properties"]["plain"]["description"] == "The base's text.", "its own class has no source"
+
+
+# ── what settings of plugins say of the rest ──
+
+
+class PortConfig(PluginConfig):
+    lowest: int = 1024
+
+    def problems_in(self, config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        if config.server.port < self.lowest:
+            yield ("server", "port"), "is too low for this plugin"
+
+
+def test_a_plugins_settings_may_find_fault_with_the_rest_of_the_file(load: Load) -> None:
+    text = "[server]\nport = 80\n"
+    assert errors(load, text + "prot = 1\n", {"port": PortConfig}) == ["server.prot: unknown key (did you mean 'port'?)"]
+    assert errors(load, text, {"port": PortConfig}) == ["server.port: is too low for this plugin"]
+    assert load(text + "[plugins.port]\nlowest = 80\n", {"port": PortConfig}).server.port == 80
+    for off in ("[plugins.port]\nenabled = false\n", "[plugins]\nonly = []\n"):
+        assert load(text + off, {"port": PortConfig}).server.port == 80
+
+
+class AliasedConfig(PluginConfig):
+    from_: str = Field("nobody", alias="from")
+    """Who it comes from."""
+
+
+def test_an_option_that_python_cannot_spell_is_shown_by_its_name(load: Load) -> None:
+    config = load('[plugins.mail]\nfrom = "ann"\n', {"mail": AliasedConfig})
+    assert ("plugins.mail.from", "ann", "file") in [tuple(row) for row in layers(config)]
+    assert errors(load, '[plugins.mail]\nform = "ann"\n', {"mail": AliasedConfig}) == [
+        "plugins.mail.form: unknown key (did you mean 'from'?)"
+    ]
+    properties = json_schema({"mail": AliasedConfig})["$defs"]["AliasedConfig"]["properties"]
+    assert properties["from"]["description"] == "Who it comes from."

@@ -397,3 +397,37 @@ async def test_without_a_log_the_journal_is_counted_and_a_log_that_cannot_be_rea
         with pytest.raises(sqlite3.OperationalError):
             await refill(Ledger(gateway.gateway.shared), gateway.gateway, limits)
         assert not Ledger(gateway.gateway.shared).minute_table.filled
+
+
+class Watcher:
+    """Notes how the limits stand of each request that is over."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[tuple[str, int, int]]] = []
+        self.ends: set[int] = set()
+
+    @hookimpl
+    def post_response(self, exchange: Exchange) -> None:
+        self.seen.append([(standing.name, standing.limit, standing.used) for standing in exchange.standings])
+        self.ends.update(standing.window for standing in exchange.standings)
+
+
+async def test_how_the_limits_stand_is_told_only_where_alerts_ask_for_it() -> None:
+    for alerts, told in (([{"limit": "rpm"}], True), ([{"usd": "1"}, {"limit": "spend_cap"}], False)):
+        config = {"project": {"alerts": alerts, "cache": {"enabled": False}}}
+        async with limited(config, {"watcher": Watcher}, rpm=2, rpd=9, user_rpd=5, tpm=100_000, key_in_flight=9) as gateway:
+            gateway.upstream.script(chat())
+            for _ in range(3):
+                await gateway.chat(headers={"X-Muxx-User-Id": "ann"}, max_tokens=100)
+            watcher = gateway.gateway.plugins.by_name["watcher"].instance
+            await eventually(lambda watcher=watcher: len(watcher.seen) == 3)
+        if not told:
+            assert watcher.seen == [[], [], []]
+            continue
+        counts = [{name: used for name, _, used in seen if name != "tpm"} for seen in watcher.seen]
+        assert counts == [{"rpm": n, "rpd": n, "user_rpd": n} for n in (1, 2, 2)], "the refused one too"
+        assert {limit for seen in watcher.seen for name, limit, _ in seen if name == "tpm"} == {100_000}
+        hour, day = 3_600_000, 86_400_000
+        now = time.time_ns() // 1_000_000
+        assert watcher.ends <= {(moment // length + 1) * length for length in (hour, day) for moment in (now, now - 60_000)}
+        assert len(watcher.ends) >= (1 if (now // hour + 1) % 24 == 0 else 2)

@@ -92,10 +92,10 @@ def rows_of(result: Result) -> dict[str, dict[str, Any]]:
 def test_it_lists_name_version_order_hooks_origin_and_state(run: Run, command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "muxx.toml").write_text("[plugins]\norder = ['c_first']\n[plugins.mock]\nenabled = false")
     rows = rows_of(run(*command, "--json"))
-    assert list(rows) == ["c_first", "a_last", "b_plain", *sorted(STANDARD - {"mock"}), "mock"]
+    assert list(rows) == ["c_first", *sorted({"a_last", "b_plain", *STANDARD} - {"mock"}), "mock"]
     assert rows["keys"] == {
-        "name": "keys", "version": "0.1.0", "order": 5, "origin": "muxx", "state": "on", "reason": None,
-        "hooks": ["authenticate", "first_key", "lifespan", "register_commands"],
+        "name": "keys", "version": "0.1.0", "order": list(rows).index("keys") + 1, "origin": "muxx", "state": "on", "reason": None,
+        "hooks": ["authenticate", "first_key", "lifespan", "register_routes", "register_commands"],
     }  # fmt: skip
     assert (rows["mock"]["order"], rows["mock"]["state"], rows["mock"]["reason"]) == (None, "off", "enabled = false")
     lines = [line.split(maxsplit=3) for line in run(*command).stdout.splitlines()]
@@ -116,7 +116,7 @@ def test_a_hook_that_stands_elsewhere_than_its_plugin_is_marked(run: Run) -> Non
 def test_the_order_shows_each_hooks_chain_as_it_is_called(run: Run, tmp_path: Path) -> None:
     chains = json.loads(run("plugins", "order", "--json").stdout)
     assert chains["pre_request"] == [
-        {"plugin": "limits", "mark": "tryfirst"},
+        {"plugin": "alerts", "mark": "tryfirst"}, {"plugin": "limits", "mark": "tryfirst"},
         {"plugin": "c_first", "mark": "tryfirst"}, {"plugin": "b_plain", "mark": None}, {"plugin": "a_last", "mark": "trylast"},
         {"plugin": "cache", "mark": "trylast"},
     ]  # fmt: skip
@@ -125,13 +125,15 @@ def test_the_order_shows_each_hooks_chain_as_it_is_called(run: Run, tmp_path: Pa
     (tmp_path / "muxx.toml").write_text("[plugins]\norder = ['c_first']")
     rows = [line.split() for line in run("plugins", "order").stdout.splitlines()]
     assert rows[0] == ["hook", "order", "plugin", "mark"]
-    assert rows[1:9] == [
+    assert rows[1:11] == [
         ["authenticate", "1", "keys", "trylast"],
-        ["pre_request", "1", "limits", "tryfirst"],
-        ["pre_request", "2", "c_first", "tryfirst"],
-        ["pre_request", "3", "b_plain", "-"],
-        ["pre_request", "4", "a_last", "trylast"],
-        ["pre_request", "5", "cache", "trylast"],
+        ["pre_request", "1", "alerts", "tryfirst"],
+        ["pre_request", "2", "limits", "tryfirst"],
+        ["pre_request", "3", "c_first", "tryfirst"],
+        ["pre_request", "4", "b_plain", "-"],
+        ["pre_request", "5", "a_last", "trylast"],
+        ["pre_request", "6", "cache", "trylast"],
+        ["pre_attempt", "1", "spend_caps", "-"],
         ["price", "1", "pricing", "-"],
         ["post_response", "1", "c_first", "-"],
     ]

@@ -384,7 +384,6 @@ def test_the_default_install_compiles_an_empty_on_chunk_chain() -> None:
     plugins = build(standard, load_config(None, config_classes(standard)))
     assert {p.name for p in plugins.plugins} == STANDARD
     assert plugins.chain("on_chunk") == ()
-    assert plugins.chain("pre_attempt") == ()
 
 
 def test_two_sets_of_plugins_share_no_instance() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -174,6 +175,13 @@ class TestStore:
         ):  # fmt: skip
             with pytest.raises(NotFound):
                 await act
+
+    async def test_changes_that_depend_on_what_is_set_lose_none_of_one_another(self, host: Host) -> None:
+        def longer(own: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {"cache": {"ttl": own.get("cache", {}).get("ttl", 0) + 1}}
+
+        await asyncio.gather(*(host.projects.change("default", longer) for _ in range(20)))
+        assert (await host.projects.named("default")).own == {"cache": {"ttl": 20}}
 
     async def test_every_change_has_its_row_and_no_row_holds_a_secret(self, host: Host) -> None:
         store = host.projects

@@ -32,6 +32,10 @@ class Days:
         """Requests of the day that ran when `look` was last called."""
         return self._table[at + _REQUESTS]
 
+    def end(self, at: int) -> int:
+        """When that day ends, in milliseconds of Unix time."""
+        return (self._table[at + _DAY] + 1) * DAY
+
     def look(self, at: int, now: int, wall: int) -> None:
         """Begin a new day, if one has begun."""
         table, today = self._table, max(wall, 0) // DAY

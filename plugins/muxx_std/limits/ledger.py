@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import muxx
+
 from . import day, flying, minute
 from .day import Days
 from .flying import Flying
@@ -21,6 +23,8 @@ DAY_RECORDS = 262_144
 KEY_RECORDS = 4_096
 """Projects and users that can be counted at a time, in a minute and in a day, and keys; together 52 MiB of the shared file."""
 
+HOUR = 3_600_000
+"""Milliseconds."""
 UNKNOWN_WAIT = 1_000
 """Milliseconds to wait for what ends nobody knows when: another request of the key, or room in a table."""
 
@@ -103,8 +107,9 @@ class Ledger:
             places.add(self.key_table.place(flies[0]))
         return Subject(tuple(minutes), tuple(days), flies, tuple(sorted(places))) if places else None
 
-    def admit(self, subject: Subject, tokens: int) -> Verdict:
-        """Count a request that may come to so many tokens, or say how long it has to wait."""
+    def admit(self, subject: Subject, tokens: int, *, tell: bool = False) -> Verdict:
+        """Count a request that may come to so many tokens, or say how long it has to wait. `tell`: and how every limit stands
+        then, but for requests under way."""
         with self._shared.holding(subject.places):
             found = self._look(subject)
             if found is None:
@@ -114,7 +119,8 @@ class Ledger:
             standings = self._request_standings(subject, found)
             if len(standings) > 1:
                 standings.sort(key=lambda one: (one.remaining, -one.reset))
-            return Verdict(ticket, wait, standings[0] if standings else None)
+            told = self._told(subject, found) if tell else ()
+            return Verdict(ticket, wait, standings[0] if standings else None, told)
 
     def _take(self, subject: Subject, found: Found, tokens: int) -> Ticket:
         seconds = tuple([self.minutes.take(place, moment, 1, tokens) for place, moment in found.minutes])
@@ -175,6 +181,19 @@ class Ledger:
             if found.flying is not None and subject.flying is not None:
                 told.append(Standing("key_in_flight", subject.flying[1], self.flying.count(found.flying), found.wall))
             return told
+
+    def _told(self, subject: Subject, found: Found) -> tuple[muxx.Standing, ...]:
+        """As `exchange.standings` has them. A minute slides and has no end of its own: there it is that of the UTC hour."""
+        told = []
+        hour_end = (found.wall // HOUR + 1) * HOUR
+        for limit, (place, _) in zip(subject.minutes, found.minutes, strict=True):
+            if limit.rpm:
+                told.append(muxx.Standing(limit.name + "rpm", limit.rpm, self.minutes.requests(place), hour_end))
+            if limit.tpm:
+                told.append(muxx.Standing(limit.name + "tpm", limit.tpm, self.minutes.tokens(place), hour_end))
+        for daily, place in zip(subject.days, found.days, strict=True):
+            told.append(muxx.Standing(daily.name + "rpd", daily.rpd, self.days.requests(place), self.days.end(place)))
+        return tuple(told)
 
     def _look(self, subject: Subject) -> Found | None:
         """The records of a subject, brought up to now. None when one has no room in its table."""

@@ -67,7 +67,8 @@ class RateLimits:
                 " max_tokens.",
                 retry=False,
             )
-        verdict = ledger.admit(subject, tokens)
+        verdict = ledger.admit(subject, tokens, tell=project.settings.watches_limits)
+        exchange.standings = verdict.told
         if verdict.tightest is not None:
             exchange.reply_headers.update(headers(verdict.tightest))
         if verdict.ticket is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import NamedTuple
 
+import muxx
+
 
 class Minute(NamedTuple):
     """The limits of one minute; 0: none."""
@@ -59,11 +61,13 @@ class Standing(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Of a request: its ticket, or how many milliseconds it has to wait; `tightest` is of the limits of requests."""
+    """Of a request: its ticket, or how many milliseconds it has to wait; `tightest` is of the limits of requests. `told` is for
+    who is told of shares of limits."""
 
     ticket: Ticket | None
     wait: int
     tightest: Standing | None
+    told: tuple[muxx.Standing, ...] = ()
 
 
 def key_of(*words: str) -> bytes:

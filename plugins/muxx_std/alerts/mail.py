@@ -1,0 +1,76 @@
+"""Delivery by mail. smtplib blocks, so each mail has a thread: a daemon, for a server that hangs must not hold up muxx's end."""
+
+from __future__ import annotations
+
+import asyncio
+import smtplib
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from . import message
+from .settings import Receiver, Smtp
+from .store import Event, Outcome
+from .webhook import SECONDS, TIMED_OUT
+
+
+async def send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await _in_thread(lambda: _send(smtp, receiver, event))
+    except TimeoutError:
+        return Outcome(problem=TIMED_OUT)
+
+
+async def _in_thread(work: Callable[[], Outcome]) -> Outcome:
+    answer: Future[Outcome] = Future()
+
+    def run() -> None:
+        answer.set_running_or_notify_cancel()  # from here on nobody can cancel it, so its result can always be set
+        try:
+            answer.set_result(work())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="muxx-mail", daemon=True).start()
+    return await asyncio.wrap_future(answer)
+
+
+def _send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
+    """None of what the server says is kept but its codes."""
+    try:
+        with _connected(smtp) as server:
+            if smtp.user is not None and smtp.password is not None:
+                server.login(smtp.user, smtp.password.get_secret_value())
+            refused = server.send_message(message.mail(event, smtp, receiver.to))
+    except smtplib.SMTPResponseException as error:
+        return Outcome(error.smtp_code, f"the mail server answered {error.smtp_code}")
+    except smtplib.SMTPRecipientsRefused as error:
+        code = next(iter(error.recipients.values()))[0]
+        return Outcome(code, f"the mail server refused every address, with {code}")
+    except smtplib.SMTPNotSupportedError:
+        return Outcome(problem="the mail server does not offer what is set: see security and user")
+    except ssl.SSLError:
+        return Outcome(problem="no safe connection to the mail server: its certificate is not trusted, or security is another")
+    except TimeoutError:
+        return Outcome(problem=TIMED_OUT)
+    except (OSError, smtplib.SMTPException):
+        return Outcome(problem="no connection to the mail server")
+    if refused:
+        return Outcome(250, f"the mail server refused {len(refused)} of {len(receiver.to)} addresses")
+    return Outcome(250)
+
+
+def _connected(smtp: Smtp) -> smtplib.SMTP:
+    """A connection that is safe before anything is said on it, where it is to be."""
+    if smtp.security == "tls":
+        return smtplib.SMTP_SSL(smtp.host, smtp.port_used, timeout=SECONDS, context=ssl.create_default_context())
+    server = smtplib.SMTP(smtp.host, smtp.port_used, timeout=SECONDS)
+    if smtp.security == "starttls":
+        try:
+            server.starttls(context=ssl.create_default_context())
+        except BaseException:
+            server.close()
+            raise
+    return server

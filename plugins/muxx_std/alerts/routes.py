@@ -1,0 +1,100 @@
+"""`/v1/alerts`: the rules and how they stand, the events, and a test of a receiver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from muxx import HttpRequest, Identity, InvalidRequest, NotFound, Reply, body_as
+
+from . import overview
+from .message import TEST, test_facts
+from .settings import AlertsConfig
+from .store import AlertStore, Event
+
+if TYPE_CHECKING:
+    from muxx import Gateway
+
+DEFAULT_EVENTS = 20
+MOST_EVENTS = 1000
+
+
+class TestAsked(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    receiver: str
+
+
+async def list_rules(gateway: Gateway, request: HttpRequest) -> Reply:
+    """Those of the key's project; for an admin key, of every project or of the one named."""
+    query = _query(request, "project")
+    project = _project(request, query)
+    try:
+        own = await overview.projects(gateway.host, project)
+    except NotFound:
+        if project is None or _identity(request).role == "admin":
+            raise
+        own = {project: {}}  # one that only an identity provider names has what the file says
+    data = await overview.rules(gateway.host, gateway.config, _settings(gateway), own)
+    return Reply.json({"object": "list", "data": data, "has_more": False})
+
+
+async def list_events(gateway: Gateway, request: HttpRequest) -> Reply:
+    """The newest first, each with what became of its deliveries; `after` is the id of the last one seen."""
+    query = _query(request, "project", "limit", "after")
+    limit = _limit(query)
+    rows = await AlertStore(gateway.db).events(_project(request, query), query.get("after"), limit + 1)
+    if rows is None:
+        raise InvalidRequest("after must be the id of an event you have been given.", param="after")
+    data = [overview.event(row) for row in rows[:limit]]
+    return Reply.json({"object": "list", "data": data, "has_more": len(rows) > limit})
+
+
+async def test(gateway: Gateway, request: HttpRequest) -> Reply:
+    """Send a test to a receiver now, and say what became of it. It is tried once, and no event."""
+    from .courier import send
+
+    alerts = _settings(gateway)
+    receiver = (await body_as(gateway, request, TestAsked)).receiver
+    if receiver not in alerts.receivers:
+        raise InvalidRequest(f"receiver: {alerts.no_such_receiver(receiver)}.", param="receiver")
+    outcome = await send(gateway.http, alerts, receiver, Event.now(TEST, test_facts()))
+    return Reply.json(overview.tested(receiver, outcome))
+
+
+def _settings(gateway: Gateway) -> AlertsConfig:
+    settings = gateway.plugins.by_name["alerts"].config
+    assert isinstance(settings, AlertsConfig), "this plugin serves the route"
+    return settings
+
+
+def _query(request: HttpRequest, *known: str) -> dict[str, str]:
+    query = request.query
+    for name in query:
+        if name not in known:
+            raise InvalidRequest(f"There is no such parameter here; there are {', '.join(known)}.", param=name)
+    return query
+
+
+def _project(request: HttpRequest, query: dict[str, str]) -> str | None:
+    """Whose alerts are asked for; None: everybody's."""
+    identity = _identity(request)
+    if identity.role == "admin":
+        return query.get("project")
+    if "project" in query:
+        raise InvalidRequest("Only an admin key may name a project.", param="project")
+    return identity.project
+
+
+def _limit(query: dict[str, str]) -> int:
+    text = query.get("limit", str(DEFAULT_EVENTS))
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_EVENTS):
+        raise InvalidRequest(f"limit must be a whole number from 1 to {MOST_EVENTS}.", param="limit")
+    return int(text)
+
+
+def _identity(request: HttpRequest) -> Identity:
+    if request.identity is None:
+        raise RuntimeError("the kernel calls a guarded route with an identity")
+    return request.identity

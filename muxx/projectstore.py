@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,13 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 from . import audit
 from .configtypes import ApiKey
 from .db import Connection, Migration
-from .errors import InvalidRequest, NotFound
+from .errors import InvalidRequest, NotFound, StartError
 from .projectsettings import changed, checked, flat
 from .providers import BUILT_IN
-from .sealing import Seal
+from .sealing import CannotOpen
 
 if TYPE_CHECKING:
     from .host import Host
+    from .sealing import Seal
 
 NAME = "projects"
 DEFAULT_PROJECT = "default"
@@ -67,6 +67,7 @@ _BY_ID = "SELECT id, name, created_at, archived_at, settings FROM projects WHERE
 _INSERT = "INSERT OR IGNORE INTO projects (id, name, created_at, settings) VALUES (?, ?, ?, ?)"
 _KEYS = "SELECT project, provider, last4, created_at FROM provider_keys WHERE project = ? ORDER BY provider"
 _SEALED = "SELECT project, provider, sealed FROM provider_keys"
+_RESEAL = "UPDATE provider_keys SET sealed = ? WHERE project = ? AND provider = ?"
 _PUT_KEY = "INSERT OR REPLACE INTO provider_keys (project, provider, sealed, last4, created_at) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -98,10 +99,11 @@ class ProjectStore:
     Raises `NotFound` for a project that does not exist, and `InvalidRequest` for a change that cannot be.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, seal: Seal) -> None:
+        """`seal` encrypts the keys of providers."""
         self._host = host
         self._db = host.db
-        self._seal = Seal(partial(host.derive, "provider-keys"))
+        self._seal = seal
 
     def _bump(self) -> None:
         self._host.shared.bump("projects")
@@ -216,6 +218,23 @@ class ProjectStore:
         if name not in known and (near or not _VALID_NAME.fullmatch(name)):
             nearest = f" Did you mean '{near[0]}'?" if near else ""
             raise InvalidRequest(f"There is no provider of this name.{nearest}", param="provider")
+
+
+async def reseal(db: Connection, old: Seal, new: Seal) -> int:
+    """Within a transaction: encrypt every provider's key anew; how many there are. One that `old` cannot open stops it all."""
+    sealed = list(map(tuple, await db.execute_fetchall(_SEALED)))
+    for project, provider, text in sealed:
+        try:
+            again = new.shut(old.open(text, project, provider), project, provider)
+        except CannotOpen:
+            command = f"muxx projects provider-keys remove {project} {provider}"
+            raise StartError(
+                f"project {project}: its key of provider {provider} cannot be opened. With the old secret, `{command}`; "
+                "then change the secret, and set the key anew.",
+                3,
+            ) from None
+        await db.execute(_RESEAL, (again, project, provider))
+    return len(sealed)
 
 
 async def ensure_project(db: Connection, name: str) -> None:

@@ -192,7 +192,7 @@ def test_help_works_with_a_broken_file_and_says_what_is_missing(run: Run, tmp_pa
 def test_completion_stays_silent_on_a_broken_file(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "muxx.toml").write_text("prot = 1")
     complete = ShellComplete(cli, {}, "muxx", "_MUXX_COMPLETE")
-    assert {item.value for item in complete.get_completions([], "")} == {"config", "models", "plugins", "providers", "serve"}
+    assert {item.value for item in complete.get_completions([], "")} == {"config", "models", "plugins", "providers", "secret", "serve"}
     assert complete.get_completions(["greet"], "--fa") == []
     assert capsys.readouterr() == ("", "")
 
@@ -241,6 +241,8 @@ def test_explain_of_a_project_shows_what_holds_for_it(run: Run, tmp_path: Path) 
         {"key": "project.cache.enabled", "value": True, "layer": "built in"},
         {"key": "project.cache.ttl", "value": 86400, "layer": "built in"},
         *({"key": f"project.limits.{name}", "value": 0, "layer": "built in"} for name in Limits._fields),
+        {"key": "project.spend_caps", "value": [], "layer": "built in"},
+        {"key": "project.alerts", "value": [], "layer": "built in"},
         {"key": "project.store_content", "value": False, "layer": "file"},
         {"key": "project.content_retention_days", "value": 30, "layer": "built in"},
     ]

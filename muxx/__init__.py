@@ -13,8 +13,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .audit import AuditRow, audit_log, note_change
-    from .bodies import body_as
-    from .config import Config, ConfigError, PluginConfig, load_config
+    from .bodies import Asked, Listed, Moment, Shown, body_as, query_as
+    from .config import Config, ConfigError, PluginConfig, ProjectConfig, load_config
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
     from .db import Connection, Database, Migration
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         UpstreamUnreachable,
     )  # fmt: skip
     from .exchange import Exchange, StateKey, Timing
+    from .explain import Explained, project_layers
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "audit": "AuditRow audit_log note_change",
-    "bodies": "body_as",
-    "config": "Config ConfigError PluginConfig load_config",
+    "bodies": "Asked Listed Moment Shown body_as query_as",
+    "config": "Config ConfigError PluginConfig ProjectConfig load_config",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
     "db": "Connection Database Migration",
@@ -75,6 +76,7 @@ _HOME = {
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
     " UpstreamTruncated UpstreamUnreachable",
     "exchange": "Exchange StateKey Timing",
+    "explain": "Explained project_layers",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
@@ -95,6 +97,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 __all__ = [
     "Alert",
+    "Asked",
     "Attempt",
     "AuditRow",
     "AuthenticationError",
@@ -111,16 +114,19 @@ __all__ = [
     "EndedBy",
     "Environment",
     "Exchange",
+    "Explained",
     "Gateway",
     "Host",
     "HttpRequest",
     "Identity",
     "InvalidRequest",
     "Limits",
+    "Listed",
     "LogUnavailable",
     "Migration",
     "MissingApiKey",
     "ModelNotFound",
+    "Moment",
     "MuxxError",
     "NotFound",
     "Part",
@@ -129,6 +135,7 @@ __all__ = [
     "PluginConfig",
     "PluginError",
     "Project",
+    "ProjectConfig",
     "ProjectRow",
     "ProjectSettings",
     "ProjectStore",
@@ -144,6 +151,7 @@ __all__ = [
     "Role",
     "Route",
     "Shared",
+    "Shown",
     "ShuttingDown",
     "Sink",
     "SpendCap",
@@ -183,6 +191,8 @@ __all__ = [
     "load_config",
     "nested_setting",
     "note_change",
+    "project_layers",
+    "query_as",
     "resolved_settings",
     "run_async",
     "table",

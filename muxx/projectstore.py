@@ -62,6 +62,12 @@ MIGRATIONS = (
 )
 
 _ALL = "SELECT id, name, created_at, archived_at, settings FROM projects ORDER BY created_at, name"
+_PAGE = (
+    "SELECT id, name, created_at, archived_at, settings FROM projects"
+    " WHERE (:name IS NULL OR name = :name) AND (:archived IS NULL OR (archived_at IS NOT NULL) = :archived)"
+    " AND (:after IS NULL OR (created_at, name) > (SELECT created_at, name FROM projects WHERE id = :after))"
+    " ORDER BY created_at, name LIMIT :limit"
+)
 _BY_NAME = "SELECT id, name, created_at, archived_at, settings FROM projects WHERE name = ?"
 _BY_ID = "SELECT id, name, created_at, archived_at, settings FROM projects WHERE id = ?"
 _INSERT = "INSERT OR IGNORE INTO projects (id, name, created_at, settings) VALUES (?, ?, ?, ?)"
@@ -112,6 +118,13 @@ class ProjectStore:
         """Every project, oldest first, archived ones too."""
         return [_row(row) for row in await self._db.read(_ALL)]
 
+    async def page(self, name: str | None, archived: bool | None, after: str | None, limit: int) -> list[ProjectRow]:
+        """Some projects, oldest first, behind the one with the id `after`. None means any."""
+        if after is not None and not await self._db.read(_BY_ID, (after,)):
+            raise InvalidRequest("after must be the id of a project you have been given.", param="after")
+        wanted = {"name": name, "archived": archived, "after": after, "limit": limit}
+        return [_row(row) for row in await self._db.read(_PAGE, wanted)]
+
     async def named(self, name: str) -> ProjectRow:
         return _only(await self._db.read(_BY_NAME, (name,)))
 
@@ -135,11 +148,14 @@ class ProjectStore:
         return await self.named(name)
 
     async def change(self, name: str, changes: Any, *, by: str | None = None) -> ProjectRow:
-        """Set and take back settings by a merge patch: nested as in the file, and null takes one back."""
+        """Set and take back settings by a merge patch: nested as in the file, and null takes one back.
+
+        Where they depend on what is set now, `changes` is a function of that: no other change comes between.
+        """
 
         async def write(db: Connection) -> None:
             row = await _living(db, name)
-            own = changed(row.own, changes)
+            own = changed(row.own, changes(row.own) if callable(changes) else changes)
             await db.execute("UPDATE projects SET settings = ? WHERE name = ?", (orjson.dumps(own).decode(), name))
             before, after = dict(flat(row.own)), dict(flat(own))
             told = {key: after.get(key) for key in {**before, **after} if before.get(key) != after.get(key)}
@@ -157,6 +173,19 @@ class ProjectStore:
             if row.archived_at is None:
                 await db.execute("UPDATE projects SET archived_at = ? WHERE name = ?", (time.time(), name))
                 await audit.note_change(db, "project.archive", by=by, project=name)
+
+        await self._db.write(write)
+        self._bump()
+        return await self.named(name)
+
+    async def restore(self, name: str, *, by: str | None = None) -> ProjectRow:
+        """Take the project out of the archive: its keys that were not revoked work again from the next request on."""
+
+        async def write(db: Connection) -> None:
+            row = _only(await _fetched(db, _BY_NAME, (name,)))
+            if row.archived_at is not None:
+                await db.execute("UPDATE projects SET archived_at = NULL WHERE name = ?", (name,))
+                await audit.note_change(db, "project.restore", by=by, project=name)
 
         await self._db.write(write)
         self._bump()
@@ -257,7 +286,7 @@ async def _insert(db: Connection, name: str, own: Mapping[str, Any]) -> bool:
 async def _living(db: Connection, name: str) -> ProjectRow:
     row = _only(await _fetched(db, _BY_NAME, (name,)))
     if row.archived_at is not None:
-        raise InvalidRequest("The project is archived, so nothing about it changes any more.", param="project")
+        raise InvalidRequest("The project is archived, so nothing about it changes. Restore it first.", param="project")
     return row
 
 

@@ -106,7 +106,7 @@ def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
         "summary": summary,
         "description": " ".join(filter(None, (description, needs))),
         "x-muxx-role": route.role,
-        "responses": {str(route.status): _answer("It was done.", shapes.of(route.answer, "serialization")), **_refusals(route)},
+        "responses": {str(route.status): _success(route, shapes), **_refusals(route)},
     }
     if route.role == "public":
         found["security"] = []
@@ -115,6 +115,12 @@ def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
     if route.body is not None:
         found["requestBody"] = {"required": True, "content": _json(shapes.of(route.body, "validation"))}
     return found
+
+
+def _success(route: Route, shapes: _Shapes) -> dict[str, Any]:
+    schema = shapes.of(route.answer, "serialization")
+    content = {kind: {"schema": schema} if kind == "application/json" else {} for kind in route.content_types}
+    return {**_answer("It was done.", schema), "content": content}
 
 
 def _refusals(route: Route) -> dict[str, Any]:

@@ -208,7 +208,9 @@ class Route:
     query: Shape = None
     """The query parameters, as `query_as` takes them; None: nothing is said of them."""
     answer: Shape = None
-    """The body of the answer; None: any JSON."""
+    """The body of the answer, where that is JSON; None: any."""
+    content_types: tuple[str, ...] = ("application/json",)
+    """What the answer may be."""
     status: int = 200
     """Of the answer."""
     summary: str = ""

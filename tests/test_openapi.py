@@ -58,8 +58,8 @@ async def test_every_operation_says_what_it_does_who_may_call_it_and_what_it_ans
         assert found["summary"], (method, path)
         assert (found.get("security") == []) == (found["x-muxx-role"] == "public"), (method, path)
         [good] = [status for status in found["responses"] if status.startswith("2")]
-        schema = found["responses"][good]["content"]["application/json"]["schema"]
-        assert schema or path in KERNEL_PATHS, (method, path)
+        json = found["responses"][good]["content"].get("application/json")
+        assert json is None or json["schema"] or path in KERNEL_PATHS, (method, path)
         assert ("requestBody" in found) == (method in ("PUT", "PATCH") or (method == "POST" and not path.endswith("/restore")))
 
 
@@ -109,7 +109,11 @@ async def bare(gateway: Any, request: HttpRequest) -> Reply:
 class Library:
     @hookimpl
     def register_routes(self) -> list[Route]:
-        return [Route("GET", "/books", shelf, query=ShelfQuery, answer={"type": "object"}), Route("DELETE", "/books", bare, "admin")]
+        return [
+            Route("GET", "/books", shelf, query=ShelfQuery, answer={"type": "object"}),
+            Route("DELETE", "/books", bare, "admin"),
+            Route("GET", "/books.csv", bare, content_types=("text/csv",), status=203, summary="The same for spreadsheets"),
+        ]
 
 
 async def test_a_plugins_routes_are_in_it_with_as_much_as_they_say_of_themselves() -> None:
@@ -121,6 +125,8 @@ async def test_a_plugins_routes_are_in_it_with_as_much_as_they_say_of_themselves
         assert {found["name"]: found["schema"]["type"] for found in listed["parameters"]} == {"limit": "integer", "open": "boolean"}
         assert listed["parameters"][1]["description"] == "Only those that are open now."
         assert document["paths"]["/books"]["delete"]["x-muxx-role"] == "admin"
+        csv = document["paths"]["/books.csv"]["get"]
+        assert (csv["summary"], csv["responses"]["203"]["content"]) == ("The same for spreadsheets", {"text/csv": {}})
         assert (await gateway.get("/books?limit=7&open=true")).json() == {"limit": 7, "open": True}
 
 

@@ -175,6 +175,8 @@ def test_a_key_is_shown_and_changed(run: Run) -> None:
     for wrong in ((), ("--never-expires", "--expires", "1h"), ("--models", "x", "--all-models")):
         run("keys", "change", key["id"], *wrong, code=2)
     assert said(run("keys", "show", key["id"], "--json")) == changed
+    for options, listed in ((("--project", "default", "--status", "active"), [changed]), (("--status", "revoked"), []), (("--project", "x"), [])):
+        assert said(run("keys", "list", *options, "--json")) == listed
     for command in (("show", "key_0"), ("change", "key_0", "--name", "x")):
         assert "muxx keys list" in run("keys", *command, code=1).stderr
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from muxx import Config, Environment, Host, config_option, echo_json, run_async, table
 
 from . import format
-from .present import present
+from .present import Status, present
 from .store import DEFAULT_PROJECT, KeyRow, KeyStore, new_row
 
 MAX_TEXT = 200
@@ -121,15 +121,18 @@ def create(
 
 @keys.command(name="list")
 @config_option
+@click.option("--project", type=ProjectName(), help="Only this project's.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only these.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_keys(config: Config, as_json: bool) -> None:
+def list_keys(config: Config, project: str | None, status: Status | None, as_json: bool) -> None:
     """Show every key, without its secret part."""
 
     async def run() -> list[KeyRow]:
         async with Host.open(config) as host:
             return await (await KeyStore.prepared(host)).rows()
 
-    shown = [present(row) for row in run_async(run())]
+    rows = [row for row in run_async(run()) if project in (None, row.project)]
+    shown = [key for key in map(present, rows) if status in (None, key["status"])]
     if as_json:
         echo_json(shown)
         return

@@ -69,12 +69,13 @@ def explain(ctx: click.Context, path: Path | None, name: str, key_id: str | None
 
 
 def _paid(ctx: click.Context, path: Path | None, project: str) -> list[str]:
-    """The providers of which the project has a key."""
+    """The providers of which the project has a key; only an identity provider may know of a project without a row."""
     from .host import Host
 
     async def ask() -> list[str]:
         async with Host.open(load(ctx, path).config) as host:
-            return [row.provider for row in await host.projects.provider_keys(project)]
+            known = project in (row.name for row in await host.projects.rows())
+            return [row.provider for row in await host.projects.provider_keys(project)] if known else []
 
     return run_async(ask())
 

@@ -5,8 +5,8 @@ database began with. It stays when the secret changes, for nobody could hash key
 in the database, encrypted under the secret of the day. What encrypts the keys of providers comes from the secret of the day, and
 is exchanged with it.
 
-The database holds a mark of its secret, so that another one is told at the start. It is two bytes long: enough against mistakes,
-too little to try guesses on.
+The database holds a mark of its secret, so that another one is told at the start. A mark takes milliseconds to make, so that a
+copy of the database is of little use for trying guesses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAME = "secret"
 VARIABLE = "MUXX_SECRET"
 SECRET_BYTES = 32
-MARK_BYTES = 2
+MARK_BYTES = 16
 
 MIGRATIONS = (
     Migration(
@@ -58,10 +58,10 @@ class Secret:
         """32 bytes for one purpose. They tell nothing of the secret or of another purpose's."""
         return _expanded(self._key, purpose)
 
-    @property
+    @cached_property
     def mark(self) -> bytes:
         """What tells it from another one."""
-        return self.expanded("mark")[:MARK_BYTES]
+        return hashlib.scrypt(self._key, salt=b"muxx mark", n=2**12, r=8, p=1, dklen=MARK_BYTES)
 
     @cached_property
     def provider_keys(self) -> Seal:

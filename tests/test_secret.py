@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,11 @@ async def test_what_plugins_derive_stays_and_what_seals_does_not(tmp_path: Path,
         assert before[0] not in (tmp_path / "muxx.db").read_bytes()
 
 
-def test_a_mark_is_too_short_to_try_guesses_on() -> None:
-    assert len(secret.Secret(b"x").mark) == 2
-    assert secret.Secret(b"x").mark != secret.Secret(b"y").mark
+def test_a_mark_tells_secrets_apart_and_takes_too_long_to_try_guesses_on() -> None:
+    assert secret.Secret(b"x").mark == secret.Secret(b"x").mark
+    started = time.process_time()
+    assert len({secret.Secret(b"%d" % number).mark for number in range(10)}) == 10
+    assert (time.process_time() - started) / 10 > 0.001
 
 
 async def test_a_database_of_before_is_marked_at_its_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from .version import __version__
 if TYPE_CHECKING:
     from .asked import AskedOutput, asked_output
     from .audit import AuditRow, audit_log, note_change
-    from .bodies import body_as
-    from .config import Config, ConfigError, PluginConfig, load_config
+    from .bodies import Asked, Listed, Moment, Shown, body_as, query_as
+    from .config import Config, ConfigError, PluginConfig, ProjectConfig, load_config
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
     from .db import Connection, Database, Migration
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UpstreamUnreachable,
     )  # fmt: skip
     from .exchange import Exchange, StateKey, Timing
+    from .explain import Explained, project_layers
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
@@ -69,8 +70,8 @@ if TYPE_CHECKING:
 _HOME = {
     "asked": "AskedOutput asked_output",
     "audit": "AuditRow audit_log note_change",
-    "bodies": "body_as",
-    "config": "Config ConfigError PluginConfig load_config",
+    "bodies": "Asked Listed Moment Shown body_as query_as",
+    "config": "Config ConfigError PluginConfig ProjectConfig load_config",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
     "db": "Connection Database Migration",
@@ -79,6 +80,7 @@ _HOME = {
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
     " UpstreamTruncated UpstreamUnreachable",
     "exchange": "Exchange StateKey Timing",
+    "explain": "Explained project_layers",
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
@@ -101,6 +103,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 __all__ = [
     "Alert",
+    "Asked",
     "AskedOutput",
     "Attempt",
     "AuditRow",
@@ -118,16 +121,19 @@ __all__ = [
     "EndedBy",
     "Environment",
     "Exchange",
+    "Explained",
     "Gateway",
     "Host",
     "HttpRequest",
     "Identity",
     "InvalidRequest",
     "Limits",
+    "Listed",
     "LogUnavailable",
     "Migration",
     "MissingApiKey",
     "ModelNotFound",
+    "Moment",
     "MuxxError",
     "NotFound",
     "Part",
@@ -136,6 +142,7 @@ __all__ = [
     "PluginConfig",
     "PluginError",
     "Project",
+    "ProjectConfig",
     "ProjectRow",
     "ProjectSettings",
     "ProjectStore",
@@ -151,6 +158,7 @@ __all__ = [
     "Role",
     "Route",
     "Shared",
+    "Shown",
     "ShuttingDown",
     "Sink",
     "SpendCap",
@@ -194,6 +202,8 @@ __all__ = [
     "nested_setting",
     "note_change",
     "pico_of",
+    "project_layers",
+    "query_as",
     "resolved_settings",
     "run_async",
     "settings_of",

@@ -1,10 +1,12 @@
-"""The bodies of the management API: JSON into a model, strictly."""
+"""What the management API is told and what it answers, as pydantic models: read strictly, shown by one shape."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 
 from .errors import InvalidRequest
 from .tomlfile import TomlFile, key_path
@@ -16,17 +18,69 @@ if TYPE_CHECKING:
     from .request import HttpRequest
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+_CONVERTIBLE = re.compile(r"-?\d{1,17}|true|false", re.ASCII)
+
+
+def iso(moment: float) -> str:
+    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[float, PlainSerializer(iso), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")]
+"""In a `Shown`: Unix seconds that are shown as ISO 8601."""
+
+
+class Asked(BaseModel):
+    """Base of what a route is sent, as its body or its query. Members that are not declared are refused, so that nobody believes
+    they did something."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Shown(BaseModel):
+    """Base of what a route answers. Every member is always there."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return self.model_dump(mode="json")
+
+
+class Listed(Shown, Generic[T]):
+    """A page of a list. Where `has_more`, the next one is asked for with `after`."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    has_more: bool = False
 
 
 async def body_as(gateway: Gateway, request: HttpRequest, model: type[M]) -> M:
-    """The body of a route's request as a `model`, which says itself that it takes no other members (`extra="forbid"`).
+    """The body of a route's request as a `model`, which says itself that it takes no other members (as an `Asked` does).
 
     Raises `InvalidRequest`: `param` names the first member that is wrong, and the message all of them and what they may be, with
     the nearest valid name of one that is unknown. No value is repeated.
     """
     server = gateway.config.server
     data = parse_json_object(await request.body(), max_depth=server.json_max_depth, max_tokens=server.json_max_tokens)
-    file = TomlFile(None)
+    return _read(data, model, TomlFile(None))
+
+
+def query_as(request: HttpRequest, model: type[M]) -> M:
+    """The query parameters of a route's request as a `model`; raises as `body_as` does."""
+    data, file = request.query, TomlFile(None)
+    try:
+        "".join((*data, *data.values())).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("The query string is not valid UTF-8.") from None
+    file.written.update({(name,): text for name, text in data.items() if _CONVERTIBLE.fullmatch(text)})
+    return _read(data, model, file)
+
+
+def _read(data: dict[str, Any], model: type[M], file: TomlFile) -> M:
+    """Only what `file` says was written as text may become a number."""
     found = validated(model, data, (), file)
     if found is None:
         words = "; ".join(f"{key_path(problem.loc)[:100]} {problem.text}" for problem in file.problems[:10])

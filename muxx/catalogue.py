@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .providers import BUILT_IN_MODELS, key_variable, provider_rows
@@ -82,9 +82,9 @@ class Catalogue:
         known += [f"{provider}/{name.partition('/')[2]}" for provider in self.providers if "/" in name]
         return difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3)
 
-    def explained(self, name: str, allowed: Sequence[str] = ()) -> dict[str, Any] | None:
-        """What a request for `name` meets, with a key that may use what is `allowed` (nothing named: everything); None when
-        nobody serves it."""
+    def explained(self, name: str, allowed: Sequence[str] = (), paid: Container[str] = ()) -> dict[str, Any] | None:
+        """What a request for `name` meets, with a key that may use what is `allowed` (nothing named: everything), of a project
+        that has keys of its own of the providers `paid`; None when nobody serves it."""
         resolved = self.routing.resolve(name)
         if resolved is None:
             return None
@@ -94,19 +94,22 @@ class Catalogue:
             "rule": RULES[resolved.rule],
             "matched": resolved.name,
             "strategy": resolved.strategy,
-            "targets": [self._target(resolved, target, allowed=target in left) for target in resolved.targets],
+            "targets": [
+                self._target(resolved, target, allowed=target in left, paid=target.provider.name in paid)
+                for target in resolved.targets
+            ],
         }
 
-    def _target(self, resolved: Resolved, target: Target, *, allowed: bool) -> dict[str, Any]:
+    def _target(self, resolved: Resolved, target: Target, *, allowed: bool, paid: bool) -> dict[str, Any]:
         provider, times = target.provider, target.timeouts
         skipped = None if allowed else "not allowed for this key"
-        if allowed and provider.missing is not None:
-            skipped = f"no key: set {provider.missing}" if provider.missing == provider.api_key_env else f"set {provider.missing}"
+        if allowed and (missing := provider.missing_for(paid)) is not None:
+            skipped = f"no key: set {missing}" if missing == provider.api_key_env else f"set {missing}"
         return {
             "target": str(target),
             "format": provider.format,
             "weight": target.weight if resolved.strategy == "weighted" else None,
-            "key": self.key_source(provider),
+            "key": "the project's" if paid else self.key_source(provider),
             "skipped": skipped,
             "retries": target.retries,
             "timeouts_s": {

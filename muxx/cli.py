@@ -26,6 +26,7 @@ from .plugins import PluginSet, build, config_classes, discover
 from .projectsettings import Own
 from .providercommands import providers
 from .routing import check_models
+from .secretcommands import secret
 from .version import __version__
 
 
@@ -187,7 +188,7 @@ def schema(ctx: click.Context) -> None:
     echo_json(json_schema(config_classes(discover(find_plugins_dir(ctx)))))
 
 
-for group in (models, plugins, providers):
+for group in (models, plugins, providers, secret):
     cli.add_command(group)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+import orjson
+
 from .errors import MethodNotAllowed, ModelNotFound, NotFound, StartError
+from .openapi import OPENAPI_PATH, document
 from .reply import Reply
 from .request import HttpRequest, Route
 from .routing import matches
-from .wire.models import model_list, model_object
+from .wire.models import MODEL, MODELS, model_list, model_object
 from .wire.wires import BY_NAME, format_at, named_in
 
 if TYPE_CHECKING:
@@ -28,15 +32,26 @@ class Table:
     """(method, raw path) to a route. `{name}` in a route stands for one segment, decoded only after it has been found."""
 
     def __init__(self, gateway: Gateway) -> None:
+        described = Route("GET", OPENAPI_PATH, self._show_document, "public", answer={"type": "object"})
+        self.routes = (*KERNEL_ROUTES, described, *gateway.routes)
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
-        for route in (*KERNEL_ROUTES, *gateway.routes):
-            if route not in KERNEL_ROUTES and route.path in RESERVED_PATHS:
+        for route in gateway.routes:
+            if route.path in RESERVED_PATHS:
                 raise StartError(f"a plugin serves {route.path}, which is the kernel's; give its route another path")
+        for route in self.routes:
             if "{" in route.path:
                 self._patterns.append((_pattern(route.path), route))
             else:
                 self._exact.setdefault(route.path, {})[route.method] = route
+
+    @cached_property
+    def _document(self) -> bytes:
+        return orjson.dumps(document(self.routes, HEALTH_PATHS))
+
+    async def _show_document(self, gateway: Gateway, request: HttpRequest) -> Reply:
+        """This document: every route, who may call it, what it takes and what it answers."""
+        return Reply(self._document)
 
     def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         """The route and its decoded parameters; `NotFound`, or 405 when only the method is wrong."""
@@ -48,8 +63,9 @@ class Table:
                 allowed[route.method] = route, {name: unquote(value) for name, value in found.groupdict().items()}
         if method in allowed:
             return allowed[method]
-        if allowed or path in KERNEL_PATHS or named_in(path) is not None:
-            raise MethodNotAllowed(allowed or ["POST"])
+        ways = {*allowed, "POST"} if path in KERNEL_PATHS or named_in(path) is not None else set(allowed)
+        if ways:
+            raise MethodNotAllowed(ways)
         raise NotFound()
 
 
@@ -64,7 +80,7 @@ async def list_models(gateway: Gateway, request: HttpRequest) -> Reply:
 
 
 async def show_model(gateway: Gateway, request: HttpRequest) -> Reply:
-    """One model by its id; 404 for a name nobody serves and for one this key may not use alike."""
+    """One model by its id. One that this key may not use is answered as a name nobody serves."""
     name = request.params["id"]
     target = gateway.plan(name)[0]
     if not _allowed(request, name):
@@ -74,7 +90,9 @@ async def show_model(gateway: Gateway, request: HttpRequest) -> Reply:
 
 def usable_models(gateway: Gateway, request: HttpRequest) -> list[tuple[str, str]]:
     """(name, provider) of every listed model the caller may use."""
-    names = [name for name in gateway.routing.names() if _allowed(request, name)]
+    identity = request.identity
+    paid = gateway.projects.provider_keys(identity.project) if identity is not None else ()
+    names = [name for name in gateway.routing.names(paid) if _allowed(request, name)]
     return [(name, gateway.plan(name)[0].provider.name) for name in names]
 
 
@@ -86,10 +104,10 @@ def _allowed(request: HttpRequest, name: str) -> bool:
 
 
 KERNEL_ROUTES = (
-    Route("GET", "/v1/models", list_models),
-    Route("GET", "/v1/models/{id}", show_model),
-    Route("GET", "/v1beta/models", list_models),
-    Route("GET", "/v1beta/models/{id}", show_model),
+    Route("GET", "/v1/models", list_models, answer=MODELS),
+    Route("GET", "/v1/models/{id}", show_model, answer=MODEL),
+    Route("GET", "/v1beta/models", list_models, answer=MODELS),
+    Route("GET", "/v1beta/models/{id}", show_model, answer=MODEL),
 )
 
-RESERVED_PATHS = frozenset({*KERNEL_PATHS, *HEALTH_PATHS, *(route.path for route in KERNEL_ROUTES)})
+RESERVED_PATHS = frozenset({*KERNEL_PATHS, OPENAPI_PATH, *HEALTH_PATHS, *(route.path for route in KERNEL_ROUTES)})

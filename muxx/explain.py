@@ -28,6 +28,8 @@ Layer = Literal["built in", "file", "project"]
 
 
 class Explained(NamedTuple):
+    """An option, its value, and where that comes from."""
+
     key: str
     value: Any
     """A JSON value, fit to be shown."""
@@ -47,7 +49,8 @@ def project_layers(config: Config, own: Own) -> list[Explained]:
     found = []
     for loc, value, _ in explanation.section(("project",), explanation.config.project):
         key = key_path(loc)
-        found.append(Explained(key, value, "project" if key in set_itself else from_file.get(key, "file")))
+        is_own = key.partition("[")[0] in set_itself  # a list is set as a whole
+        found.append(Explained(key, value, "project" if is_own else from_file.get(key, "file")))
     return found
 
 
@@ -106,21 +109,26 @@ def _masked(value: Any) -> Any:
 def json_schema(plugin_configs: Mapping[str, type[PluginConfig]] | None = None) -> dict[str, Any]:
     """The JSON Schema of a configuration file, for editors; knows the settings of the plugins given."""
     classes = dict(plugin_configs or {})
-    models: dict[type[BaseModel], None] = {}
-    for cls in (Config, *classes.values()):
-        _collect(cls, models)
+    models = models_in(Config, *classes.values())
     references, schema = models_json_schema([(cls, "validation") for cls in models])
     names = {cls: references[cls, "validation"]["$ref"].rpartition("/")[2] for cls in models}
     definitions = schema["$defs"]
     for cls, name in names.items():
-        _describe(definitions[name].get("properties", {}), cls)
+        describe(definitions[name].get("properties", {}), cls)
     definitions["PluginsConfig"]["properties"] |= {name: references[cls, "validation"] for name, cls in classes.items()}
     root = definitions.pop(names[Config])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "muxx.toml", "$defs": definitions}
 
 
+def models_in(*annotations: Any) -> list[type[BaseModel]]:
+    """The models that these annotations are or hold, and those that their options hold."""
+    models: dict[type[BaseModel], None] = {}
+    for annotation in annotations:
+        _collect(annotation, models)
+    return list(models)
+
+
 def _collect(annotation: Any, models: dict[type[BaseModel], None]) -> None:
-    """Add the model an annotation is or holds, and those that its options hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in models:
         models[annotation] = None
         for field in annotation.model_fields.values():
@@ -129,7 +137,7 @@ def _collect(annotation: Any, models: dict[type[BaseModel], None]) -> None:
         _collect(argument, models)
 
 
-def _describe(properties: dict[str, dict[str, Any]], model: type[BaseModel]) -> None:
+def describe(properties: dict[str, dict[str, Any]], model: type[BaseModel]) -> None:
     """Give each option the text that stands under it in the source. Read only here: pydantic would at each import, for nobody."""
     for cls in model.__mro__[: model.__mro__.index(BaseModel)]:
         for option, text in pairwise(_body(cls)):

@@ -7,25 +7,22 @@ Only one instance serves: it holds the lock of `lock_instance`.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import hmac
 import os
-import secrets
 from collections.abc import Awaitable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import projectstore, secret
 from .db import Database, logs_path
 from .errors import StartError
 from .journal import BALLAST
-from .projectstore import MIGRATIONS, NAME, ProjectStore
+from .projectstore import ProjectStore
+from .secret import Secret
 from .shared import Shared
 
 if TYPE_CHECKING:
     from .config import Config
-
-SECRET_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -49,17 +46,28 @@ class Paths:
         return cls(database, logs_path(database), named(".secret"), named(".shared"), journal, named(".lock"), journal / BALLAST)
 
 
+def locked(paths: Paths) -> int:
+    """An open file that keeps every other instance from the database; `StartError` where one has it."""
+    fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise StartError(f"{paths.database}: another instance owns the database. Stop it, or use another file.", 3) from error
+    return fd
+
+
 class Host:
     """Made by `await Host.open(config)` or `async with Host.open(config) as host`; belongs to the event loop it was opened in."""
 
-    def __init__(self, config: Config, paths: Paths, db: Database, shared: Shared, secret: bytes) -> None:
+    def __init__(self, config: Config, paths: Paths, db: Database, shared: Shared, given: Secret, root: bytes) -> None:
         self.config = config
         self.paths = paths
         self.db = db
         self.shared = shared
-        self._secret = secret
+        self._root = root
         self._lock = -1
-        self.projects = ProjectStore(self)
+        self.projects = ProjectStore(self, given.provider_keys)
         """Reads and changes projects; how they stand for requests is `gateway.projects`."""
 
     @staticmethod
@@ -71,24 +79,15 @@ class Host:
         return Opening(config)
 
     def derive(self, purpose: str) -> bytes:
-        """32 bytes for one purpose, by HKDF-SHA256 from the one secret.
+        """32 bytes for one purpose, by HKDF-SHA256 from the secret that the database began with.
 
-        They tell nothing of the secret or of another purpose's.
+        They tell nothing of the secret or of another purpose's, and stay when `muxx secret rotate` changes it.
         """
-        key = hmac.digest(b"muxx", self._secret, hashlib.sha256)
-        return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)
+        return secret.derived(self._root, purpose)
 
     def lock_instance(self) -> None:
         """Become the instance that serves this database, until `close` or the death of the process. Taken twice: `StartError`."""
-        fd = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise StartError(
-                f"{self.paths.database}: another instance owns the database. Stop it, or use another file.", 3
-            ) from error
-        self._lock = fd
+        self._lock = locked(self.paths)
 
     async def close(self) -> None:
         """Idempotent."""
@@ -118,56 +117,21 @@ class Opening(Awaitable[Host]):
             await self._host.close()
 
 
+async def migrate_kernel(db: Database) -> None:
+    """Bring the kernel's own tables up to date."""
+    await db.migrate(projectstore.NAME, projectstore.MIGRATIONS)
+    await db.migrate(secret.NAME, secret.MIGRATIONS)
+
+
 async def _open(config: Config) -> Host:
     paths = Paths.beside(config.database.path)
     db = Database(paths.database, durability=config.database.durability)
     try:
         await db.open()
-        secret = await _secret(config, paths, db)
-        await db.migrate(NAME, MIGRATIONS)
-        return Host(config, paths, db, Shared(paths.shared), secret)
+        given = await secret.found(config, paths.secret, db)
+        await migrate_kernel(db)
+        root = await secret.root_of(given, db)
+        return Host(config, paths, db, Shared(paths.shared), given, root)
     except BaseException:
         await db.close()
         raise
-
-
-async def _secret(config: Config, paths: Paths, db: Database) -> bytes:
-    """`MUXX_SECRET`, else `[server] secret`, else `<database>.secret`, which is made once, while no key depends on one."""
-    configured = config.server.secret.get_secret_value() if config.server.secret else ""
-    if text := os.environ.get("MUXX_SECRET") or configured:
-        return text.encode()
-    if not paths.secret.exists():
-        if await _has_keys(db):
-            raise StartError(
-                f"{paths.secret}: is missing, and the keys in the database need it. Restore it, or set MUXX_SECRET.",
-                3,
-            )
-        _make_secret(paths.secret)
-    secret = paths.secret.read_bytes()
-    if len(secret) != SECRET_BYTES:
-        raise StartError(f"{paths.secret}: is not {SECRET_BYTES} bytes long. Restore it from a backup, or set MUXX_SECRET.", 3)
-    return secret
-
-
-async def _has_keys(db: Database) -> bool:
-    """Whether there is anything that only the secret it was made with can read."""
-    found = await db.read("SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('keys', 'provider_keys')")
-    tables = {row["name"] for row in found}
-    if "keys" in tables and await db.read("SELECT 1 FROM keys LIMIT 1"):
-        return True
-    return "provider_keys" in tables and bool(await db.read("SELECT 1 FROM provider_keys LIMIT 1"))
-
-
-def _make_secret(path: Path) -> None:
-    """The file appears whole, readable by its owner only; of two processes that make it at once the first one's stays."""
-    unnamed = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    fd = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        os.write(fd, secrets.token_bytes(SECRET_BYTES))
-        os.fsync(fd)
-        os.link(unnamed, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(fd)
-        unnamed.unlink()

@@ -46,15 +46,20 @@ def list_(ctx: click.Context, path: Path | None, as_json: bool) -> None:
 @config_path_option()
 @click.argument("name")
 @click.option("--key", "key_id", metavar="ID", help="With this key, as `muxx keys list` shows it.")
+@click.option("--project", metavar="NAME", help="For this project, which may have keys of providers of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def explain(ctx: click.Context, path: Path | None, name: str, key_id: str | None, as_json: bool) -> None:
+def explain(ctx: click.Context, path: Path | None, name: str, key_id: str | None, project: str | None, as_json: bool) -> None:
     """Show what a request for NAME meets: the rule that finds it, its targets in order, and how each is called."""
     from .catalogue import unknown
 
+    if key_id is not None and project is not None:
+        raise click.UsageError("a key says whose it is: leave out --project or --key")
     known = catalogue(ctx, path)
-    allowed = _allowed(ctx, path, key_id) if key_id is not None else ()
-    found = known.explained(name, allowed)
+    identity = _identity(ctx, path, key_id) if key_id is not None else None
+    owner = project if identity is None else identity.project
+    paid = _paid(ctx, path, owner) if owner is not None else ()
+    found = known.explained(name, identity.models if identity is not None else (), paid)
     if found is None:
         raise click.ClickException(unknown("model", name, known.nearest(name)) + " `muxx models list` shows them all.")
     if as_json:
@@ -63,8 +68,20 @@ def explain(ctx: click.Context, path: Path | None, name: str, key_id: str | None
         _show(found)
 
 
-def _allowed(ctx: click.Context, path: Path | None, key_id: str) -> tuple[str, ...]:
-    """What the key may use; empty for everything."""
+def _paid(ctx: click.Context, path: Path | None, project: str) -> list[str]:
+    """The providers of which the project has a key; only an identity provider may know of a project without a row."""
+    from .host import Host
+
+    async def ask() -> list[str]:
+        async with Host.open(load(ctx, path).config) as host:
+            known = project in (row.name for row in await host.projects.rows())
+            return [row.provider for row in await host.projects.provider_keys(project)] if known else []
+
+    return run_async(ask())
+
+
+def _identity(ctx: click.Context, path: Path | None, key_id: str) -> Identity:
+    """Who calls with the key."""
     from .host import Host
     from .plugins import build
 
@@ -84,7 +101,7 @@ def _allowed(ctx: click.Context, path: Path | None, key_id: str) -> tuple[str, .
         raise click.ClickException(f"There is no working key {key_id!r}. `muxx keys list` shows the keys and their ids.")
     if identity.role == "admin":
         raise click.ClickException("An admin key calls no models.")
-    return tuple(identity.models)
+    return identity
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,14 +20,15 @@ from pydantic import TypeAdapter, ValidationError
 from . import audit
 from .configtypes import ApiKey
 from .db import Connection, Migration
-from .errors import InvalidRequest, NotFound
+from .errors import InvalidRequest, NotFound, StartError
 from .projectsettings import Own, changed, checked, flat, resolved_settings
 from .providers import BUILT_IN
-from .sealing import Seal
+from .sealing import CannotOpen
 from .tomlfile import Loc, key_path
 
 if TYPE_CHECKING:
     from .host import Host
+    from .sealing import Seal
 
 NAME = "projects"
 DEFAULT_PROJECT = "default"
@@ -64,11 +64,18 @@ MIGRATIONS = (
 )
 
 _ALL = "SELECT id, name, created_at, archived_at, settings FROM projects ORDER BY created_at, name"
+_PAGE = (
+    "SELECT id, name, created_at, archived_at, settings FROM projects"
+    " WHERE (:name IS NULL OR name = :name) AND (:archived IS NULL OR (archived_at IS NOT NULL) = :archived)"
+    " AND (:after IS NULL OR (created_at, name) > (SELECT created_at, name FROM projects WHERE id = :after))"
+    " ORDER BY created_at, name LIMIT :limit"
+)
 _BY_NAME = "SELECT id, name, created_at, archived_at, settings FROM projects WHERE name = ?"
 _BY_ID = "SELECT id, name, created_at, archived_at, settings FROM projects WHERE id = ?"
 _INSERT = "INSERT OR IGNORE INTO projects (id, name, created_at, settings) VALUES (?, ?, ?, ?)"
 _KEYS = "SELECT project, provider, last4, created_at FROM provider_keys WHERE project = ? ORDER BY provider"
 _SEALED = "SELECT project, provider, sealed FROM provider_keys"
+_RESEAL = "UPDATE provider_keys SET sealed = ? WHERE project = ? AND provider = ?"
 _PUT_KEY = "INSERT OR REPLACE INTO provider_keys (project, provider, sealed, last4, created_at) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -100,10 +107,11 @@ class ProjectStore:
     Raises `NotFound` for a project that does not exist, and `InvalidRequest` for a change that cannot be.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, seal: Seal) -> None:
+        """`seal` encrypts the keys of providers."""
         self._host = host
         self._db = host.db
-        self._seal = Seal(partial(host.derive, "provider-keys"))
+        self._seal = seal
 
     def _bump(self) -> None:
         self._host.shared.bump("projects")
@@ -111,6 +119,13 @@ class ProjectStore:
     async def rows(self) -> list[ProjectRow]:
         """Every project, oldest first, archived ones too."""
         return [_row(row) for row in await self._db.read(_ALL)]
+
+    async def page(self, name: str | None, archived: bool | None, after: str | None, limit: int) -> list[ProjectRow]:
+        """Some projects, oldest first, behind the one with the id `after`. None means any."""
+        if after is not None and not await self._db.read(_BY_ID, (after,)):
+            raise InvalidRequest("after must be the id of a project you have been given.", param="after")
+        wanted = {"name": name, "archived": archived, "after": after, "limit": limit}
+        return [_row(row) for row in await self._db.read(_PAGE, wanted)]
 
     async def named(self, name: str) -> ProjectRow:
         return _only(await self._db.read(_BY_NAME, (name,)))
@@ -137,8 +152,10 @@ class ProjectStore:
         return await self.named(name)
 
     async def change(self, name: str, changes: Any, *, by: str | None = None) -> ProjectRow:
-        """Set and take back settings by a merge patch: nested as in the file, and null takes one back. Where it depends on what
-        the project sets now, `changes` is a function of that."""
+        """Set and take back settings by a merge patch: nested as in the file, and null takes one back.
+
+        Where they depend on what is set now, `changes` is a function of that: no other change comes between.
+        """
 
         async def write(db: Connection) -> None:
             row = await _living(db, name)
@@ -161,6 +178,19 @@ class ProjectStore:
             if row.archived_at is None:
                 await db.execute("UPDATE projects SET archived_at = ? WHERE name = ?", (time.time(), name))
                 await audit.note_change(db, "project.archive", by=by, project=name)
+
+        await self._db.write(write)
+        self._bump()
+        return await self.named(name)
+
+    async def restore(self, name: str, *, by: str | None = None) -> ProjectRow:
+        """Take the project out of the archive: its keys that were not revoked work again from the next request on."""
+
+        async def write(db: Connection) -> None:
+            row = _only(await _fetched(db, _BY_NAME, (name,)))
+            if row.archived_at is not None:
+                await db.execute("UPDATE projects SET archived_at = NULL WHERE name = ?", (name,))
+                await audit.note_change(db, "project.restore", by=by, project=name)
 
         await self._db.write(write)
         self._bump()
@@ -244,6 +274,23 @@ class ProjectStore:
             raise InvalidRequest(f"There is no provider of this name.{nearest}", param="provider")
 
 
+async def reseal(db: Connection, old: Seal, new: Seal) -> int:
+    """Within a transaction: encrypt every provider's key anew; how many there are. One that `old` cannot open stops it all."""
+    sealed = list(map(tuple, await db.execute_fetchall(_SEALED)))
+    for project, provider, text in sealed:
+        try:
+            again = new.shut(old.open(text, project, provider), project, provider)
+        except CannotOpen:
+            command = f"muxx projects provider-keys remove {project} {provider}"
+            raise StartError(
+                f"project {project}: its key of provider {provider} cannot be opened. With the old secret, `{command}`; "
+                "then change the secret, and set the key anew.",
+                3,
+            ) from None
+        await db.execute(_RESEAL, (again, project, provider))
+    return len(sealed)
+
+
 async def ensure_project(db: Connection, name: str) -> None:
     """Within a transaction that makes something for the project: make the project too, if there is none of that name.
 
@@ -264,7 +311,7 @@ async def _insert(db: Connection, name: str, own: Mapping[str, Any]) -> bool:
 async def _living(db: Connection, name: str) -> ProjectRow:
     row = _only(await _fetched(db, _BY_NAME, (name,)))
     if row.archived_at is not None:
-        raise InvalidRequest("The project is archived, so nothing about it changes any more.", param="project")
+        raise InvalidRequest("The project is archived, so nothing about it changes. Restore it first.", param="project")
     return row
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import parse_qs
 
 import orjson
@@ -13,6 +13,7 @@ from .errors import InvalidRequest
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
+    from pydantic import BaseModel
 
 Environment = Literal["live", "test", "admin"]
 Role = Literal["public", "project", "admin"]
@@ -185,14 +186,32 @@ class Request:
         return self._parts(self.body) if self._parts is not None else iter(())
 
 
+Shape: TypeAlias = "type[BaseModel] | Mapping[str, Any] | None"
+"""What a JSON value looks like: a pydantic model, or a JSON Schema."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """An HTTP route a plugin serves. `path` may hold `{name}` for one segment; `role` is who may call it.
 
-    The handler is `async def handler(gateway, request: HttpRequest) -> Reply`; a raised `MuxxError` becomes the response.
+    The handler is `async def handler(gateway, request: HttpRequest) -> Reply`; a raised `MuxxError` becomes the response. What
+    follows `role` is for `GET /v1/openapi.json` only, and all of it may be left out.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Callable[[Any, HttpRequest], Any]
     role: Role = "project"
+    _: KW_ONLY
+    body: Shape = None
+    """The request's body, as `body_as` takes it; None: it has none."""
+    query: Shape = None
+    """The query parameters, as `query_as` takes them; None: nothing is said of them."""
+    answer: Shape = None
+    """The body of the answer, where that is JSON; None: any."""
+    content_types: tuple[str, ...] = ("application/json",)
+    """What the answer may be."""
+    status: int = 200
+    """Of the answer."""
+    summary: str = ""
+    """In a line; "": the first sentence of the handler's docstring."""

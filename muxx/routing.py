@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,15 +111,16 @@ class RoutingTable:
         target = Target(row, first.model if first is not None else model, self._timeouts)
         return Resolved((target,), "ordered", "mock", model)
 
-    def names(self) -> list[str]:
-        """Every configured or built-in name, those without a wildcard first."""
-        usable = [name for name, target in BUILT_IN_MODELS if self._mock or self._usable(target.split("/", 1)[0])]
+    def names(self, paid: Container[str] = ()) -> list[str]:
+        """Every configured or built-in name, those without a wildcard first; for a project that pays the providers `paid` with
+        keys of its own."""
+        usable = [name for name, target in BUILT_IN_MODELS if self._mock or self._usable(target.split("/", 1)[0], paid)]
         names = dict.fromkeys([*self._exact, *(found.name for found in self._wildcards), *usable])
         return sorted(names, key=lambda name: "*" in name)
 
-    def _usable(self, provider: str) -> bool:
+    def _usable(self, provider: str, paid: Container[str]) -> bool:
         row = self._providers.get(provider)
-        return row is not None and row.missing is None
+        return row is not None and row.missing_for(provider in paid) is None
 
     def _by_provider(self, model: str) -> Resolved | None:
         provider, slash, name = model.partition("/")

@@ -102,9 +102,13 @@ class Provider:
     @property
     def missing(self) -> str | None:
         """Which environment variable is to be set before it can be called with a key of muxx's own; None: nothing is missing."""
+        return self.missing_for(paid=False)
+
+    def missing_for(self, paid: bool) -> str | None:
+        """The same for a project that has a key of its own there, if it is `paid`."""
         if self.address_env is not None and not self.base_url.startswith("http"):
             return self.address_env
-        return self.api_key_env if not self.keys else None
+        return None if paid or self.keys else self.api_key_env
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Tries:
         """Whether the target may be tried now. If so, `end` has to be called; if not, it has been passed over."""
         provider, first = self.target.provider, self.attempt is None
         reason: Reason | None = None
-        if self.credential is None and provider.missing is not None:
+        if provider.missing_for(self.credential is not None) is not None:
             reason = "no_key"
         elif not self._health.take_seat(provider):
             reason = "at_limit"

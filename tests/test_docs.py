@@ -239,7 +239,10 @@ async def office(gateway: RunningGateway) -> None:
 
 
 async def whoami(gateway: RunningGateway) -> None:
-    assert (await gateway.get("/v1/whoami")).json() == {"project": "default"}
+    assert (await gateway.get("/v1/whoami")).json() == {"project": "default", "shouted": False}
+    assert (await gateway.get("/v1/whoami?loud=true")).json() == {"project": "DEFAULT", "shouted": True}
+    assert (await gateway.get("/v1/whoami?louder=true")).error["param"] == "louder"
+    assert (await gateway.get("/v1/openapi.json")).json()["paths"]["/v1/whoami"]["get"]["summary"] == "Say whose key it is"
 
 
 async def stopwatch(gateway: RunningGateway) -> None:
@@ -266,7 +269,7 @@ async def test_an_example_plugin_does_what_it_is_shown_for(name: str, caplog: py
 def test_every_example_plugin_is_checked() -> None:
     classes = {name for block in outside_the_tutorial("python", page=GUIDE) for name in re.findall(r"^class (\w+)", block.text, re.M)}
     tested_in_their_blocks = {"Curfew", "Exclaim", "Loud", "Stamped", "TestStamped", "Told", "TestTold", "Forgetful"}
-    assert classes == CHECKS.keys() | tested_in_their_blocks | {"Port"}, "Port has a test of its own"
+    assert classes == CHECKS.keys() | tested_in_their_blocks | {"Port", "Caller", "How"}, "Port has a test, two are of Whoami"
 
 
 def test_the_example_command_prints_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,11 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
-    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies headers ids providers outages selecting routing breaker
-    budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared db sealing audit projectstore host recorder
+    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing breaker
+    budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared db sealing secret audit projectstore host rotation recorder
     projects running call accounting reader flight relay translating plain refusing answering replying again ahead
     wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
-    supervisor workers catalogue probing plugincommands providercommands modelcommands cli __main__ testing.waiting
+    supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands cli __main__ testing.waiting
     testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
     testing.speaking.framing testing.speaking.openai testing.speaking.responses testing.speaking.anthropic
     testing.speaking.gemini testing.speaking testing.reading.events testing.reading.openai testing.reading.responses

@@ -135,6 +135,53 @@ def test_a_key_of_an_archived_project_cannot_be_made_and_of_a_new_one_makes_it(r
     assert "archived" in run("keys", "create", "--project", "fresh", code=1).stderr
 
 
+def test_an_archived_project_is_restored(run: Run) -> None:
+    run("projects", "create", "pilot")
+    run("projects", "archive", "pilot")
+    assert run("projects", "restore", "pilot").stderr == "Restored pilot.\n"
+    assert [row["name"] for row in said(run("projects", "list", "--json"))] == ["default", "pilot"]
+    assert said(run("projects", "restore", "pilot", "--json"))["archived_at"] is None
+    run("projects", "restore", "nobody", code=1)
+
+
+def test_where_a_project_pays_itself_models_explain_says_so(run: Run) -> None:
+    run("projects", "create", "payer")
+    key = said(run("keys", "create", "--project", "payer", "--json"))
+    run("projects", "provider-keys", "set", "payer", "groq", stdin=CANARY)
+    [everyone] = said(run("models", "explain", "groq/llama", "--json"))["targets"]
+    assert (everyone["key"], everyone["skipped"]) == ("missing: set GROQ_API_KEY", "no key: set GROQ_API_KEY")
+    for option in (("--project", "payer"), ("--key", key["id"])):
+        [own] = said(run("models", "explain", "groq/llama", *option, "--json"))["targets"]
+        assert (own["key"], own["skipped"]) == ("the project's", None)
+    run("models", "explain", "groq/llama", "--project", "payer", "--key", key["id"], code=2)
+    [stranger] = said(run("models", "explain", "groq/llama", "--project", "nobody", "--json"))["targets"]
+    assert stranger == everyone
+
+
+def test_an_address_that_is_missing_is_not_mended_by_a_key(run: Run) -> None:
+    run("projects", "provider-keys", "set", "default", "azure", stdin=CANARY)
+    [target] = said(run("models", "explain", "azure/gpt-4o", "--project", "default", "--json"))["targets"]
+    assert target["skipped"].startswith("set AZURE")
+
+
+def test_a_key_is_shown_and_changed(run: Run) -> None:
+    key = said(run("keys", "create", "--name", "ci", "--models", "gpt-*", "--expires", "30d", "--json"))
+    shown = said(run("keys", "show", key["id"], "--json"))
+    assert (shown["name"], shown["models"], shown["status"]) == ("ci", ["gpt-*"], "active")
+    changed = said(run("keys", "change", key["id"], "--name", "", "--never-expires", "--all-models", "--json"))
+    assert (changed["name"], changed["models"], changed["expires_at"]) == (None, [], None)
+    changed = said(run("keys", "change", key["id"], "--models", "o1*", "--models", "o3*", "--expires", "1h", "--json"))
+    assert changed["models"] == ["o1*", "o3*"]
+    assert "o1*, o3*" in run("keys", "show", key["id"]).stdout
+    for wrong in ((), ("--never-expires", "--expires", "1h"), ("--models", "x", "--all-models")):
+        run("keys", "change", key["id"], *wrong, code=2)
+    assert said(run("keys", "show", key["id"], "--json")) == changed
+    for options, listed in ((("--project", "default", "--status", "active"), [changed]), (("--status", "revoked"), []), (("--project", "x"), [])):
+        assert said(run("keys", "list", *options, "--json")) == listed
+    for command in (("show", "key_0"), ("change", "key_0", "--name", "x")):
+        assert "muxx keys list" in run("keys", *command, code=1).stderr
+
+
 def test_explain_names_the_layer_of_each_of_a_projects_values(run: Run, tmp_path: Path) -> None:
     nothing = run("config", "explain", "--project", "shop", "--json")
     assert "no project shop yet" in nothing.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import orjson
 import pytest
 from http_kit import add_key, plain, say
 
-from muxx.testing import RawResponse, RunningGateway, leak
+from muxx.testing import RawResponse, RunningGateway, error, leak
 from muxx.testing.client import post_chat
 from muxx.testing.settings import PROVIDER_KEY
 
@@ -161,6 +163,141 @@ async def test_a_provider_key_is_set_replaced_listed_without_it_and_removed(gate
         assert CANARY not in str(await admin("PUT", f"{path}/openai", body, 400))
     assert (await post_chat(gateway.base_url, key, "Hello", model="gpt-4o")).status == 200
     assert gateway.upstream.last.header("authorization") == f"Bearer {PROVIDER_KEY}"
+
+
+async def test_a_project_lists_the_models_that_its_own_keys_open() -> None:
+    """The operator has no key there, so nobody else is shown what it serves."""
+    config = {"providers": {"anthropic": {"api_key": ""}}}
+    async with RunningGateway(config) as gateway:
+        admin = await Admin.of(gateway)
+        project = await admin.project("payer")
+        key = (await admin.make_key(project="payer"))["key"]
+
+        async def listed(key: str) -> set[str]:
+            return {item["id"] for item in (await call(gateway, key, "GET", "/v1/models")).json()["data"]}
+
+        assert "claude-3-5-haiku" not in await listed(key)
+        await admin("PUT", f"/v1/projects/{project['id']}/provider-keys/anthropic", {"key": CANARY})
+        assert "claude-3-5-haiku" in await listed(key)
+        assert "claude-3-5-haiku" not in await listed(gateway.key) | await listed(admin.key)
+
+
+async def test_a_key_is_shown_changed_and_listed_by_what_it_is(gateway: RunningGateway) -> None:
+    admin = await Admin.of(gateway)
+    await admin.project("changing")
+    made = await admin.make_key(project="changing", name="one", models=["gpt-*"])
+    path = f"/v1/keys/{made['id']}"
+    assert await admin("GET", path) == {name: value for name, value in made.items() if name != "key"}
+    changed = await admin("PATCH", path, {"name": None, "models": ["claude-*"]})
+    assert (changed["name"], changed["models"], changed["expires_at"]) == (None, ["claude-*"], None)
+    assert (await post_chat(gateway.base_url, made["key"], "Hello", model="gpt-4o")).status == 403
+    assert await admin("PATCH", path, {}) == changed
+    later = await admin("PATCH", path, {"expires_at": "2999-01-01T00:00:00Z", "models": []})
+    assert (later["expires_at"], later["models"]) == ("2999-01-01T00:00:00.000Z", [])
+    assert (await post_chat(gateway.base_url, made["key"], "Hello", model="gpt-4o")).status == 200
+    for body, param in (({"expires_at": "2001-01-01T00:00:00Z"}, "expires_at"), ({"project": "x"}, "project"), ({"models": 5}, "models")):
+        assert (await admin("PATCH", path, body, 400))["param"] == param
+    assert await admin("GET", path) == later
+    rows = (await admin("GET", "/v1/audit?project=changing"))["data"]
+    assert [row["detail"] for row in rows if row["action"] == "key.change"] == [
+        {"environment": "live", "models": [], "expires_at": 32472144000.0},
+        {"environment": "live", "name": None, "models": ["claude-*"]},
+    ]
+    await admin("DELETE", path)
+    assert "revoked" in (await admin("PATCH", path, {"name": "again"}, 400))["message"]
+
+
+async def test_A08_both_keys_of_a_rotation_work_during_the_overlap_only(gateway: RunningGateway) -> None:
+    admin = await Admin.of(gateway)
+    await admin.project("turning")
+    old = await admin.make_key(project="turning", name="web", models=["gpt-*"])
+    new = await admin("POST", f"/v1/keys/{old['id']}/rotate", {"overlap_s": 1}, 201)
+    ended = time.time() + 1
+    assert (new["name"], new["models"], new["project"]) == ("web", ["gpt-*"], "turning")
+    assert (await call(gateway, old["key"], "GET", "/v1/project")).status == 200
+    assert (await call(gateway, new["key"], "GET", "/v1/project")).status == 200
+    shown = await admin("GET", f"/v1/keys/{old['id']}")
+    assert (shown["status"], shown["replaced_by"]) == ("active", new["id"])
+    assert new["id"] in (await admin("POST", f"/v1/keys/{old['id']}/rotate", {}, 400))["message"]
+    assert new["id"] in (await admin("PATCH", f"/v1/keys/{old['id']}", {"expires_at": None}, 400))["message"]
+    await asyncio.sleep(max(0.0, ended - time.time()) + 0.05)
+    assert (await call(gateway, old["key"], "GET", "/v1/project")).status == 401
+    assert (await call(gateway, new["key"], "GET", "/v1/project")).status == 200
+    at_once = await admin("POST", f"/v1/keys/{new['id']}/rotate", {"overlap_s": 0}, 201)
+    assert (await call(gateway, new["key"], "GET", "/v1/project")).status == 401
+    assert (await call(gateway, at_once["key"], "GET", "/v1/project")).status == 200
+    assert leak.find([old["key"], new["key"], at_once["key"]], gateway.directory) == []
+    for body in ({"overlap_s": -1}, {"overlap_s": 10**9}, {"overlap_s": "1h"}, {"overlap": 5}):
+        await admin("POST", f"/v1/keys/{at_once['id']}/rotate", body, 400)
+
+
+async def test_lists_are_filtered_and_come_in_pages(gateway: RunningGateway) -> None:
+    admin = await Admin.of(gateway)
+    projects = [(await admin.project(f"page-{number}"))["id"] for number in range(3)]
+    keys = [(await admin.make_key(project="page-0", environment=kind))["id"] for kind in ("live", "test", "live")]
+    await admin("DELETE", f"/v1/keys/{keys[0]}")
+    await admin("DELETE", f"/v1/projects/{projects[2]}")
+    assert await ids(admin, "/v1/keys?project=page-0") == keys
+    assert await ids(admin, "/v1/keys?project=page-0&status=active") == keys[1:]
+    assert await ids(admin, "/v1/keys?project=page-0&environment=live&status=revoked") == keys[:1]
+    assert await ids(admin, "/v1/keys?project=page-0&limit=1") == keys
+    assert await ids(admin, "/v1/projects?limit=1") == await ids(admin, "/v1/projects")
+    assert (await ids(admin, "/v1/projects?limit=2"))[1:] == projects
+    assert await ids(admin, "/v1/projects?archived=true") == projects[2:]
+    assert await ids(admin, "/v1/projects?archived=false&name=page-1") == projects[1:2]
+    for query in ("limit=0", "limit=x", "after=key_0", "sort=id"):
+        for path in ("/v1/keys", "/v1/projects"):
+            assert (await admin("GET", f"{path}?{query}", status=400))["param"] == query.partition("=")[0]
+
+
+async def ids(admin: Admin, path: str) -> list[str]:
+    """All there are, page by page."""
+    page = await admin("GET", path)
+    found = [row["id"] for row in page["data"]]
+    while page["has_more"]:
+        page = await admin("GET", f"{path}&after={found[-1]}")
+        found += [row["id"] for row in page["data"]]
+    return found
+
+
+async def test_an_archived_project_is_restored_with_its_keys(gateway: RunningGateway) -> None:
+    admin = await Admin.of(gateway)
+    project = await admin.project("returning", store_content=False)
+    kept, gone = await admin.make_key(project="returning"), await admin.make_key(project="returning")
+    await admin("DELETE", f"/v1/keys/{gone['id']}")
+    await admin("DELETE", f"/v1/projects/{project['id']}")
+    assert (await call(gateway, kept["key"], "GET", "/v1/project")).status == 401
+    assert await admin("POST", f"/v1/projects/{project['id']}/restore") == project
+    assert (await call(gateway, kept["key"], "GET", "/v1/project")).json() == project
+    assert (await call(gateway, gone["key"], "GET", "/v1/project")).status == 401
+    assert await admin("POST", f"/v1/projects/{project['id']}/restore") == project
+    assert [row["action"] for row in (await admin("GET", "/v1/audit?project=returning"))["data"]].count("project.restore") == 1
+    assert (await admin("PATCH", f"/v1/projects/{project['id']}", {"name": "renamed"}, 400))["param"] == "settings"
+
+
+async def test_L08_no_secret_of_the_management_api_is_anywhere_but_in_the_answer_that_made_it(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Database, write-ahead log, journal, log, answers, audit log: after keys were made, rotated, revoked and provider keys were set,
+    replaced, refused and removed."""
+    admin = await Admin.of(gateway)
+    project = await admin.project("secretive")
+    path = f"/v1/projects/{project['id']}/provider-keys"
+    made = await admin.make_key(project="secretive")
+    rotated = await admin("POST", f"/v1/keys/{made['id']}/rotate", {}, 201)
+    provider_keys = [f"sk-canary-{number}-0123456789abcdef" for number in range(4)]
+    answers = [await admin("PUT", f"{path}/{name}", {"key": key}) for name, key in zip(("openai", "openai", "google"), provider_keys, strict=False)]
+    answers += [await admin("PUT", f"{path}/openai", {"key": provider_keys[3] + "\n"}, 400)]
+    answers += [await admin("PUT", f"{path}/nobody", {"key": provider_keys[3]}, 404)]
+    gateway.upstream.script(error(401, f"Incorrect API key provided: {provider_keys[1]}"))
+    refused = await post_chat(gateway.base_url, rotated["key"], "Hello", model="gpt-4o")
+    assert gateway.upstream.last.header("authorization") == f"Bearer {provider_keys[1]}"
+    await gateway.gateway.db.read("SELECT 1")
+    answers += [await admin("GET", p) for p in (path, "/v1/keys", "/v1/projects", "/v1/audit", f"/v1/keys/{made['id']}")]
+    answers += [await admin("DELETE", f"{path}/google"), await admin("DELETE", f"/v1/keys/{made['id']}")]
+    secrets = [made["key"], rotated["key"], admin.key, *provider_keys]
+    shown = orjson.dumps(answers) + refused.body + repr(gateway.gateway.host.projects).encode()
+    assert leak.find(secrets, shown, gateway.directory, caplog.text) == []
 
 
 async def test_every_change_names_the_key_that_made_it(gateway: RunningGateway) -> None:

@@ -20,6 +20,7 @@ from muxx.projects import Projects
 from muxx.projectsettings import changed, checked, flat, nested_setting, resolved_settings, settings_of
 from muxx.projectstore import ensure_project
 from muxx.sealing import CannotOpen, Seal
+from muxx.secret import Secret
 from muxx.settings import Alert, ProjectSettings, SpendCap
 from muxx.testing import RunningGateway, leak
 from muxx.testing.client import post_chat
@@ -379,13 +380,11 @@ class TestProviderKeys:
         with pytest.raises(StartError, match="secret"):
             await Host.open(config_at(there))
 
-    async def test_under_another_secret_the_project_is_served_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_key_that_another_secret_encrypted_is_not_used_and_the_project_is_served_nothing(self, tmp_path: Path) -> None:
         async with Host.open(config_at(tmp_path)) as host:
             await host.projects.set_provider_key("default", "openai", CANARY)
-        monkeypatch.setenv("MUXX_SECRET", "another")
-        async with Host.open(config_at(tmp_path)) as host:
+            foreign = Secret(b"another").provider_keys.shut(CANARY, "default", "openai")
+            await host.db.write(lambda db: db.execute("UPDATE provider_keys SET sealed = ?", (foreign,)))
             projects = Projects(host.config, host)
             await projects.catch_up()
             with pytest.raises(MuxxError):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import pytest
 from carrying_kit import delta, error_code, finish, serving
 from http_kit import BODY, PATH, add_key, chat_bytes, check_head, check_refusal, one_loop, plain, request, revoke, say
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from muxx import Exchange, HttpRequest, Reply, Route, hookimpl
-from muxx.endpoints import HEALTH_PATHS, KERNEL_PATHS, KERNEL_ROUTES
+from muxx.endpoints import HEALTH_PATHS, KERNEL_PATHS, Table
 from muxx.testing import DONE, RawResponse, RunningGateway, eventually, leak, sse, wait
 from muxx_std.keys import format
 from muxx_std.keys.plugin import Keys
+from muxx_std.keys.store import KeyStore, new_row
 
 
 async def ask(gateway: RunningGateway, *headers: str, path: str = PATH) -> RawResponse:
@@ -37,8 +41,9 @@ def key_header(key: str) -> str:
 
 def without_id(response: RawResponse) -> tuple[Any, ...]:
     """Everything of a response that may not differ: its status, its headers in order, its body."""
-    own = {"date", "x-muxx-request-id", "x-request-id", "server-timing"}
-    return response.status, [(name, value) for name, value in response.headers if name.lower() not in own], response.body
+    own = {"date", "x-muxx-request-id", "x-request-id", "request-id", "server-timing"}
+    body = response.body.replace((response.request_id or "").encode(), b"")
+    return response.status, [(name, value) for name, value in response.headers if name.lower() not in own], body
 
 
 async def refused_keys(gateway: RunningGateway) -> dict[str, str]:
@@ -391,8 +396,11 @@ async def test_A08_a_key_dies_at_its_time_and_not_before(gateway: RunningGateway
 
 # ── A09: routes and roles ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+ADMINS_ONLY = {"nobody": 401, "project": 403, "test": 403}
+
 RULES: dict[tuple[str, str], dict[str, int]] = {
-    # What each role gets. Whoever adds a route adds its rule here, or the test below fails.
+    # What each role gets; whoever adds a route adds its rule here, or the test below fails. Where an id stands in the path, that
+    # is of something that does not exist; `own` is what keys of the project get for what is theirs, `found` what admins do.
     ("POST", "/v1/chat/completions"): {"nobody": 401, "project": 200, "test": 200, "admin": 403},
     # The request is one for chat, which lacks what the other endpoints need: only who may call gets as far as that.
     **{
@@ -408,52 +416,179 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     },
     ("POST", "/v1/messages/count_tokens"): {"nobody": 401, "project": 200, "test": 200, "admin": 403},
     ("GET", "/v1/models"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
-    ("GET", "/v1/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
+    ("GET", "/v1/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
     ("GET", "/v1beta/models"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
-    ("GET", "/v1beta/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
+    ("GET", "/v1beta/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
     ("GET", "/v1/logs"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
-    ("GET", "/v1/logs/{request_id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
+    ("GET", "/v1/logs/{request_id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
     ("GET", "/v1/cache"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
-    ("DELETE", "/v1/cache"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
-    ("GET", "/v1/keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
-    # What a chat request asks for is none of the members a key or a project is made of.
-    ("POST", "/v1/keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 400},
-    ("DELETE", "/v1/keys/{id}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("DELETE", "/v1/cache"): {**ADMINS_ONLY, "admin": 200},
+    ("GET", "/v1/keys"): {**ADMINS_ONLY, "admin": 200},
+    ("POST", "/v1/keys"): {**ADMINS_ONLY, "admin": 201},
+    ("GET", "/v1/keys/{id}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("PATCH", "/v1/keys/{id}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("POST", "/v1/keys/{id}/rotate"): {**ADMINS_ONLY, "admin": 404, "found": 201},
+    ("DELETE", "/v1/keys/{id}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
     ("GET", "/v1/project"): {"nobody": 401, "project": 200, "test": 200, "admin": 404},
-    ("GET", "/v1/projects"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
-    ("POST", "/v1/projects"): {"nobody": 401, "project": 403, "test": 403, "admin": 400},
-    ("GET", "/v1/projects/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404},
-    ("PATCH", "/v1/projects/{id}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
-    ("DELETE", "/v1/projects/{id}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
-    ("GET", "/v1/projects/{id}/provider-keys"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
-    ("PUT", "/v1/projects/{id}/provider-keys/{provider}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
-    ("DELETE", "/v1/projects/{id}/provider-keys/{provider}"): {"nobody": 401, "project": 403, "test": 403, "admin": 404},
+    ("GET", "/v1/projects"): {**ADMINS_ONLY, "admin": 200},
+    ("POST", "/v1/projects"): {**ADMINS_ONLY, "admin": 201},
+    ("GET", "/v1/projects/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
+    ("PATCH", "/v1/projects/{id}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("DELETE", "/v1/projects/{id}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("POST", "/v1/projects/{id}/restore"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("GET", "/v1/projects/{id}/provider-keys"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("PUT", "/v1/projects/{id}/provider-keys/{provider}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("DELETE", "/v1/projects/{id}/provider-keys/{provider}"): {**ADMINS_ONLY, "admin": 404, "found": 200},
+    ("GET", "/v1/audit"): {**ADMINS_ONLY, "admin": 200},
+    ("GET", "/v1/openapi.json"): {"nobody": 200, "project": 200, "test": 200, "admin": 200},
+    ("GET", "/v1/alerts"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    ("GET", "/v1/alerts/events"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    # There is no such receiver.
+    ("POST", "/v1/alerts/test"): {**ADMINS_ONLY, "admin": 400},
     ("GET", "/v1/caps"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
-    ("GET", "/v1/audit"): {"nobody": 401, "project": 403, "test": 403, "admin": 200},
     **{("GET", path): {"nobody": 200, "project": 200, "test": 200, "admin": 200} for path in HEALTH_PATHS},
 }
+
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    # A valid body for every route that says it takes one.
+    ("POST", "/v1/keys"): {"project": "default", "name": "made by the matrix"},
+    ("PATCH", "/v1/keys/{id}"): {"name": "named by the matrix"},
+    ("POST", "/v1/keys/{id}/rotate"): {"overlap_s": 60},
+    ("POST", "/v1/alerts/test"): {"receiver": "nobody"},
+    ("POST", "/v1/projects"): {"name": "matrix"},
+    ("PATCH", "/v1/projects/{id}"): {"settings": {"cache": {"ttl": 5}}},
+    ("PUT", "/v1/projects/{id}/provider-keys/{provider}"): {"key": "sk-of-the-matrix-0123456789"},
+}
+WAYS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def routes_of(gateway: RunningGateway) -> dict[tuple[str, str], Any]:
+    """Every route there is; None for those outside the table."""
+    found: dict[tuple[str, str], Any] = {(route.method, route.path): route for route in Table(gateway.gateway).routes}
+    found |= {(method, path): None for path, method in KERNEL_PATHS.items()} | {("GET", path): None for path in HEALTH_PATHS}
+    return found
+
+
+async def roles_of(gateway: RunningGateway) -> dict[str, str]:
+    """A key of each kind: of nobody, of the project whose things are asked for, of another one, of admins."""
+    revoked = await add_key(gateway)
+    await revoke(gateway, revoked)
+    return {
+        "none": "",
+        "nobody": format.generate("live"),
+        "revoked": revoked,
+        "project": gateway.key,
+        "test": await add_key(gateway, "test"),
+        "other": await add_key(gateway, project="strangers"),
+        "admin": await add_key(gateway, "admin", None),
+    }
+
+
+async def call(gateway: RunningGateway, method: str, path: str, key: str, body: Any = None) -> RawResponse:
+    """One request with this key, or with none."""
+    line = f"{method} {path} HTTP/1.1"
+    if method in ("GET", "DELETE"):
+        data = request("Connection: close", line=line, body=b"")
+    else:
+        data = plain("Connection: close", line=line, body=BODY if body is None else orjson.dumps(body))
+    text = data.replace(b"<KEY>", key.encode()) if key else data.replace(b"X-Muxx-Api-Key: <KEY>\r\n", b"")
+    [response] = (await say(gateway, text)).responses
+    check_head(response)
+    return response
+
+
+def filled(path: str, ids: Mapping[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda name: ids[name[1]], path)
+
+
+NOTHING = {"id": "proj_0", "request_id": "req_0", "provider": "openai", "model": "gpt-4o"}
+
+
+async def things_of(gateway: RunningGateway, path: str) -> dict[str, str]:
+    """Ids for this path that exist and belong to the project `default`, or to nobody else; new ones, for a route may use them up."""
+    row = await gateway.chat()
+    await gateway.get_row(row.request_id)
+    host = gateway.gateway.host
+    id = "gpt-4o"
+    if path.startswith("/v1/keys"):
+        made = new_row(format.generate("live"), host.derive("keys"), project="default")
+        await KeyStore(host.db).add(made)
+        id = made.id
+    elif path.startswith("/v1/projects"):
+        id = (await host.projects.named("default")).id
+        await host.projects.set_provider_key("default", "openai", "sk-of-the-project-0123456789")
+    return {**NOTHING, "id": id, "request_id": row.request_id or ""}
 
 
 @one_loop
 async def test_A09_every_route_has_a_rule_and_every_role_meets_it(gateway: RunningGateway) -> None:
-    served = {(route.method, route.path) for route in (*KERNEL_ROUTES, *gateway.gateway.routes)}
-    served |= {(method, path) for path, method in KERNEL_PATHS.items()} | {("GET", path) for path in HEALTH_PATHS}
-    assert served == set(RULES), "a route without a rule, or a rule without a route"
-    roles = {
-        "nobody": format.generate("live"),
-        "project": gateway.key,
-        "test": await add_key(gateway, "test"),
-        "admin": await add_key(gateway, "admin", None),
-    }
+    routes, roles = routes_of(gateway), await roles_of(gateway)
+    assert routes.keys() == RULES.keys(), "a route without a rule, or a rule without a route"
+    assert {name for name, route in routes.items() if route is not None and route.body is not None} == BODIES.keys()
+    refusals: dict[bool, set[str]] = {True: set(), False: set()}
     for (method, path), expected in RULES.items():
         for role, key in roles.items():
-            line = f"{method} {path.replace('{', '').replace('}', '')} HTTP/1.1"
-            data = (
-                plain("Connection: close", line=line) if method == "POST" else request("Connection: close", line=line, body=b"")
-            )
-            [response] = (await say(gateway, data.replace(b"<KEY>", key.encode()))).responses
-            assert response.status == expected[role], (method, path, role)
-            check_head(response)
+            as_role = {"none": "nobody", "revoked": "nobody", "other": "project"}.get(role, role)
+            response = await call(gateway, method, filled(path, NOTHING), key, BODIES.get((method, path)))
+            assert response.status == expected[as_role], (method, path, role, response.text)
+            if response.status == 401 and role != "none" and not path.startswith(("/v1beta", "/v1/messages")):
+                refusals[path in KERNEL_PATHS].add(repr(without_id(response)))
+            if response.status == 403 and routes[method, path] is not None:
+                assert error_code(response) == "admin_required"
+    assert [len(answers) for answers in refusals.values()] == [1, 1], "keys that do not work are answered with the same bytes everywhere"
+
+
+@one_loop
+async def test_A09_what_exists_is_there_for_its_project_and_admins_and_for_others_as_if_it_were_not(gateway: RunningGateway) -> None:
+    roles = await roles_of(gateway)
+    for (method, path), expected in RULES.items():
+        if not {"own", "found"} & expected.keys():
+            assert not re.search(r"\{(id|request_id)\}", path), "a route with an id says what is answered where there is such a thing"
+            continue
+        body, shared = BODIES.get((method, path)), "models" in path
+        missing = await call(gateway, method, filled(path, NOTHING), roles["other"], body)
+        for role, key in roles.items():
+            response = await call(gateway, method, filled(path, await things_of(gateway, path)), key, body)
+            if role == "other" and not shared:
+                assert without_id(response) == without_id(missing), (method, path)
+            elif role in ("project", "test"):
+                assert response.status == expected.get("own", expected[role]), (method, path, role)
+            elif role == "admin":
+                assert response.status == expected["found"], (method, path, response.text)
+                await gateway.gateway.host.projects.restore("default")
+
+
+@one_loop
+async def test_A09_another_method_is_405_for_everybody_and_says_which_there_are(gateway: RunningGateway) -> None:
+    routes, roles = routes_of(gateway), await roles_of(gateway)
+    for path in {path for _, path in routes}:
+        allowed = sorted(method for method, where in routes if where == path)
+        for method in set(WAYS) - set(allowed):
+            if path in HEALTH_PATHS or (method == "GET" and "{model}:" in path):  # a model's name may end in anything
+                continue
+            answers = [await call(gateway, method, filled(path, NOTHING), roles[role], {}) for role in ("none", "project", "admin")]
+            assert {answer.status for answer in answers} == {405}, (method, path)
+            assert set((answers[0].header("allow") or "").split(", ")) >= set(allowed), (method, path)
+            assert len({repr(without_id(answer)) for answer in answers}) == 1
+
+
+async def everything(gateway: RunningGateway) -> dict[str, list[Any]]:
+    """All rows of all tables that the management API may change."""
+    tables = ("projects", "provider_keys", "keys", "audit")
+    return {name: [tuple(row) for row in await gateway.gateway.db.read("SELECT * FROM " + name)] for name in tables}
+
+
+@one_loop
+@pytest.mark.parametrize("extra", ["role", "budget", "is_admin", "id", "environment_", "__proto__", ""])
+async def test_A09_members_that_no_route_takes_are_400_and_have_no_effect(extra: str, gateway: RunningGateway) -> None:
+    admin = (await roles_of(gateway))["admin"]
+    for (method, path), body in BODIES.items():
+        ids = await things_of(gateway, path)
+        before = await everything(gateway)
+        response = await call(gateway, method, filled(path, ids), admin, {**body, extra: 10**9})
+        assert (response.status, response.error["type"]) == (400, "invalid_request_error"), (method, path)
+        assert response.error["param"] == (extra or '""')
+        assert await everything(gateway) == before
 
 
 @one_loop

@@ -4,15 +4,70 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from muxx import Config, Host, resolved_settings, settings_of, usd
+from pydantic import ConfigDict
 
-from .message import iso
+from muxx import Config, Host, Moment, Shown, resolved_settings, settings_of, usd
+
 from .rules import Rule, bounds, rules_of
 from .settings import AlertsConfig
 from .spend import WINDOWS, spent
 from .store import AlertStore, Outcome
+
+
+class Alert(Shown):
+    """A rule, and how it stands."""
+
+    object: Literal["alert"] = "alert"
+    project: str
+    alert: str
+    """In words."""
+    measure: str
+    window: str
+    share: float
+    """Of the limit at which somebody is told."""
+    spent_usd: str | None
+    limit_usd: str | None
+    limit: int | None
+    told: int
+    """How often somebody was told in the window that runs."""
+    to: list[str]
+    """The receivers."""
+    unknown_receivers: list[str]
+    """Those it names and the file does not know."""
+
+
+class Delivery(Shown):
+    receiver: str
+    state: str
+    attempts: int
+    tried_at: Moment | None
+    due_at: Moment | None
+    """When it is tried next."""
+    status: int | None
+    """What the receiver answered last."""
+    problem: str | None
+
+
+class AlertEvent(Shown):
+    """A crossing; what it was of is as in the message to the receivers."""
+
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["alert_event"] = "alert_event"
+    id: str
+    at: Moment
+    type: str
+    deliveries: list[Delivery]
+
+
+class AlertTest(Shown):
+    object: Literal["alert_test"] = "alert_test"
+    receiver: str
+    delivered: bool
+    status: int | None
+    problem: str | None
 
 
 async def projects(host: Host, name: str | None) -> dict[str, Mapping[str, Any]]:
@@ -37,45 +92,37 @@ async def rules(host: Host, config: Config, alerts: AlertsConfig, own: Mapping[s
 
 def _rule(project: str, rule: Rule, alerts: AlertsConfig, pico: int, told: int) -> dict[str, Any]:
     money = rule.is_money
-    return {
-        "object": "alert",
-        "project": project,
-        "alert": rule.name,
-        "measure": rule.measure,
-        "window": rule.window,
-        "share": rule.share,
-        "spent_usd": usd(pico) if money else None,
-        "limit_usd": usd(rule.limit) if money else None,
-        "limit": None if money else rule.limit,
-        "told": told,
-        "to": list(alerts.chosen(rule.to)),
-        "unknown_receivers": [name for name in rule.to if name not in alerts.receivers],
-    }
+    return Alert(
+        project=project,
+        alert=rule.name,
+        measure=rule.measure,
+        window=rule.window,
+        share=rule.share,
+        spent_usd=usd(pico) if money else None,
+        limit_usd=usd(rule.limit) if money else None,
+        limit=None if money else rule.limit,
+        told=told,
+        to=list(alerts.chosen(rule.to)),
+        unknown_receivers=[name for name in rule.to if name not in alerts.receivers],
+    ).as_json()
 
 
 def event(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "object": "alert_event",
-        "id": row["id"],
-        "at": iso(row["at"]),
-        "type": row["type"],
-        **row["facts"],
-        "deliveries": [_delivery(delivery) for delivery in row["deliveries"]],
-    }
+    deliveries = [_delivery(delivery) for delivery in row["deliveries"]]
+    return AlertEvent(id=row["id"], at=row["at"], type=row["type"], deliveries=deliveries, **row["facts"]).as_json()
 
 
-def _delivery(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "receiver": row["receiver"],
-        "state": row["state"],
-        "attempts": row["attempts"],
-        "tried_at": iso(row["tried_at"]),
-        "due_at": iso(row["due_at"]) if row["state"] == "waiting" else None,
-        "status": row["status"],
-        "problem": row["problem"],
-    }
+def _delivery(row: Mapping[str, Any]) -> Delivery:
+    return Delivery(
+        receiver=row["receiver"],
+        state=row["state"],
+        attempts=row["attempts"],
+        tried_at=row["tried_at"],
+        due_at=row["due_at"] if row["state"] == "waiting" else None,
+        status=row["status"],
+        problem=row["problem"],
+    )
 
 
 def tested(receiver: str, outcome: Outcome) -> dict[str, Any]:
-    delivered = outcome.problem is None
-    return {"object": "alert_test", "receiver": receiver, "delivered": delivered, **outcome._asdict()}
+    return AlertTest(receiver=receiver, delivered=outcome.problem is None, **outcome._asdict()).as_json()

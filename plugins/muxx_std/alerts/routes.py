@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from muxx import HttpRequest, Identity, InvalidRequest, NotFound, Reply, body_as
+from muxx import Asked, HttpRequest, Identity, InvalidRequest, NotFound, Reply, body_as, query_as
 
 from . import overview
 from .message import TEST, test_facts
@@ -20,16 +20,24 @@ DEFAULT_EVENTS = 20
 MOST_EVENTS = 1000
 
 
-class TestAsked(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+class RulesQuery(Asked):
+    project: str | None = None
+    """For admin keys only."""
 
+
+class EventsQuery(RulesQuery):
+    limit: Annotated[int, Field(ge=1, le=MOST_EVENTS)] = DEFAULT_EVENTS
+    after: str | None = None
+    """The id of the last one seen."""
+
+
+class TestAsked(Asked):
     receiver: str
 
 
 async def list_rules(gateway: Gateway, request: HttpRequest) -> Reply:
-    """Those of the key's project; for an admin key, of every project or of the one named."""
-    query = _query(request, "project")
-    project = _project(request, query)
+    """The alerts of the key's project and how they stand; for an admin key, of every project or of the one named."""
+    project = _project(request, query_as(request, RulesQuery).project)
     try:
         own = await overview.projects(gateway.host, project)
     except NotFound:
@@ -41,10 +49,10 @@ async def list_rules(gateway: Gateway, request: HttpRequest) -> Reply:
 
 
 async def list_events(gateway: Gateway, request: HttpRequest) -> Reply:
-    """The newest first, each with what became of its deliveries; `after` is the id of the last one seen."""
-    query = _query(request, "project", "limit", "after")
-    limit = _limit(query)
-    rows = await AlertStore(gateway.db).events(_project(request, query), query.get("after"), limit + 1)
+    """What alerts told of, the newest first, each with what became of its deliveries."""
+    query = query_as(request, EventsQuery)
+    limit = query.limit
+    rows = await AlertStore(gateway.db).events(_project(request, query.project), query.after, limit + 1)
     if rows is None:
         raise InvalidRequest("after must be the id of an event you have been given.", param="after")
     data = [overview.event(row) for row in rows[:limit]]
@@ -69,29 +77,14 @@ def _settings(gateway: Gateway) -> AlertsConfig:
     return settings
 
 
-def _query(request: HttpRequest, *known: str) -> dict[str, str]:
-    query = request.query
-    for name in query:
-        if name not in known:
-            raise InvalidRequest(f"There is no such parameter here; there are {', '.join(known)}.", param=name)
-    return query
-
-
-def _project(request: HttpRequest, query: dict[str, str]) -> str | None:
+def _project(request: HttpRequest, named: str | None) -> str | None:
     """Whose alerts are asked for; None: everybody's."""
     identity = _identity(request)
     if identity.role == "admin":
-        return query.get("project")
-    if "project" in query:
+        return named
+    if named is not None:
         raise InvalidRequest("Only an admin key may name a project.", param="project")
     return identity.project
-
-
-def _limit(query: dict[str, str]) -> int:
-    text = query.get("limit", str(DEFAULT_EVENTS))
-    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_EVENTS):
-        raise InvalidRequest(f"limit must be a whole number from 1 to {MOST_EVENTS}.", param="limit")
-    return int(text)
 
 
 def _identity(request: HttpRequest) -> Identity:

@@ -15,7 +15,7 @@ from muxx import Exchange, Identity, MuxxError, PluginConfig, Project, Reply, Ro
 from .directives import HEADER, Directives, parse
 from .key import finish, is_cacheable, prefix
 from .memory import Entry, Memory
-from .routes import purge, show
+from .routes import ROUTES
 from .store import ANY_PURGE, MIGRATIONS, CacheStore, Figures, purge_names
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Cache:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [Route("GET", "/v1/cache", show), Route("DELETE", "/v1/cache", purge, role="admin")]
+        return ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

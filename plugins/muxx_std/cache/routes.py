@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from muxx import HttpRequest, InvalidRequest, Reply
+from pydantic import Field
+
+from muxx import Asked, HttpRequest, InvalidRequest, Reply, Route, Shown, query_as
 
 from .store import CacheStore
 from .store import purge as empty
@@ -17,48 +19,73 @@ DEFAULT_HOURS = 24
 MOST_HOURS = 8784
 
 
+class StatsQuery(Asked):
+    hours: Annotated[int, Field(ge=1, le=MOST_HOURS)] = DEFAULT_HOURS
+    """How far back."""
+    environment: Literal["live", "test", "all"] = "live"
+    project: str | None = None
+    """For admin keys only."""
+
+
+class PurgeQuery(Asked):
+    project: str | None = None
+    """Left out: every project's."""
+
+
+class Outcomes(Shown):
+    project: str
+    hits: int
+    joined: int
+    """Answered by another request's call."""
+    misses: int
+    bypassed: int
+    hit_rate: float | None
+    saved_usd: str
+
+
+class Held(Shown):
+    worker: int
+    entries: int
+    bytes: int
+    max_bytes: int
+
+
+class Stats(Shown):
+    object: Literal["list"] = "list"
+    data: list[Outcomes]
+    workers: list[Held]
+    """What each worker holds now; for admin keys only."""
+
+
+class Purged(Shown):
+    object: Literal["cache"] = "cache"
+    purged: Literal[True] = True
+    project: str | None
+
+
 async def show(gateway: Gateway, request: HttpRequest) -> Reply:
-    """What the cache did for the key's project, in the last `hours`; for an admin key, for every project or the one named."""
-    query = _query(request, "hours", "environment", "project")
-    identity = request.identity
+    """What the cache did for the key's project in the last hours. For an admin key: for every project, or the one named."""
+    asked, identity = query_as(request, StatsQuery), request.identity
     assert identity is not None, "the kernel authenticates every route that is not public"
     is_admin = identity.role == "admin"
-    if "project" in query and not is_admin:
+    if asked.project is not None and not is_admin:
         raise InvalidRequest("Only an admin key may name a project.", param="project")
-    project = query.get("project") if is_admin else identity.project
-    environment = _environment(query)
+    project = asked.project if is_admin else identity.project
+    environment = None if asked.environment == "all" else asked.environment
     store = CacheStore(gateway.db)
-    since = time.time() - _hours(query) * 3600
-    found: dict[str, Any] = {"object": "list", "data": await store.outcomes(since, project, environment)}
-    if is_admin:
-        found["workers"] = await store.workers()
-    return Reply.json(found)
+    found = await store.outcomes(time.time() - asked.hours * 3600, project, environment)
+    workers: list[Any] = await store.workers() if is_admin else []
+    return Reply.json(Stats.model_validate({"data": found, "workers": workers}).as_json())
 
 
 async def purge(gateway: Gateway, request: HttpRequest) -> Reply:
     """Forget every stored answer, or those of one project, in every worker, before the next request."""
-    project = _query(request, "project").get("project")
+    project = query_as(request, PurgeQuery).project
     empty(gateway.shared, project)
-    return Reply.json({"object": "cache", "purged": True, "project": project})
+    return Reply.json(Purged(project=project).as_json())
 
 
-def _query(request: HttpRequest, *known: str) -> dict[str, str]:
-    query = request.query
-    for name in query:
-        if name not in known:
-            raise InvalidRequest(f"There is no such parameter here; there are {', '.join(known)}.", param=name)
-    return query
-
-
-def _hours(query: dict[str, str]) -> int:
-    text = query.get("hours", str(DEFAULT_HOURS))
-    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_HOURS):
-        raise InvalidRequest(f"hours must be a whole number from 1 to {MOST_HOURS}.", param="hours")
-    return int(text)
-
-
-def _environment(query: dict[str, str]) -> str | None:
-    environment = query.get("environment", "live")
-    if environment not in ("live", "test", "all"):
-        raise InvalidRequest("environment must be live, test or all.", param="environment")
-    return None if environment == "all" else environment
+ROUTES = (
+    Route("GET", "/v1/cache", show, query=StatsQuery, answer=Stats),
+    Route("DELETE", "/v1/cache", purge, "admin", query=PurgeQuery, answer=Purged),
+)

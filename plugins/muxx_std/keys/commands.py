@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from muxx import Config, Environment, Host, config_option, echo_json, run_async, table
 
 from . import format
-from .present import present
-from .store import DEFAULT_PROJECT, CannotRotate, KeyRow, KeyStore, new_row
+from .present import Status, present
+from .store import DEFAULT_PROJECT, KeyRow, KeyStore, new_row
 
 MAX_TEXT = 200
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -121,20 +121,78 @@ def create(
 
 @keys.command(name="list")
 @config_option
+@click.option("--project", type=ProjectName(), help="Only this project's.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only these.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_keys(config: Config, as_json: bool) -> None:
+def list_keys(config: Config, project: str | None, status: Status | None, as_json: bool) -> None:
     """Show every key, without its secret part."""
 
     async def run() -> list[KeyRow]:
         async with Host.open(config) as host:
             return await (await KeyStore.prepared(host)).rows()
 
-    shown = [present(row) for row in run_async(run())]
+    rows = [row for row in run_async(run()) if project in (None, row.project)]
+    shown = [key for key in map(present, rows) if status in (None, key["status"])]
     if as_json:
         echo_json(shown)
         return
     columns = ("id", "project", "environment", "name", "expires_at", "status")
     table(("key", *columns), [[key["prefix"] + "…" + key["last4"], *(key[column] for column in columns)] for key in shown])
+
+
+@keys.command()
+@config_option
+@click.argument("key_id", metavar="ID", type=Plain())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(config: Config, key_id: str, as_json: bool) -> None:
+    """Show one key, without its secret part."""
+
+    async def run() -> KeyRow:
+        async with Host.open(config) as host:
+            return await (await KeyStore.prepared(host)).one(key_id)
+
+    _show(run_async(run()), as_json)
+
+
+@keys.command()
+@config_option
+@click.argument("key_id", metavar="ID", type=Plain())
+@click.option("--name", type=Plain(), help="What the key is for; an empty one takes the name away.")
+@click.option("--expires", "expires_at", type=Expiry(), metavar="30d|ISO", help="When it stops working, from now on.")
+@click.option("--never-expires", is_flag=True, help="It stops working only when it is revoked.")
+@click.option("--models", type=Plain(), multiple=True, metavar="PATTERN", help="Only these from now on. Repeatable.")
+@click.option("--all-models", is_flag=True, help="Every model from now on.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def change(
+    config: Config,
+    key_id: str,
+    name: str | None,
+    expires_at: float | None,
+    never_expires: bool,
+    models: tuple[str, ...],
+    all_models: bool,
+    as_json: bool,
+) -> None:
+    """Change a key's name, its end or its models; it holds for the next request."""
+    if (never_expires and expires_at is not None) or (all_models and models):
+        raise click.UsageError("--never-expires goes without --expires, and --all-models without --models")
+    changes: dict[str, Any] = {}
+    if name is not None:
+        changes["name"] = name or None
+    if never_expires or expires_at is not None:
+        changes["expires_at"] = expires_at
+    if all_models or models:
+        changes["models"] = models
+    if not changes:
+        raise click.UsageError("say what to change: --name, --expires, --never-expires, --models or --all-models")
+
+    async def run() -> KeyRow:
+        async with Host.open(config) as host:
+            row = await (await KeyStore.prepared(host)).change(key_id, changes)
+            host.shared.bump("keys")
+            return row
+
+    _show(run_async(run()), as_json)
 
 
 @keys.command()
@@ -170,11 +228,18 @@ def rotate(config: Config, key_id: str, overlap: float, as_json: bool) -> None:
             host.shared.bump("keys")
             return made
 
-    try:
-        text, row = run_async(run())
-    except CannotRotate as error:
-        raise click.ClickException(f"This key cannot be rotated: {error}.") from None
+    text, row = run_async(run())
     _show_new(row, text, as_json)
+
+
+def _show(row: KeyRow, as_json: bool) -> None:
+    shown = present(row)
+    if as_json:
+        echo_json(shown)
+        return
+    del shown["object"]
+    shown["models"] = ", ".join(shown["models"]) or "all"
+    table(("what", "value"), shown.items())
 
 
 def _show_new(row: KeyRow, text: str, as_json: bool) -> None:

@@ -101,11 +101,7 @@ class Keys:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [
-            Route("GET", "/v1/keys", routes.list_keys, "admin"),
-            Route("POST", "/v1/keys", routes.create, "admin"),
-            Route("DELETE", "/v1/keys/{id}", routes.revoke, "admin"),
-        ]
+        return routes.ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

@@ -9,12 +9,25 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from muxx import Connection, Database, Environment, Host, Identity, Migration, ensure_project, note_change
+from muxx import (
+    Connection,
+    Database,
+    Environment,
+    Host,
+    Identity,
+    InvalidRequest,
+    Migration,
+    NotFound,
+    ensure_project,
+    note_change,
+)
 
 from . import format
+from .present import Status
 
 DEFAULT_PROJECT = "default"
 
@@ -49,24 +62,26 @@ MIGRATIONS = (
     ),
 )
 
-_ALL = (
-    "SELECT id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at, revoked_at, replaced_by"
-    " FROM keys ORDER BY created_at, id"
-)
-_ONE = (
-    "SELECT id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at, revoked_at, replaced_by"
-    " FROM keys WHERE id = ?"
+_COLUMNS = "id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at, revoked_at, replaced_by"
+_ALL = " ".join(("SELECT", _COLUMNS, "FROM keys ORDER BY created_at, id"))
+_ONE = " ".join(("SELECT", _COLUMNS, "FROM keys WHERE id = ?"))
+_PAGE = " ".join(
+    (
+        "SELECT",
+        _COLUMNS,
+        "FROM keys WHERE (:project IS NULL OR project = :project) AND (:environment IS NULL OR environment = :environment)",
+        "AND (:status IS NULL OR :status = CASE WHEN revoked_at IS NOT NULL THEN 'revoked'",
+        "WHEN expires_at <= :now THEN 'expired' ELSE 'active' END)",
+        "AND (:after IS NULL OR (created_at, id) > (SELECT created_at, id FROM keys WHERE id = :after))",
+        "ORDER BY created_at, id LIMIT :limit",
+    )
 )
 _INSERT = (
     "INSERT INTO keys (id, project, environment, hmac, prefix, last4, name, models, created_at, expires_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-Status = Literal["active", "expired", "revoked"]
-
-
-class CannotRotate(Exception):
-    """The key to rotate is not one that works today; the message says why."""
+_CHANGE = "UPDATE keys SET name = ?, models = ?, expires_at = ? WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +168,19 @@ class KeyStore:
         """Every key, oldest first, revoked ones too."""
         return [_row(values) for values in await self._db.read(_ALL)]
 
+    async def page(
+        self, project: str | None, environment: str | None, status: Status | None, after: str | None, limit: int
+    ) -> list[KeyRow] | None:
+        """Some keys, oldest first, behind the one with the id `after`; None where there is no such key. None means any."""
+        if after is not None and not await self._db.read(_ONE, (after,)):
+            return None
+        wanted = {"project": project, "environment": environment, "status": status, "after": after, "limit": limit}
+        return [_row(values) for values in await self._db.read(_PAGE, {**wanted, "now": time.time()})]
+
+    async def one(self, key_id: str) -> KeyRow:
+        """The key of this id; raises `NotFound`."""
+        return _only(await self._db.read(_ONE, (key_id,)))
+
     async def add(self, row: KeyRow, *, by: str | None = None) -> None:
         """Store a new key, and its project where there is none of the name; `InvalidRequest` for an archived one."""
 
@@ -188,10 +216,30 @@ class KeyStore:
 
         return await self._db.write(write)
 
-    async def rotate(self, key_id: str, pepper: bytes, overlap: float) -> tuple[str, KeyRow]:
+    async def change(self, key_id: str, changes: Mapping[str, Any], *, by: str | None = None) -> KeyRow:
+        """Set its `name`, `models` or `expires_at`. Raises `NotFound`, and `InvalidRequest` for a revoked or rotated key."""
+
+        async def write(db: Connection) -> KeyRow:
+            old = _only(await db.execute_fetchall(_ONE, (key_id,)))
+            if old.revoked_at is not None:
+                raise InvalidRequest("The key is revoked, for good. Make a new one.")
+            if old.replaced_by is not None:
+                raise InvalidRequest(f"The key was rotated, so it ends with its overlap. Change its successor {old.replaced_by}.")
+            new = replace(old, **changes)
+            before, after = asdict(old), asdict(new)
+            told = {name: value for name, value in after.items() if value != before[name]}
+            if told:
+                await db.execute(_CHANGE, (new.name, json.dumps(new.models), new.expires_at, key_id))
+                await _note(db, "key.change", old, by, **told)
+            return new
+
+        return await self._db.write(write)
+
+    async def rotate(self, key_id: str, pepper: bytes, overlap: float, *, by: str | None = None) -> tuple[str, KeyRow]:
         """Make a successor with the same rights and let the old key live `overlap` seconds more, and never longer than it had.
 
-        The successor lives as long as the old key was made for. Raises `CannotRotate` for a key that does not work today.
+        The successor lives as long as the old key was made for. Raises `NotFound`, and `InvalidRequest` for a key that does not
+        work today or was rotated before.
         """
 
         async def write(db: Connection) -> tuple[str, KeyRow]:
@@ -203,13 +251,13 @@ class KeyStore:
             await _insert(db, row)
             end = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)
             await db.execute("UPDATE keys SET expires_at = ?, replaced_by = ? WHERE id = ?", (end, row.id, old.id))
-            await _note(db, "key.rotate", old, None, successor=row.id)
+            await _note(db, "key.rotate", old, by, successor=row.id)
             return text, row
 
         return await self._db.write(write)
 
 
-async def _note(db: Connection, action: str, row: KeyRow, by: str | None, **detail: str) -> None:
+async def _note(db: Connection, action: str, row: KeyRow, by: str | None, **detail: Any) -> None:
     await note_change(db, action, by=by, project=row.project, subject=row.id, environment=row.environment, **detail)
 
 
@@ -221,17 +269,19 @@ async def _insert(db: Connection, row: KeyRow) -> None:
 
 
 async def _active(db: Connection, key_id: str) -> KeyRow:
-    async with db.execute(_ONE, (key_id,)) as cursor:
-        values = await cursor.fetchone()
-    if values is None:
-        raise CannotRotate("there is no such key")
-    row = _row(values)
+    row = _only(await db.execute_fetchall(_ONE, (key_id,)))
     if row.replaced_by is not None:
-        raise CannotRotate(f"it was already rotated to {row.replaced_by}")
+        raise InvalidRequest(f"This key cannot be rotated: it was already rotated to {row.replaced_by}.")
     status = row.status(time.time())
     if status != "active":
-        raise CannotRotate(f"it is {status}; make a new one with `muxx keys create`")
+        raise InvalidRequest(f"This key cannot be rotated: it is {status}. Make a new one.")
     return row
+
+
+def _only(rows: Iterable[Any]) -> KeyRow:
+    for values in rows:
+        return _row(values)
+    raise NotFound("There is no such key. GET /v1/keys and `muxx keys list` show them.")
 
 
 def _row(values: Any) -> KeyRow:

@@ -2,7 +2,7 @@
 
 `minute`, `day` and `flying` are what is counted and how, `subject` what limits whom, `ledger` counts a request in all of them or
 in none, `reserve` says how many tokens a request may come to, `plugin` is the hooks, `refill` rebuilds what a reboot forgot,
-`commands` what the shell sees.
+`commands` and `setting` what the shell sees.
 """
 
 from .plugin import RateLimits

@@ -10,11 +10,12 @@ import click
 from muxx import Config, Host, Limits, config_option, echo_json, run_async, table
 
 from .ledger import Ledger
+from .setting import clear, set_limits
 
 
 @click.group()
 def limits() -> None:
-    """Look at the limits of projects and users."""
+    """Look at the limits of projects and users, and set a project's own."""
 
 
 @limits.command()
@@ -53,3 +54,7 @@ def show(config: Config, project: str, user: str | None, key: str | None, as_jso
 
 def _until(moment: int) -> str:
     return f"{max(0.0, moment - time.time()):.0f} s"
+
+
+limits.add_command(set_limits)
+limits.add_command(clear)

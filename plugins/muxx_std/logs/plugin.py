@@ -23,7 +23,7 @@ from muxx import (
     hookimpl,
 )
 
-from . import filters
+from . import described, filters
 from .present import generation
 from .schema import MIGRATIONS, content_value
 from .store import LogReader, store, sweep, sweep_projects
@@ -92,7 +92,10 @@ class Logs:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [Route("GET", "/v1/logs", list_logs), Route("GET", "/v1/logs/{request_id}", get_log)]
+        return [
+            Route("GET", "/v1/logs", list_logs, query=described.QUERY, answer=described.GENERATIONS),
+            Route("GET", "/v1/logs/{request_id}", get_log, answer=described.GENERATION),
+        ]
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:
@@ -102,7 +105,8 @@ class Logs:
 
 
 async def list_logs(gateway: Gateway, request: HttpRequest) -> Reply:
-    """A page of rows, newest first, without their content: that comes with the single row."""
+    """Requests and what became of them, newest first. Their content comes with the single row; `metadata.KEY` filters by a
+    member of the metadata."""
     filter, page = filters.parse(request.query, _identity(request))
     found = await LogReader(gateway.db, decode=orjson.Fragment).page(filter, page)
     if found is None:
@@ -112,7 +116,7 @@ async def list_logs(gateway: Gateway, request: HttpRequest) -> Reply:
 
 
 async def get_log(gateway: Gateway, request: HttpRequest) -> Reply:
-    """One row. Another project's row is answered exactly as one that does not exist."""
+    """One request, with what was asked and answered. Another project's is answered exactly as one that does not exist."""
     identity = _identity(request)
     record = await find_generation(gateway.db, gateway.host.paths.journal, request.params["request_id"])
     if record is None or (identity.role != "admin" and record["project"] != identity.project):

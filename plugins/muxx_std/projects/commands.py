@@ -91,12 +91,25 @@ def unset(config: Config, name: str, keys: tuple[str, ...], as_json: bool) -> No
 @_project
 @_as_json
 def archive(config: Config, name: str, as_json: bool) -> None:
-    """Refuse a project's keys from the next request on, for good. Its rows stay."""
+    """Refuse a project's keys from the next request on. Its rows stay."""
     row = _run(config, lambda store: store.archive(name))
     if as_json:
         echo_json(present.project(row, config))
     else:
         click.echo(f"Archived {name}.", err=True)
+
+
+@projects.command()
+@config_option
+@_project
+@_as_json
+def restore(config: Config, name: str, as_json: bool) -> None:
+    """Take a project out of the archive: its keys work again from the next request on."""
+    row = _run(config, lambda store: store.restore(name))
+    if as_json:
+        echo_json(present.project(row, config))
+    else:
+        click.echo(f"Restored {name}.", err=True)
 
 
 @projects.command()

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from muxx import HttpRequest, Identity, InvalidRequest, NotFound, Reply, audit_log, body_as
+from muxx import (
+    Asked,
+    HttpRequest,
+    Identity,
+    Listed,
+    NotFound,
+    Reply,
+    Route,
+    audit_log,
+    body_as,
+    query_as,
+)
 
 from . import present
 
 if TYPE_CHECKING:
     from muxx import Gateway, ProjectRow
 
-MOST_CHANGES = 1000
+MOST_LISTED = 1000
+Limit = Annotated[int, Field(ge=1, le=MOST_LISTED)]
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class NewProject(Body):
+class ProjectToMake(Asked):
     name: str
-    settings: dict[str, Any] = Field(default_factory=dict)
+    """Up to 64 letters, digits, dots, dashes and underscores; it never changes."""
+    settings: present.Settings = Field(default_factory=dict)
+    """What it sets itself; for what is left out the file's `[project]` holds."""
 
 
-class ProjectChanges(Body):
+class ProjectChanges(Asked):
     settings: dict[str, Any]
-    """A merge patch: null takes a setting back."""
+    """A merge patch (RFC 7396) in the shape of a new project's settings: null takes a setting back."""
 
 
-class NewProviderKey(Body):
+class ProviderKeyToSet(Asked):
     key: SecretStr
+
+
+class ProjectQuery(Asked):
+    name: str | None = None
+    archived: bool | None = None
+    """true or false; left out: all."""
+    limit: Limit = 100
+    after: str | None = None
+    """The id of the last project seen."""
+
+
+class AuditQuery(Asked):
+    project: str | None = None
+    limit: Limit = 100
+    after: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """The id of the last change seen."""
 
 
 async def show_own(gateway: Gateway, request: HttpRequest) -> Reply:
@@ -43,18 +69,22 @@ async def show_own(gateway: Gateway, request: HttpRequest) -> Reply:
 
 
 async def list_projects(gateway: Gateway, request: HttpRequest) -> Reply:
-    rows = await gateway.host.projects.rows()
-    return Reply.json({"object": "list", "data": [present.project(row, gateway.config) for row in rows], "has_more": False})
+    """Every project, oldest first, archived ones too."""
+    asked = query_as(request, ProjectQuery)
+    rows = await gateway.host.projects.page(asked.name, asked.archived, asked.after, asked.limit + 1)
+    data = [present.project(row, gateway.config) for row in rows[: asked.limit]]
+    return Reply.json({"object": "list", "data": data, "has_more": len(rows) > asked.limit})
 
 
 async def create(gateway: Gateway, request: HttpRequest) -> Reply:
-    body = await body_as(gateway, request, NewProject)
+    """Make a project. Its name is never given again."""
+    body = await body_as(gateway, request, ProjectToMake)
     row = await gateway.host.projects.create(body.name, body.settings, by=_identity(request).key_id)
     return _reply(gateway, row, 201)
 
 
 async def show(gateway: Gateway, request: HttpRequest) -> Reply:
-    """Any project for an admin, its own for a project key: another's is answered exactly as one that does not exist."""
+    """One project. A project's key sees its own; another's is answered exactly as one that does not exist."""
     identity, row = _identity(request), await gateway.host.projects.with_id(request.params["id"])
     if identity.role != "admin" and identity.project != row.name:
         raise NotFound("There is no such project.")
@@ -62,57 +92,71 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
 
 
 async def change(gateway: Gateway, request: HttpRequest) -> Reply:
+    """Set and take back settings. They hold for the next request. A project cannot be renamed, for rows name it by its name."""
     name = await _name(gateway, request)
     body = await body_as(gateway, request, ProjectChanges)
     return _reply(gateway, await gateway.host.projects.change(name, body.settings, by=_identity(request).key_id))
 
 
 async def archive(gateway: Gateway, request: HttpRequest) -> Reply:
-    """Its keys are refused from the next request on; its rows stay."""
+    """Archive a project: its keys are refused from the next request on; its rows stay."""
     name = await _name(gateway, request)
     return _reply(gateway, await gateway.host.projects.archive(name, by=_identity(request).key_id))
 
 
+async def restore(gateway: Gateway, request: HttpRequest) -> Reply:
+    """Take a project out of the archive: its keys work again from the next request on."""
+    name = await _name(gateway, request)
+    return _reply(gateway, await gateway.host.projects.restore(name, by=_identity(request).key_id))
+
+
 async def list_provider_keys(gateway: Gateway, request: HttpRequest) -> Reply:
+    """Of which providers the project has a key of its own, without the keys."""
     rows = await gateway.host.projects.provider_keys(await _name(gateway, request))
     return Reply.json({"object": "list", "data": [present.provider_key(row) for row in rows], "has_more": False})
 
 
 async def set_provider_key(gateway: Gateway, request: HttpRequest) -> Reply:
-    """Set or replace the key; it is never shown again."""
+    """Set or replace a project's key of a provider. It is never shown again."""
     name, provider = await _name(gateway, request), request.params["provider"]
     if provider not in gateway.providers:
         raise NotFound("There is no such provider.")
-    body = await body_as(gateway, request, NewProviderKey)
+    body = await body_as(gateway, request, ProviderKeyToSet)
     by = _identity(request).key_id
     row = await gateway.host.projects.set_provider_key(name, provider, body.key.get_secret_value(), by=by)
     return Reply.json(present.provider_key(row))
 
 
 async def remove_provider_key(gateway: Gateway, request: HttpRequest) -> Reply:
+    """Remove a project's key of a provider, which is called with the operator's again."""
     name, provider = await _name(gateway, request), request.params["provider"]
     await gateway.host.projects.remove_provider_key(name, provider, by=_identity(request).key_id)
-    return Reply.json({"object": "provider_key", "project": name, "provider": provider, "deleted": True})
+    return Reply.json(present.RemovedKey(project=name, provider=provider).as_json())
 
 
 async def list_changes(gateway: Gateway, request: HttpRequest) -> Reply:
-    """The newest changes first, of all projects or of the one named; `after` is the id of the last one seen."""
-    query = request.query
-    for name in query:
-        if name not in ("project", "after", "limit"):
-            raise InvalidRequest("There is no such parameter here; there are project, after, limit.", param=name)
-    limit = _number(query, "limit", 100, MOST_CHANGES)
-    before = _number(query, "after", 1, 2**53) if "after" in query else None
-    rows = await audit_log(gateway.db, project=query.get("project"), before=before, limit=limit + 1)
-    data = [present.change(row) for row in rows[:limit]]
-    return Reply.json({"object": "list", "data": data, "has_more": len(rows) > limit})
+    """Who changed what, the newest first, of all projects or of the one named."""
+    asked = query_as(request, AuditQuery)
+    rows = await audit_log(gateway.db, project=asked.project, before=asked.after, limit=asked.limit + 1)
+    data = [present.change(row) for row in rows[: asked.limit]]
+    return Reply.json({"object": "list", "data": data, "has_more": len(rows) > asked.limit})
 
 
-def _number(query: dict[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) < 17 and 1 <= int(text) <= most):
-        raise InvalidRequest(f"{name} must be a whole number from 1 to {most}.", param=name)
-    return int(text)
+_ONE = "/v1/projects/{id}"
+_KEYS = "/v1/projects/{id}/provider-keys"
+ROUTES = (
+    Route("GET", "/v1/project", show_own, answer=present.Project),
+    Route("GET", "/v1/projects", list_projects, "admin", query=ProjectQuery, answer=Listed[present.Project]),
+    Route("POST", "/v1/projects", create, "admin", body=ProjectToMake, answer=present.Project, status=201),
+    Route("GET", _ONE, show, answer=present.Project),
+    Route("PATCH", _ONE, change, "admin", body=ProjectChanges, answer=present.Project),
+    Route("DELETE", _ONE, archive, "admin", answer=present.Project),
+    Route("POST", _ONE + "/restore", restore, "admin", answer=present.Project),
+    Route("GET", _KEYS, list_provider_keys, "admin", answer=Listed[present.ProviderKey]),
+    Route("PUT", _KEYS + "/{provider}", set_provider_key, "admin", body=ProviderKeyToSet, answer=present.ProviderKey),
+    Route("DELETE", _KEYS + "/{provider}", remove_provider_key, "admin", answer=present.RemovedKey),
+    Route("GET", "/v1/audit", list_changes, "admin", query=AuditQuery, answer=Listed[present.Change]),
+)
 
 
 async def _name(gateway: Gateway, request: HttpRequest) -> str:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from muxx import PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, hookimpl, pico_of
+from muxx import Listed, PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, hookimpl, pico_of
 
 from .ledger import Held, NoRoom, Reached, SpendLedger
-from .present import dollars
+from .present import Caps, dollars
 from .refill import CEILING, DAY, Adjustments, recover, refill
-from .routes import show
+from .routes import CapsQuery, show
 from .worst import worst_case
 
 if TYPE_CHECKING:
+    import click
+
     from muxx import Attempt, Exchange, Gateway
 
 HELD = StateKey[Held]("spend_caps.held")
@@ -125,7 +127,13 @@ class SpendCaps:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [Route("GET", "/v1/caps", show)]
+        return [Route("GET", "/v1/caps", show, query=CapsQuery, answer=Listed[Caps])]
+
+    @hookimpl
+    def register_commands(self, cli: click.Group) -> None:
+        from .commands import caps
+
+        cli.add_command(caps)
 
 
 def refusal(reached: Reached, worst: int) -> SpendCapExceeded:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from muxx import usd
+from muxx import Shown, Window, usd
 
 if TYPE_CHECKING:
-    from muxx import SpendCap, Window
+    from muxx import SpendCap
 
 Figures = dict[str, tuple[int, int]]
 
@@ -27,27 +27,49 @@ def span(window: Window, day: date) -> tuple[str, str]:
     return f"{first}T00:00:00Z", f"{after}T00:00:00Z"
 
 
-def standing(project: str, caps: Iterable[SpendCap], figures: Figures, day: int) -> dict[str, Any]:
+class Spend(Shown):
+    """What a window has come to."""
+
+    window: Window
+    starts_at: str
+    ends_at: str
+    """When the next one begins; both ISO 8601, UTC."""
+    spent_usd: str
+    held_usd: str
+    """For requests that are under way."""
+
+
+class Cap(Shown):
+    window: Window
+    usd: str
+    action: Literal["block", "alert"]
+    remaining_usd: str
+
+
+class Caps(Shown):
+    object: Literal["caps"] = "caps"
+    project: str
+    spend: list[Spend]
+    caps: list[Cap]
+
+
+def standing(project: str, caps: Iterable[SpendCap], figures: Figures, day: int) -> Caps:
     """How a project stands on a day (since 1970): what is spent and held in each window, and how much of each cap is left."""
     today = datetime.fromtimestamp(day * 86_400, UTC).date()
-    return {
-        "object": "caps",
-        "project": project,
-        "spend": [_spend(window, figures[window], today) for window in ("day", "month")],
-        "caps": [_cap(cap, sum(figures[cap.window])) for cap in caps],
-    }
+    spend = [_spend("day", figures["day"], today), _spend("month", figures["month"], today)]
+    return Caps(project=project, spend=spend, caps=[_cap(cap, sum(figures[cap.window])) for cap in caps])
 
 
-def _spend(window: Window, figures: tuple[int, int], today: date) -> dict[str, Any]:
-    spent, held = figures
+def _spend(window: Window, figures: tuple[int, int], today: date) -> Spend:
     starts_at, ends_at = span(window, today)
-    return {"window": window, "starts_at": starts_at, "ends_at": ends_at, "spent_usd": usd(spent), "held_usd": usd(held)}
+    spent, held = map(_shown, figures)
+    return Spend(window=window, starts_at=starts_at, ends_at=ends_at, spent_usd=spent, held_usd=held)
 
 
-def _cap(cap: SpendCap, used: int) -> dict[str, Any]:
-    return {
-        "window": cap.window,
-        "usd": usd(cap.usd_pico),
-        "action": cap.action,
-        "remaining_usd": usd(max(cap.usd_pico - used, 0)),
-    }
+def _cap(cap: SpendCap, used: int) -> Cap:
+    left = _shown(max(cap.usd_pico - used, 0))
+    return Cap(window=cap.window, usd=_shown(cap.usd_pico), action=cap.action, remaining_usd=left)
+
+
+def _shown(pico: int) -> str:
+    return usd(pico) or "0"

@@ -85,6 +85,14 @@ MIGRATIONS = (
         CREATE INDEX generations_by_time ON generations (started_at);
         """,
     ),
+    Migration(
+        "logs",
+        """
+        DROP INDEX generations_by_project;
+        CREATE INDEX generations_by_project ON generations (project, started_at);
+        CREATE TABLE logs_indexed (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        """,
+    ),
 )
 """An index ends in the row's position by itself, which tells rows of the same moment apart, and rows arrive at its end."""
 

@@ -309,6 +309,7 @@ async def _create(path: Path, page_bytes: int) -> None:
         try:
             async with aiosqlite.connect(unnamed, isolation_level=None) as connection:
                 await connection.execute(f"PRAGMA page_size = {page_bytes:d}")  # first: what writes a page settles its size
+                await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that it can be made smaller bit by bit
                 await connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
                 await connection.execute("PRAGMA journal_mode = WAL")
                 await connection.execute(_MIGRATIONS_TABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from muxx import ProjectSettings
 from muxx_std.logs import retention
 from muxx_std.logs.indexes import INDEXES
+from muxx_std.logs.present import iso
 from muxx_std.logs.retention import used_bytes
 from muxx_std.logs.settings import LogsConfig
 
@@ -138,3 +140,48 @@ async def test_a_sweep_is_made_of_short_transactions_between_which_the_recorder_
         await bench.record(old(1000 + steps, 0))
     assert steps > 3
     assert await left(bench, "contents") == [1000 + step for step in range(1, steps + 1)]
+
+
+class TestCommand:
+    async def test_it_shows_what_is_kept_and_what_is_due(self, bench: Bench) -> None:
+        await bench.record(*(old(number, 31) for number in range(100)), *(old(number, 1) for number in range(100, 130)))
+        kept = json.loads((await bench.run("retention", "--json")).stdout)
+        assert {name: kept["content"][name] for name in ("count", "due")} == {"count": 130, "due": 100}
+        assert {name: kept["rows"][name] for name in ("count", "due")} == {"count": 130, "due": 0}
+        assert kept["content"]["oldest"] == kept["rows"]["oldest"] == iso(NOW - 31 * DAY)
+        assert kept["index"]["waiting"] == {}
+        assert kept["file"]["bytes"] >= kept["content"]["bytes"] + kept["rows"]["bytes"] > 0
+        lines = (await bench.run("retention")).stdout.splitlines()
+        assert [line.split()[0] for line in lines] == ["part", "content", "rows", "index", "file"]
+        assert "30 days" in lines[1]
+        assert "for ever" in lines[2]
+        await bench.keep_up()
+        assert json.loads((await bench.run("retention", "--json")).stdout)["index"]["waiting"] == {"facets": 0, "text": 0}
+
+    async def test_it_deletes_at_once_and_gives_space_back(self, bench: Bench) -> None:
+        await bench.record(*(fat(number, 40) for number in range(400)))
+        before = json.loads((await bench.run("retention", "--json")).stdout)
+        done = await bench.run("retention", "--run", "--json")
+        after = json.loads(done.stdout)
+        assert after["content"] == {"count": 0, "oldest": None, "due": 0, "bytes": after["content"]["bytes"]}
+        assert after["rows"]["count"] == 400
+        assert after["file"]["free_bytes"] == 0
+        assert after["file"]["bytes"] < before["file"]["bytes"] / 2
+
+    async def test_a_file_that_cannot_give_space_back_says_so(self, bench: Bench) -> None:
+        await bench.record(old(1, 40))
+        with closing(sqlite3.connect(bench.host.paths.logs)) as db:
+            db.execute("PRAGMA auto_vacuum = NONE")
+            db.execute("VACUUM")
+        done = await bench.run("retention", "--run")
+        assert done.exit_code == 0
+        assert "keeps its size" in done.stderr
+        assert await left(bench, "contents") == []
+
+    async def test_a_project_with_a_time_of_its_own_is_shown_with_it(self, bench: Bench) -> None:
+        await bench.host.projects.create("hasty", {"content_retention_days": 1})
+        await bench.record(old(1, 2, project="hasty"), old(2, 2))
+        done = await bench.run("retention")
+        assert "30 days, hasty: 1" in done.stdout
+        kept = json.loads((await bench.run("retention", "--json")).stdout)
+        assert kept["content"]["due"] == 1

@@ -91,7 +91,9 @@ class Logs:
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:
         from .commands import logs
+        from .retentioncommands import retention
 
+        logs.add_command(retention)
         cli.add_command(logs)
 
 

@@ -89,6 +89,13 @@ class Ledger:
     def flying(self) -> Flying:
         return Flying(self.key_table.table)
 
+    def begin(self) -> None:
+        """What is counted so far is all there is to count, and nothing needs to be counted again from the rows."""
+        tables = [self.minute_table, self.day_table]
+        with self._shared.holding(sorted(table.head for table in tables)):
+            for table in tables:
+                table.filled = True
+
     def subject(self, limits: Limits, project: str, user: str | None, key_id: str | None) -> Subject | None:
         """What limits the requests of this project, user and key; None: nothing."""
         minutes, days = [], []
@@ -101,7 +108,7 @@ class Ledger:
             minutes.append(Minute("user_", users, limits.user_rpm, limits.user_tpm))
         if user is not None and limits.user_rpd:
             days.append(Day("user_", users, limits.user_rpd))
-        flies = (key_of("key", key_id), limits.key_in_flight) if limits.key_in_flight and key_id else None
+        flies = (key_of("key", project, key_id), limits.key_in_flight) if limits.key_in_flight and key_id else None
         places = {self.minute_table.place(limit.key) for limit in minutes} | {self.day_table.place(limit.key) for limit in days}
         if flies is not None:
             places.add(self.key_table.place(flies[0]))

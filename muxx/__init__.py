@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
     from .row import CacheStatus, EndedBy, Phase, Record
     from .settings import Alert, Limits, Project, ProjectSettings, SpendCap, Standing, Window
-    from .shared import Shared
+    from .shared import Holding, Shared
     from .targets import Attempt, Provider, Target, Timeouts
     from .textwindow import TextWindow
     from .transport import Sink, Transport, UpstreamResponse
@@ -94,7 +94,7 @@ _HOME = {
     "request": "Environment HttpRequest Identity Part Request Role Route",
     "row": "CacheStatus EndedBy Phase Record",
     "settings": "Alert Limits Project ProjectSettings SpendCap Standing Window",
-    "shared": "Shared",
+    "shared": "Holding Shared",
     "targets": "Attempt Provider Target Timeouts",
     "textwindow": "TextWindow",
     "transport": "Sink Transport UpstreamResponse",
@@ -123,6 +123,7 @@ __all__ = [
     "Exchange",
     "Explained",
     "Gateway",
+    "Holding",
     "Host",
     "HttpRequest",
     "Identity",

@@ -143,6 +143,8 @@ class ServerConfig(Section):
     """Deepest nesting of a request body."""
     json_max_tokens: Count = 200_000
     """Most values and punctuation marks of a request body, so that a small body cannot cost much to parse."""
+    unauthenticated_per_minute: int = Field(600, ge=0, le=1_000_000)
+    """How often one address may come without a valid key, before it is answered 429 instead of 401; 0: any number."""
     chain_timeout_s: Seconds = 2
     """For all plugins together at one hook of one request."""
     finish_grace_s: float = Field(5, ge=0, le=600)

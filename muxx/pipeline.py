@@ -25,6 +25,7 @@ from .attempts import NOT_ALLOWED, attempt_targets
 from .call import NEVER, Call
 from .chains import describe_crash, first_result
 from .errors import (
+    AuthenticationError,
     ClientGone,
     ClientStalled,
     LogUnavailable,
@@ -226,6 +227,8 @@ async def _fail(call: Call, error: MuxxError) -> None:
     call.due = call.whole_due = NEVER
     if call.recorded:
         return
+    if isinstance(error, AuthenticationError):
+        error = call.gateway.strangers.told(error, call.head.remote)
     exchange.error = error
     exchange.ended_by = _whose(error)
     if down.head_sent:

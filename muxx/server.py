@@ -19,7 +19,7 @@ from .call import Call
 from .chains import describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
-from .errors import MissingApiKey, MuxxError, PermissionDenied, Unavailable
+from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, Unavailable
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers
 from .incoming import KnownHead, receive
@@ -92,6 +92,8 @@ class Service:
             else:
                 route, head.params = self._table.find(head.method, head.path)
                 self._reply(answer, await self._call(route, head))
+        except AuthenticationError as error:
+            self._refuse(answer, gateway.strangers.told(error, connection.remote))
         except MuxxError as error:
             self._refuse(answer, error)
         except Exception as error:

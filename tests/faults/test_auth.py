@@ -446,6 +446,7 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     # There is no such receiver.
     ("POST", "/v1/alerts/test"): {**ADMINS_ONLY, "admin": 400},
     ("GET", "/v1/caps"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    ("GET", "/v1/limits"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     **{("GET", path): {"nobody": 200, "project": 200, "test": 200, "admin": 200} for path in HEALTH_PATHS},
 }
 

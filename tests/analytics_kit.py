@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -135,13 +136,20 @@ def added_up(rows: Iterable[Row], question: Question) -> dict[tuple[int, str | N
 
 async def answered(db: Database, question: Question) -> tuple[dict[tuple[int, str | None], Figures], Figures]:
     """What the plugin says: the same, and the total."""
-    found = await ask(db, question)
-    assert not found.has_more
-    return {(line.span.start, line.value): figures(line) for line in found.lines}, figures(found.total)
+    spent, cached = await ask(db, question), await ask(db, replace(question, about="cache"))
+    assert not spent.has_more
+    lines = {(line.span.start, line.value): line for line in cached.lines}
+    assert len(lines) == len(spent.lines)
+    found = {(line.span.start, line.value): figures(line, lines[line.span.start, line.value]) for line in spent.lines}
+    return found, figures(spent.total, cached.total)
 
 
-def figures(line: Line) -> Figures:
-    return tuple(line[2:])
+def figures(spent: Line, cached: Line) -> Figures:
+    assert (spent.span, spent.value, spent.requests, spent.saved_pico) == (
+        cached.span, cached.value, cached.requests, cached.saved_pico,
+    )  # fmt: skip
+    tokens, money = (spent.input_tokens, spent.output_tokens), (spent.cost_pico, spent.saved_pico)
+    return spent.requests, spent.errors, *tokens, *money, spent.unpriced, cached.hits, cached.joined, cached.misses
 
 
 def total(lines: Mapping[Any, Figures]) -> Figures:

@@ -16,9 +16,10 @@ from muxx import Config, Host, config_option, echo_json, run_async, table, usd
 
 from .figures import Found, Line, ask
 from .periods import INTERVALS, Interval, Span, hours_around, last_span, moment, month_span
+from .present import spend
 from .question import BY, METADATA, Question
 from .schema import MIGRATIONS
-from .shapes import MOST_VALUES, spend
+from .shapes import MOST_VALUES
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 ENVIRONMENTS = ("live", "test", "all")
@@ -93,7 +94,7 @@ def costs(
 
     found = run_async(run())
     if kind == "json":
-        echo_json(spend(found, by, interval).as_json())
+        echo_json(spend(found, by, interval))
     elif kind == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows(_csv_row(row) for row in _rows(found, question))

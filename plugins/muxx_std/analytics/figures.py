@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,20 +19,20 @@ PART = 1_000_000
 
 
 class Line(NamedTuple):
-    """The figures of a period and a value. The total has all of the time, and no value."""
+    """The figures of a period and a value. The total has all of the time, and no value. What was not asked about is 0."""
 
     span: Span
     value: str | None
     requests: int
-    errors: int
-    input_tokens: int
-    output_tokens: int
-    cost_pico: int
     saved_pico: int
-    unpriced: int
-    hits: int
-    joined: int
-    misses: int
+    errors: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_pico: int = 0
+    unpriced: int = 0
+    hits: int = 0
+    joined: int = 0
+    misses: int = 0
 
 
 class Found(NamedTuple):
@@ -49,14 +50,25 @@ async def ask(db: Database, question: Question) -> Found:
         everything = replace(question, interval="total", by=None, filters={})
         [row] = await read(db, statement.requests(everything), statement.values(everything))
         _refuse_too_many(row[0])
-    total, *rows = sorted(await read(db, statement.figures(question), statement.values(question)), key=_order)
-    lines = [_line(question, row) for row in rows if row["place"] <= question.limit]
-    return Found(lines, _line(question, total), len(rows) > len(lines))
+    spans: dict[str, Span] = {}
+    rows = await read(db, statement.figures(question), statement.values(question))
+    lines = [_line(question, row, spans) for row in rows if not row["is_total"]]
+    [total] = [_line(question, row, spans) for row in rows if row["is_total"]]
+    places = _places(question, lines)
+    shown = [line for line in lines if places[line.value] < question.limit]
+    shown.sort(key=lambda line: (line.span, places[line.value]))
+    return Found(shown, total, len(places) > question.limit)
 
 
-def _order(row: Any) -> tuple[bool, str, int]:
-    """The total first."""
-    return row["place"] > 0, row["start"], row["place"]
+def _places(question: Question, lines: Iterable[Line]) -> dict[str | None, int]:
+    """Of each value: the most expensive first, or what the cache gave most often."""
+    sums: dict[str | None, tuple[int, int]] = {}
+    for line in lines:
+        first, second = sums.get(line.value, (0, 0))
+        weight = line.cost_pico if question.about == "spend" else line.hits + line.joined
+        sums[line.value] = first + weight, second + line.requests
+    ranked = sorted(sums, key=lambda value: (-sums[value][0], -sums[value][1], value or ""))
+    return {value: place for place, value in enumerate(ranked)}
 
 
 def _refuse_too_many(requests: int) -> None:
@@ -79,20 +91,17 @@ async def read(db: Database, sql: str, values: dict[str, Any]) -> list[Any]:
         raise MuxxError("Nothing is logged: switch the plugin `logs` on.", status=501, code="not_implemented") from error
 
 
-def _line(question: Question, row: Any) -> Line:
-    is_total = row["place"] == 0
-    requests = row["requests"] or 0
-    return Line(
-        question.span if is_total else bounds(question.interval, row["start"], question.span),
-        None if is_total else row["value"] or None,
-        requests,
-        row["errors"] or 0,
-        row["input_tokens"] or 0,
-        row["output_tokens"] or 0,
-        (row["cost_micro"] or 0) * PART + (row["cost_rest"] or 0),
-        (row["saved_micro"] or 0) * PART + (row["saved_rest"] or 0),
-        requests - (row["priced"] or 0),
-        row["hits"] or 0,
-        row["joined"] or 0,
-        row["misses"] or 0,
-    )
+def _line(question: Question, row: Any, spans: dict[str, Span]) -> Line:
+    """`spans` is what is known by now of the periods that rows name."""
+    if row["is_total"]:
+        span, value = question.span, None
+    else:
+        start, value = row["start"], row["value"] or None
+        span = spans.get(start) or spans.setdefault(start, bounds(question.interval, start, question.span))
+    figures = {name: row[name] or 0 for name in question.figures}
+    requests, saved = figures["requests"], figures["saved_micro"] * PART + figures["saved_rest"]
+    if question.about == "cache":
+        return Line(span, value, requests, saved, hits=figures["hits"], joined=figures["joined"], misses=figures["misses"])
+    cost, unpriced = figures["cost_micro"] * PART + figures["cost_rest"], requests - figures["priced"]
+    counted = figures["errors"], figures["input_tokens"], figures["output_tokens"]
+    return Line(span, value, requests, saved, *counted, cost, unpriced)

@@ -14,8 +14,8 @@ HOUR = 3600
 DAY = 86_400
 _HOURS = {"hour": 1, "day": 24, "week": 7 * 24, "month": 28 * 24}
 """Of the shortest one."""
-_LAST_MOMENT = 253_402_300_800
-"""The year 10000 begins."""
+_LAST_MOMENT = 253_402_214_400
+"""The last day of the year 9999 begins: no period ends beyond it."""
 _NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 _LAST = re.compile(r"([1-9]\d{0,4})([hd])", re.ASCII)
@@ -72,6 +72,11 @@ def last_span(text: str, now: float) -> Span:
     length = HOUR if found[2] == "h" else DAY
     end = (int(now // length) + 1) * length
     return Span(max(0, end - int(found[1]) * length), end)
+
+
+def iso(at: int) -> str:
+    """ISO 8601, as everywhere in the API."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def hour_name(at: int) -> str:

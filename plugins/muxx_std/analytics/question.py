@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .periods import Interval, Span
+from .schema import FIGURES
 
 METADATA = "metadata."
 MEASURES = ("model", "provider", "user", "key", "project", "environment", "endpoint")
@@ -17,6 +18,10 @@ Source = Literal["models", "users", "metadata", "answers", "rows"]
 COLUMNS = {"user": "user_id", "key": "key_id", "answer": "answer_of"}
 """The columns of measures that are named otherwise."""
 
+_FIGURES = {
+    "spend": FIGURES[: FIGURES.index("hits")],
+    "cache": ("requests", "saved_micro", "saved_rest", "hits", "joined", "misses"),
+}
 _OF_MODELS = {"endpoint", "provider", "model", "key_id"}
 
 
@@ -34,6 +39,12 @@ class Question:
     """Columns and the values they have: provider, model, key_id, user_id."""
     limit: int = 100
     """Most values of `by`."""
+    about: Literal["spend", "cache"] = "spend"
+    """Which figures: each one more makes it slower."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        return _FIGURES[self.about]
 
     @property
     def member(self) -> str | None:

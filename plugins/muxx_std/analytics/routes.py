@@ -10,8 +10,9 @@ from muxx import HttpRequest, InvalidRequest, Reply, Route, query_as
 from .figures import ask
 from .hits import most_frequent
 from .periods import DAY, Interval, Span, hours_around, moment
+from .present import cache, spend
 from .question import Question
-from .shapes import CacheFigures, CacheHistory, CacheQuery, SpanQuery, Spend, SpendQuery, spend
+from .shapes import CacheHistory, CacheQuery, SpanQuery, Spend, SpendQuery
 
 if TYPE_CHECKING:
     from muxx import Gateway
@@ -35,7 +36,7 @@ async def show_spend(gateway: Gateway, request: HttpRequest) -> Reply:
     filters = {"model": asked.model, "provider": asked.provider, "user_id": asked.user_id, "key_id": asked.key_id}
     wanted = {name: value for name, value in filters.items() if value is not None}
     question = Question(span, asked.interval, asked.by, project, _environment(asked), wanted, limit)
-    return Reply.json(spend(await ask(gateway.db, question), asked.by, asked.interval).as_json())
+    return Reply.json(spend(await ask(gateway.db, question), asked.by, asked.interval))
 
 
 async def show_cache(gateway: Gateway, request: HttpRequest) -> Reply:
@@ -44,15 +45,9 @@ async def show_cache(gateway: Gateway, request: HttpRequest) -> Reply:
     asked = query_as(request, CacheQuery)
     project, span = _project(request, asked), _span(asked)
     _refuse_too_many(span, asked.interval, 1)
-    question = Question(span, asked.interval, None, project, _environment(asked), {}, asked.limit)
+    question = Question(span, asked.interval, None, project, _environment(asked), {}, asked.limit, "cache")
     found = await ask(gateway.db, question)
-    history = {
-        "interval": asked.interval,
-        "data": [CacheFigures.of(line) for line in found.lines],
-        "totals": CacheFigures.of(found.total),
-        "top": await most_frequent(gateway.db, question),
-    }
-    return Reply.json(CacheHistory.model_validate(history).as_json())
+    return Reply.json(cache(found, asked.interval, await most_frequent(gateway.db, question)))
 
 
 def _project(request: HttpRequest, asked: SpanQuery) -> str | None:

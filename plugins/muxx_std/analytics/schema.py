@@ -25,6 +25,8 @@ _NUMBERS = " INTEGER NOT NULL, ".join(FIGURES) + " INTEGER NOT NULL"
 _MEMBERS = "hour, project, environment, endpoint, provider, model, key_id, user_id, metadata, answer_of"
 ROW = ", ".join((_MEMBERS, *FIGURES))
 """What there is of a row: when and whose it was, and its figures. None of it is NULL but metadata; what a row lacks is ''."""
+_UNINDEXED = ", ".join(("hour, +project AS project, +environment AS environment", *_MEMBERS.split(", ")[3:], *FIGURES))
+"""So that the last rows are looked up by their position, whatever is asked of them: there are few."""
 _NEGATED = ", ".join((_MEMBERS, *("-" + name for name in FIGURES)))
 _TOKENS = ("min(max(coalesce(CASE WHEN usage_source IS 'cache' THEN 0 ELSE ", " END, 0), 0), 1000000000000)")
 """Of a request that another paid for: none. A provider that claims more than 10^12 is not believed, so that no sum overflows."""
@@ -84,7 +86,7 @@ MIGRATIONS = (
         " ".join(
             (
                 "CREATE VIEW analytics_unfolded AS SELECT",
-                ROW,
+                _UNINDEXED,
                 "FROM analytics_rows WHERE position > (SELECT position FROM analytics_state) UNION ALL SELECT",
                 ROW,
                 "FROM analytics_changes",

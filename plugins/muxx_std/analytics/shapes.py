@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from muxx import Asked, Moment, Shown, usd
+from muxx import Asked, Moment, Shown
 
-from .figures import Found, Line
 from .periods import Interval
 from .question import BY
 
@@ -62,20 +61,6 @@ class Figures(Shown):
     unpriced_requests: int
     """Those whose cost nobody knows; they are in `cost_usd` with nothing."""
 
-    @classmethod
-    def of(cls, line: Line) -> dict[str, object]:
-        return {
-            "start": line.span.start,
-            "end": line.span.end,
-            "requests": line.requests,
-            "errors": line.errors,
-            "input_tokens": line.input_tokens,
-            "output_tokens": line.output_tokens,
-            "cost_usd": usd(line.cost_pico),
-            "saved_usd": usd(line.saved_pico),
-            "unpriced_requests": line.unpriced,
-        }
-
 
 class SpendLine(Figures):
     value: str | None
@@ -93,13 +78,6 @@ class Spend(Shown):
     """Of everything asked about, what is not in `data` included."""
 
 
-def spend(found: Found, by: str | None, interval: Interval) -> Spend:
-    data = [{**Figures.of(line), "value": line.value} for line in found.lines]
-    return Spend.model_validate(
-        {"by": by, "interval": interval, "data": data, "has_more": found.has_more, "totals": Figures.of(found.total)}
-    )
-
-
 class CacheFigures(Shown):
     start: Moment
     end: Moment
@@ -111,21 +89,6 @@ class CacheFigures(Shown):
     """Answered by another request's call."""
     misses: int
     bypassed: int
-
-    @classmethod
-    def of(cls, line: Line) -> dict[str, object]:
-        answered = line.hits + line.joined
-        asked = answered + line.misses
-        return {
-            "start": line.span.start,
-            "end": line.span.end,
-            "hit_rate": round(answered / asked, 4) if asked else None,
-            "saved_usd": usd(line.saved_pico),
-            "hits": line.hits,
-            "joined": line.joined,
-            "misses": line.misses,
-            "bypassed": line.requests - asked,
-        }
 
 
 class Hit(Shown):

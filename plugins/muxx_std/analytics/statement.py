@@ -6,10 +6,7 @@ from typing import Any
 
 from .periods import day_name, edges, hour_name
 from .question import Question
-from .schema import FIGURES
 
-_LIST = ", ".join(FIGURES)
-_TOTALS = ", ".join("sum(" + name + ") AS " + name for name in FIGURES)
 _STARTS = {
     "hour": "period",
     "day": "period",
@@ -18,8 +15,11 @@ _STARTS = {
     "total": "''",
 }
 """What a period is called, by an hour or a day of it. ISO weeks begin on Mondays."""
-_BY_COST = "sum(cost_micro) * 1000000.0 + sum(cost_rest) DESC, sum(requests) DESC, value"
-_BY_REQUESTS = "sum(requests) DESC, value"
+_RANKS = {
+    "spend": "sum(cost_micro) * 1000000.0 + sum(cost_rest) DESC, sum(requests) DESC, value",
+    "cache": "sum(hits) + sum(joined) DESC, value",
+}
+"""Which values are wanted: the most expensive, or those that the cache gave most often."""
 
 _TABLES = {
     "models": "analytics_days",
@@ -37,16 +37,16 @@ _IN_TIME = "started_at >= :start AND started_at < :end"
 
 
 def figures(question: Question) -> str:
-    """Lines of a place, a period and a value, of as many values as are wanted and one more; and one of place 0, the total."""
-    ranks = _BY_REQUESTS if question.source == "answers" else _BY_COST
+    """A line for each period and value, of as many values as are wanted and one more; and one, marked, for all there is."""
+    names = ", ".join(question.figures)
+    totals = ", ".join("sum(" + name + ") AS " + name for name in question.figures)
     return " ".join(
         (
-            "WITH grouped AS MATERIALIZED (SELECT", _STARTS[question.interval], "AS start, value,", _TOTALS,
-            "FROM (", _lines(question), ") GROUP BY 1, 2 HAVING sum(requests) <> 0),",
-            "places AS (SELECT value, row_number() OVER (ORDER BY", ranks, ") AS place",
-            "FROM grouped GROUP BY value ORDER BY place LIMIT :limit + 1)",
-            "SELECT 0 AS place, '' AS start, '' AS value,", _TOTALS, "FROM grouped UNION ALL",
-            "SELECT place, start, value,", _LIST, "FROM places JOIN grouped USING (value) ORDER BY start, place",
+            "WITH grouped AS MATERIALIZED (SELECT", _STARTS[question.interval], "AS start, value,", totals,
+            "FROM (", _lines(question), ") GROUP BY 1, 2 HAVING sum(requests) <> 0)",
+            "SELECT 1 AS is_total, '' AS start, '' AS value,", totals, "FROM grouped UNION ALL",
+            "SELECT 0, start, value,", names, "FROM grouped WHERE value IN",
+            "(SELECT value FROM grouped GROUP BY value ORDER BY", _RANKS[question.about], "LIMIT :limit + 1)",
         )
     )  # fmt: skip
 
@@ -101,4 +101,5 @@ def _select(question: Question, period: str, value: str, table: str, conditions:
         if wanted is not None:
             conditions.append(" ".join((name, "= :" + name)))
     where = " AND ".join(conditions)
-    return " ".join(("SELECT", period, "AS period,", value, "AS value,", _LIST, "FROM", table, "WHERE", where))
+    names = ", ".join(question.figures)
+    return " ".join(("SELECT", period, "AS period,", value, "AS value,", names, "FROM", table, "WHERE", where))

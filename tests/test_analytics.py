@@ -187,6 +187,17 @@ async def test_money_beyond_64_bits_and_tokens_that_nobody_can_have_used_stop_no
         await wholly_folded(db)
 
 
+async def test_values_of_metadata_that_differ_only_in_kind_are_told_apart(db: Database) -> None:
+    values = (1, True, "true", "1", None, "null", "", [1], {"a": 1})
+    await keep(db, *(row(number, metadata={"team": value}) for number, value in enumerate(values)))
+    for _ in range(2):
+        lines, _total = await answered(db, Question(WEEK, "total", "metadata.team"))
+        assert {value: found[0] for (_, value), found in lines.items()} == {
+            "1": 2, "true": 2, "null": 2, None: 1, "[1]": 1, '{"a":1}': 1,
+        }  # fmt: skip
+        await wholly_folded(db)
+
+
 async def test_a_row_counts_in_the_second_it_began_in(db: Database) -> None:
     await keep(db, row(1, started_at=MIDNIGHT - 0.0001))
     for _ in range(2):

@@ -113,6 +113,15 @@ def test_where_nothing_was_ever_logged_it_says_so(tmp_path: Path) -> None:
     assert "Nothing is logged" in result.stderr
 
 
+async def test_a_gateway_starts_where_the_command_was_there_before_it(tmp_path: Path) -> None:
+    write_config(tmp_path, {"database": {"path": str(tmp_path / "muxx.db")}})
+    assert (await asyncio.to_thread(costs, tmp_path)).exit_code == 1
+    async with serving(directory=tmp_path) as gateway:
+        gateway.upstream.script(chat())
+        assert (await gateway.chat()).status == 200
+        assert (await gateway.get("/v1/analytics/spend")).status == 200
+
+
 async def test_it_works_beside_a_running_gateway(tmp_path: Path) -> None:
     async with serving(config={"project": {"cache": {"enabled": False}}}, directory=tmp_path) as gateway:
         gateway.upstream.script(chat())

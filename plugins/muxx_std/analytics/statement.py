@@ -42,8 +42,8 @@ def figures(question: Question) -> str:
     totals = ", ".join("sum(" + name + ") AS " + name for name in question.figures)
     return " ".join(
         (
-            "WITH grouped AS MATERIALIZED (SELECT", _STARTS[question.interval], "AS start, value,", totals,
-            "FROM (", _lines(question), ") GROUP BY 1, 2 HAVING sum(requests) <> 0)",
+            "WITH grouped AS MATERIALIZED (SELECT start, value,", totals,
+            "FROM (", _lines(question), ")", _grouping(question), "HAVING sum(requests) <> 0)",
             "SELECT 1 AS is_total, '' AS start, '' AS value,", totals, "FROM grouped UNION ALL",
             "SELECT 0, start, value,", names, "FROM grouped WHERE value IN",
             "(SELECT value FROM grouped GROUP BY value ORDER BY", _RANKS[question.about], "LIMIT :limit + 1)",
@@ -70,7 +70,8 @@ def values(question: Question) -> dict[str, Any]:
 
 
 def _lines(question: Question) -> str:
-    """Everything that is to be summed: from the sums what they cover, and what they do not cover yet; or from the rows."""
+    """Everything that is to be summed: from the sums what they cover, and what they do not cover yet; or from the rows. Each is
+    grouped by itself, which takes half as long as all together."""
     period = "hour" if question.interval == "hour" else "substr(hour, 1, 10)"
     if question.source == "rows":
         return _from_rows(question, "analytics_rows", period, _IN_TIME)
@@ -100,6 +101,14 @@ def _select(question: Question, period: str, value: str, table: str, conditions:
     for name, wanted in (("project", question.project), ("environment", question.environment), *question.filters.items()):
         if wanted is not None:
             conditions.append(" ".join((name, "= :" + name)))
-    where = " AND ".join(conditions)
-    names = ", ".join(question.figures)
-    return " ".join(("SELECT", period, "AS period,", value, "AS value,", names, "FROM", table, "WHERE", where))
+    start, where = _STARTS[question.interval].replace("period", period), " AND ".join(conditions)
+    totals = ", ".join("sum(" + name + ") AS " + name for name in question.figures)
+    pieces = ("SELECT", start, "AS start,", value, "AS value,", totals, "FROM", table, "WHERE", where, _grouping(question))
+    return " ".join(pieces)
+
+
+def _grouping(question: Question) -> str:
+    """By period and value. What is the same in all lines is left out: sorting by it takes as long as by anything else."""
+    if question.interval == "total" and question.by is not None:
+        return "GROUP BY 2"
+    return "GROUP BY 1" if question.by is None else "GROUP BY 1, 2"

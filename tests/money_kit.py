@@ -65,6 +65,26 @@ def sums(rows: Iterable[Row], *members: str) -> Counter[Any]:
     return found
 
 
+def check_sums(directory: Path, database: str = "muxx") -> None:
+    """The sums of analytics are those of the rows that are in the database; what was deleted since is still in them."""
+    with closing(sqlite3.connect(f"file:{directory}/{database}-logs.db?mode=ro", uri=True)) as db:
+        rows: Counter[Any] = Counter()
+        for project, environment, at, pico in db.execute("SELECT project, environment, started_at, cost_pico FROM generations"):
+            if project is not None and environment is not None:
+                rows[project, environment, int(at // 86_400)] += pico or 0
+        told = {
+            (project, environment, (date.fromisoformat(day) - date(1970, 1, 1)).days): micro * 1_000_000 + rest
+            for project, environment, day, micro, rest in db.execute(
+                "SELECT project, environment, day, sum(micro), sum(rest) FROM spend_by_day GROUP BY project, environment, day"
+            )
+        }
+        kept = db.execute("SELECT count(*) FROM generations WHERE project IS NOT NULL AND environment IS NOT NULL").fetchone()
+        if kept == db.execute("SELECT coalesce(sum(requests), 0) FROM spend_by_day").fetchone():
+            assert told == rows
+        else:
+            assert all(told.get(key, 0) >= pico for key, pico in rows.items())
+
+
 def check_money(directory: Path, database: str = "muxx") -> None:
     """The sum of the rows = of those of each key, each user, each project = what is counted. Nothing is held any more but for
     requests whose rows could not be written while the process lived."""

@@ -14,7 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .asked import AskedOutput, asked_output
     from .audit import AuditRow, audit_log, note_change
-    from .bodies import Asked, Listed, Moment, Shown, body_as, query_as
+    from .bodies import Asked, Listed, Moment, Shown, body_as, query_as, whose
     from .config import Config, ConfigError, PluginConfig, ProjectConfig, load_config
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
     from .row import CacheStatus, EndedBy, Phase, Record
     from .settings import Alert, Limits, Project, ProjectSettings, SpendCap, Standing, Window
-    from .shared import Shared
+    from .shared import Holding, Shared
     from .targets import Attempt, Provider, Target, Timeouts
     from .textwindow import TextWindow
     from .transport import Sink, Transport, UpstreamResponse
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 _HOME = {
     "asked": "AskedOutput asked_output",
     "audit": "AuditRow audit_log note_change",
-    "bodies": "Asked Listed Moment Shown body_as query_as",
+    "bodies": "Asked Listed Moment Shown body_as query_as whose",
     "config": "Config ConfigError PluginConfig ProjectConfig load_config",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
@@ -94,7 +94,7 @@ _HOME = {
     "request": "Environment HttpRequest Identity Part Request Role Route",
     "row": "CacheStatus EndedBy Phase Record",
     "settings": "Alert Limits Project ProjectSettings SpendCap Standing Window",
-    "shared": "Shared",
+    "shared": "Holding Shared",
     "targets": "Attempt Provider Target Timeouts",
     "textwindow": "TextWindow",
     "transport": "Sink Transport UpstreamResponse",
@@ -123,6 +123,7 @@ __all__ = [
     "Exchange",
     "Explained",
     "Gateway",
+    "Holding",
     "Host",
     "HttpRequest",
     "Identity",
@@ -210,6 +211,7 @@ __all__ = [
     "table",
     "this_process",
     "usd",
+    "whose",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, NotFound
 from .tomlfile import TomlFile, key_path
 from .validation import validated
 from .wire.body import parse_json_object
@@ -77,6 +77,29 @@ def query_as(request: HttpRequest, model: type[M]) -> M:
         raise InvalidRequest("The query string is not valid UTF-8.") from None
     file.written.update({(name,): text for name, text in data.items() if _CONVERTIBLE.fullmatch(text)})
     return _read(data, model, file)
+
+
+async def whose(gateway: Gateway, request: HttpRequest, named: str | None) -> list[str]:
+    """The projects a guarded route is asked about: that of a project's key; for an admin key the one it names, or every one that
+    is not archived. Their settings are then known as they stand.
+
+    Raises `InvalidRequest` where a project's key names one, `NotFound` where there is no such project.
+    """
+    identity = request.identity
+    if identity is None:
+        raise RuntimeError("the kernel calls a guarded route with an identity")
+    if identity.role != "admin":
+        if named is not None:
+            raise InvalidRequest("Only an admin key may name a project.", param="project")
+        return [identity.project]
+    if gateway.projects.stale:
+        await gateway.projects.catch_up()
+    names = [row.name for row in await gateway.host.projects.rows() if row.archived_at is None]
+    if named is None:
+        return names
+    if named not in names:
+        raise NotFound("There is no such project.")
+    return [named]
 
 
 def _read(data: dict[str, Any], model: type[M], file: TomlFile) -> M:

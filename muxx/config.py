@@ -40,6 +40,7 @@ from .configtypes import (
     TargetName,
     TimeToLive,
     Usd,
+    Workers,
 )
 from .errors import StartError
 from .tomlfile import Loc, Problem, TomlFile, key_path
@@ -93,8 +94,8 @@ class ServerConfig(Section):
     """Address to listen on; the default is reachable from this machine only."""
     port: int = Field(8080, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
-    workers: int = Field(1, ge=1, le=1024)
-    """Processes that serve requests; one per core is the most that helps."""
+    workers: Workers = 1
+    """Processes that serve requests; "auto" is one per core, which is the most that helps."""
     secret: SecretStr | None = None
     """What key hashes are derived from; MUXX_SECRET goes before it, and without either a file beside the database holds one."""
     stream_cost_comment: bool = True
@@ -142,6 +143,8 @@ class ServerConfig(Section):
     """Deepest nesting of a request body."""
     json_max_tokens: Count = 200_000
     """Most values and punctuation marks of a request body, so that a small body cannot cost much to parse."""
+    unauthenticated_per_minute: int = Field(600, ge=0, le=1_000_000)
+    """How often one address may come without a valid key, before it is answered 429 instead of 401; 0: any number."""
     chain_timeout_s: Seconds = 2
     """For all plugins together at one hook of one request."""
     finish_grace_s: float = Field(5, ge=0, le=600)

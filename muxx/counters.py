@@ -26,6 +26,8 @@ from zlib import crc32
 KEY_BYTES = 16
 SET_RECORDS = 16
 HEADER = 4096
+MOST_SEEN = 4096
+"""Keys that a process remembers the places of."""
 _KEYS = SET_RECORDS * KEY_BYTES
 _NO_KEY = bytes(KEY_BYTES)
 
@@ -59,6 +61,8 @@ class Counters:
         self._sets = -(-records // SET_RECORDS)
         self._set_bytes = _KEYS + SET_RECORDS * words * 8
         self._words = words
+        self._seen: dict[bytes, tuple[int, int]] = {}
+        """Where a key and its record stood when they were last found; its place may be another key's by now."""
 
     def begin(self) -> None:
         """Empty a table of another boot. Call it while its first word is held."""
@@ -86,11 +90,19 @@ class Counters:
 
     def peek(self, key: bytes) -> int | None:
         """The index in `table` of the key's record; None where it has none."""
+        seen = self._seen.get(key)
+        if seen is not None and self._map[seen[0] : seen[0] + KEY_BYTES] == key:
+            return seen[1]
         start = self.place(key) - self._offset
         at = self._map.find(key, start, start + _KEYS)
         while at >= 0 and (at - start) % KEY_BYTES:
             at = self._map.find(key, at + 1, start + _KEYS)
-        return None if at < 0 else self._record(start, (at - start) // KEY_BYTES)
+        if at < 0:
+            return None
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen[key] = at, self._record(start, (at - start) // KEY_BYTES)
+        return self._seen[key][1]
 
     def records(self) -> Iterator[int]:
         """The index of every record that a key has, also of those nobody needs any more. Look closer while its place is held."""

@@ -7,6 +7,8 @@ trace, an upstream host or raw input bytes, because whoever raises one writes it
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable
 
 
@@ -143,6 +145,19 @@ class RateLimited(MuxxError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     retry = True
+
+
+class StrangerLimited(RateLimited):
+    """429 to an address that was told 401 too often. `limit` is how often it may be, `resets_at` when it may be again."""
+
+    def __init__(self, limit: int, wait: float) -> None:
+        super().__init__(
+            f"Rate limit exceeded. Please retry after {math.ceil(wait)} seconds. Too many requests from this address came without"
+            " a valid API key; those with one are served.",
+            retry_after=wait,
+        )
+        self.limit = limit
+        self.resets_at = math.ceil(time.time() + wait)
 
 
 class PluginError(MuxxError):

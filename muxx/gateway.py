@@ -28,6 +28,7 @@ from .providers import provider_rows
 from .request import Request, Route
 from .routing import RoutingTable
 from .running import RunningCalls
+from .strangers import Strangers
 from .targets import Provider, Target
 from .transport import Transport
 from .upstream import HttpTransports
@@ -97,6 +98,7 @@ class Gateway:
         self.ids = RequestIds()
         self.calls = RunningCalls()
         self.flights = Flights()
+        self.strangers = Strangers(host.shared, config.server.unauthenticated_per_minute)
         self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
         self.syncs = config.database.durability == "power"
@@ -212,6 +214,7 @@ class Gateway:
         """Bring plugins to life in order; a failure stops what had started and names the plugin."""
         self.spawn(self.calls.tick(), name="deadlines")
         try:
+            self.strangers.open()
             await self.follow_projects()
             for step in self.plugins.chain("lifespan"):
                 await self._enter(step.plugin, step.call(self))

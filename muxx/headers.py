@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import InvalidRequest, MethodNotAllowed, MuxxError, RateLimited
+from .errors import InvalidRequest, MethodNotAllowed, MuxxError, RateLimited, StrangerLimited
 from .exchange import Exchange
 from .request import CREDENTIAL_HEADERS, HttpRequest, Request
 from .targets import Provider
@@ -187,6 +187,12 @@ def error_headers(error: MuxxError) -> dict[str, str]:
         headers["retry-after-ms"] = str(round(wait * 1000))
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allow
+    if isinstance(error, StrangerLimited):
+        headers |= {
+            "X-RateLimit-Limit": str(error.limit),
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": str(error.resets_at),
+        }
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return headers

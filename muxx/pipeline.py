@@ -25,6 +25,7 @@ from .attempts import NOT_ALLOWED, attempt_targets
 from .call import NEVER, Call
 from .chains import describe_crash, first_result
 from .errors import (
+    AuthenticationError,
     ClientGone,
     ClientStalled,
     LogUnavailable,
@@ -184,6 +185,7 @@ async def join(call: Call, flight: Flight) -> None:
     """Answer from an upstream call that somebody else has begun, and pays for."""
     exchange = call.exchange
     exchange.cache = "joined"
+    exchange.attributes["answer_of"] = flight.starter.exchange.id
     call.flight = flight
     if exchange.targets:
         call.whole_due = time.monotonic() + exchange.targets[0].timeouts.whole
@@ -226,6 +228,8 @@ async def _fail(call: Call, error: MuxxError) -> None:
     call.due = call.whole_due = NEVER
     if call.recorded:
         return
+    if isinstance(error, AuthenticationError):
+        error = call.gateway.strangers.told(error, call.head.remote)
     exchange.error = error
     exchange.ended_by = _whose(error)
     if down.head_sent:

@@ -48,23 +48,25 @@ def _word(name: str) -> int:
 
 _FLOCK = struct.Struct("@hhqqi4x")
 _ENTRY = struct.Struct("=16sQQ")
+_fcntl, _SETLKW = fcntl.fcntl, fcntl.F_OFD_SETLKW
 
 
 class Holding:
-    """Holds places of the file while its block runs. (A generator would take twice as long.)"""
+    """Holds places of the file while its block runs, as often as it is used. (A generator would take twice as long.)"""
 
-    __slots__ = ("_fd", "_places", "_thread_lock")
+    __slots__ = ("_fd", "_locks", "_thread_lock", "_unlocks")
 
     def __init__(self, fd: int, thread_lock: threading.RLock, places: Sequence[int]) -> None:
         self._fd = fd
         self._thread_lock = thread_lock
-        self._places = places
+        self._locks = [_FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 8, 0) for place in places]
+        self._unlocks = [_FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, place, 8, 0) for place in places]
 
     def __enter__(self) -> None:
         self._thread_lock.acquire()
         try:
-            for place in self._places:
-                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 8, 0))
+            for lock in self._locks:
+                _fcntl(self._fd, _SETLKW, lock)
         except BaseException:
             self._let_go()
             raise
@@ -74,8 +76,8 @@ class Holding:
 
     def _let_go(self) -> None:
         try:
-            for place in self._places:
-                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, place, 8, 0))
+            for unlock in self._unlocks:
+                _fcntl(self._fd, _SETLKW, unlock)
         finally:
             self._thread_lock.release()
 
@@ -161,7 +163,8 @@ class Shared:
         """Hold these places of tables (`Counters.place`) against every other process, object and thread.
 
         Give them sorted, or two holders of several may wait for one another for ever. Who holds the head of a table may hold
-        places besides, never the other way round. Wait for nothing meanwhile.
+        places besides, never the other way round. Wait for nothing meanwhile. Who holds the same places again and again keeps the
+        answer, which costs less.
         """
         return Holding(self._fd, self._thread_lock, places)
 

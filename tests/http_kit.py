@@ -108,7 +108,7 @@ def check_refusal(response: RawResponse, status: int, code: str) -> None:
     """The envelope with this code, which repeats nothing of the input."""
     check_head(response)
     assert (response.status, error_code(response)) == (status, code)
-    assert response.error["type"] in ("invalid_request_error", "api_error", "authentication_error", "permission_error")
+    assert response.error["type"] in ("invalid_request_error", "api_error", "authentication_error", "permission_error", "rate_limit_error")
     assert CANARY not in response.text
 
 

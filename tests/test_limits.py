@@ -12,10 +12,23 @@ import openai
 import orjson
 import pytest
 from cache_kit import ROOM
-from carrying_kit import hang, serving
+from carrying_kit import delta, hang, serving
+from http_kit import add_key
 
 from muxx import Attempt, Exchange, Limits, Part, PermissionDenied, Request, Shared, hookimpl, journalled
-from muxx.testing import GatewayProcess, RawResponse, RunningGateway, ScriptedUpstream, answers, chat, eventually, wait
+from muxx.testing import (
+    GatewayProcess,
+    RawResponse,
+    RunningGateway,
+    ScriptedUpstream,
+    answers,
+    chat,
+    chat_body,
+    eventually,
+    get,
+    sse,
+    wait,
+)
 from muxx.testing.settings import merged
 from muxx_std.limits.ledger import Ledger
 from muxx_std.limits.refill import refill
@@ -309,6 +322,7 @@ def test_an_image_waits_for_an_empty_minute_and_a_text_of_that_size_for_none() -
 async def test_what_the_shared_file_forgot_is_counted_again_from_rows_and_journal(tmp_path: Path) -> None:
     """The rows say the same as the counters did: hits, refusals and failures among them."""
     config = merged(ROOM, {"project": {"limits": {"rpm": 50, "tpm": 50_000, "rpd": 60, "user_rpm": 40, "user_rpd": 40}}})
+    limits = Limits(**config["project"]["limits"])
     async with serving(config=config, directory=tmp_path, plugins={"refuses": Refuses}) as gateway:
         gateway.upstream.script(chat(), chat("streamed"), answers.json({"error": {"message": "x", "code": "x"}}, 500))
         for content in ("one", "two", "three", "one", "forbidden", "too dear"):
@@ -323,10 +337,34 @@ async def test_what_the_shared_file_forgot_is_counted_again_from_rows_and_journa
         before = used(gateway, "ann")
         forget(gateway)
         assert set(used(gateway, "ann").values()) == {0}
-        await refill(Ledger(gateway.gateway.shared), gateway.gateway, Limits(**config["project"]["limits"]))
+        await refill(Ledger(gateway.gateway.shared), gateway.gateway, lambda _: limits)
         assert used(gateway, "ann") == before
-        await refill(Ledger(gateway.gateway.shared), gateway.gateway, Limits(**config["project"]["limits"]))
+        await refill(Ledger(gateway.gateway.shared), gateway.gateway, lambda _: limits)
         assert used(gateway, "ann") == before, "once is enough"
+
+
+async def test_limits_that_only_a_project_sets_are_counted_again_and_not_twice(tmp_path: Path) -> None:
+    """Set while the gateway ran, they count from then; after a start with them, from the rows."""
+    async with ScriptedUpstream() as upstream:
+        upstream.script(chat())
+        gateway = GatewayProcess(tmp_path, upstream.base_url, {"project": {"cache": {"enabled": False}}})
+        async with gateway:
+            await gateway.chat("before any limit")
+            await gateway.run("limits", "set", "rpm=9", "rpd=3")
+            for number in range(2):
+                assert (await gateway.chat(str(number))).status == 200
+            await gateway.restart()
+            assert await counted(gateway) == {"rpm": 2, "rpd": 2}
+            await gateway.kill()
+            (tmp_path / "muxx.db.shared").unlink()
+            await gateway.start()
+            assert await counted(gateway) == {"rpm": 3, "rpd": 3}
+            assert (await gateway.chat("one too many")).status == 429
+
+
+async def counted(gateway: GatewayProcess) -> dict[str, int]:
+    said = (await gateway.get("/v1/limits")).json()["data"][0]
+    return {row["name"]: row["used"] for row in said["limits"]}
 
 
 def forget(gateway: RunningGateway) -> None:
@@ -354,7 +392,47 @@ async def test_another_boot_begins_with_empty_tables(tmp_path: Path, monkeypatch
     third.close()
 
 
-# ── the command ──
+# ── the route and the command ──
+
+
+async def test_a_project_sees_how_its_own_limits_stand() -> None:
+    async with limited(rpm=10, user_rpd=3, key_in_flight=2) as gateway:
+        gateway.upstream.script(sse(delta("Hi"), end=hang()))
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body("Hi", stream=True), {"X-Muxx-User-Id": "ann"})
+            await client.readuntil(b"data: ")
+            told = (await gateway.get("/v1/limits?user_id=ann")).json()["data"][0]
+            assert {one["name"]: (one["limit"], one["used"], one["remaining"]) for one in told["limits"]} == {
+                "rpm": (10, 1, 9), "user_rpd": (3, 1, 2), "key_in_flight": (2, 1, 1),
+            }  # fmt: skip
+            assert (told["project"], told["user_id"]) == ("default", "ann")
+            assert all(time.time() - 5 < one["reset"] < time.time() + 86_405 for one in told["limits"])
+            nobody = (await gateway.get(f"/v1/limits?user_id=ben&key_id={told['key_id']}x")).json()["data"][0]["limits"]
+            assert {one["name"]: one["used"] for one in nobody} == {"rpm": 1, "user_rpd": 0, "key_in_flight": 0}
+            refused = await gateway.get("/v1/limits?project=default")
+            assert (refused.status, refused.json()["error"]["param"]) == (400, "project")
+
+
+async def test_an_admin_sees_the_limits_of_every_project_and_a_project_none_of_anothers() -> None:
+    async with limited(rpm=10, key_in_flight=2) as gateway:
+        gateway.upstream.script(sse(delta("Hi"), end=hang()))
+        await gateway.gateway.host.projects.create("shop", {"limits": {"rpm": 5}})
+        shop, admin = await add_key(gateway, project="shop"), await add_key(gateway, "admin", None)
+
+        async def told(key: str, query: str = "") -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await get(gateway.base_url, f"/v1/limits{query}", key)).json()["data"]
+            return found
+
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body("Hi", stream=True))
+            await client.readuntil(b"data: ")
+            [mine] = await told(gateway.key)
+            assert {one["project"]: one["limits"][0]["limit"] for one in await told(admin)} == {"default": 10, "shop": 5}
+            [named] = await told(admin, f"?project=default&key_id={mine['key_id']}")
+            assert [one["used"] for one in named["limits"]] == [1, 1]
+            [other] = await told(shop, f"?key_id={mine['key_id']}")
+            assert [one["used"] for one in other["limits"]] == [0, 0], "as of a key that does not exist"
+            assert (await get(gateway.base_url, "/v1/limits?project=none", admin)).status == 404
 
 
 async def test_limits_show_tells_beside_a_running_server(tmp_path: Path) -> None:
@@ -365,10 +443,12 @@ async def test_limits_show_tells_beside_a_running_server(tmp_path: Path) -> None
             for number in range(2):
                 await gateway.chat(str(number), headers={"X-Muxx-User-Id": "ann"})
             said = orjson.loads(await gateway.run("limits", "show", "--user", "ann", "--json"))
-            assert (said["project"], said["user"]) == ("default", "ann")
+            assert (said["project"], said["user_id"], said["key_id"]) == ("default", "ann", None)
             told = {row["name"]: (row["limit"], row["used"], row["remaining"]) for row in said["limits"]}
             assert told["rpm"] == (10, 2, 8)
             assert told["user_rpd"] == (3, 2, 1)
+            route = (await gateway.get("/v1/limits?user_id=ann")).json()["data"][0]
+            assert {row["name"]: (row["limit"], row["used"], row["remaining"]) for row in route["limits"]} == told
             assert 0 < told["tpm"][1] < 100
             assert all(time.time() - 5 < row["reset"] < time.time() + 86_405 for row in said["limits"])
             table = await gateway.run("limits", "show")
@@ -386,7 +466,7 @@ async def test_without_a_log_the_journal_is_counted_and_a_log_that_cannot_be_rea
             await gateway.chat(str(number))
         forget(gateway)
         held = len(journalled(gateway.gateway.host.paths.journal))
-        await refill(Ledger(gateway.gateway.shared), gateway.gateway, limits)
+        await refill(Ledger(gateway.gateway.shared), gateway.gateway, lambda _: limits)
         assert used(gateway)["rpm"] == held == 3
 
         async def fail(*_: Any) -> None:
@@ -395,7 +475,7 @@ async def test_without_a_log_the_journal_is_counted_and_a_log_that_cannot_be_rea
         forget(gateway)
         monkeypatch.setattr(gateway.gateway.db, "read_logs", fail)
         with pytest.raises(sqlite3.OperationalError):
-            await refill(Ledger(gateway.gateway.shared), gateway.gateway, limits)
+            await refill(Ledger(gateway.gateway.shared), gateway.gateway, lambda _: limits)
         assert not Ledger(gateway.gateway.shared).minute_table.filled
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
-from muxx import Config, Host, Limits, config_option, echo_json, run_async, table
+from muxx import Config, Host, config_option, echo_json, resolved_settings, run_async, settings_of, table
 
 from .ledger import Ledger
+from .present import LimitsNow, limits_now
 from .setting import clear, set_limits
 
 
@@ -27,28 +27,19 @@ def limits() -> None:
 def show(config: Config, project: str, user: str | None, key: str | None, as_json: bool) -> None:
     """How much of each limit is used now, and when more of it comes back."""
 
-    async def run() -> list[dict[str, Any]]:
+    async def run() -> LimitsNow:
         async with Host.open(config) as host:
-            ledger = Ledger(host.shared)
-            subject = ledger.subject(Limits(**config.project.limits.model_dump()), project, user, key)
-            return [
-                {
-                    "name": standing.name,
-                    "limit": standing.limit,
-                    "used": standing.used,
-                    "remaining": standing.remaining,
-                    "reset": -(-standing.reset // 1000),
-                }
-                for standing in (ledger.standings(subject) if subject is not None else ())
-            ]
+            own = (await host.projects.named(project)).own
+            limits = settings_of(resolved_settings(config.project, own)).limits
+            return limits_now(Ledger(host.shared), limits, project, user, key)
 
     found = run_async(run())
     if as_json:
-        echo_json({"project": project, "user": user, "limits": found})
+        echo_json(found.as_json())
         return
     table(
         ("limit", "of", "used", "remaining", "more in"),
-        [(row["name"], row["limit"], row["used"], row["remaining"], _until(row["reset"])) for row in found],
+        [(one.name, one.limit, one.used, one.remaining, _until(one.reset)) for one in found.limits],
     )
 
 

@@ -28,16 +28,12 @@ class Days:
     def __init__(self, table: memoryview) -> None:
         self._table = table
 
-    def requests(self, at: int) -> int:
-        """Requests of the day that ran when `look` was last called."""
-        return self._table[at + _REQUESTS]
-
     def end(self, at: int) -> int:
-        """When that day ends, in milliseconds of Unix time."""
+        """When the day that ran when `look` was last called ends, in milliseconds of Unix time."""
         return (self._table[at + _DAY] + 1) * DAY
 
-    def look(self, at: int, now: int, wall: int) -> None:
-        """Begin a new day, if one has begun."""
+    def look(self, at: int, now: int, wall: int) -> int:
+        """Begin a new day, if one has begun. Returns the requests of the day."""
         table, today = self._table, max(wall, 0) // DAY
         day = table[at + _DAY]
         if today > day or (today < day and now - table[at + _BEGAN] >= DAY):
@@ -45,6 +41,7 @@ class Days:
             table[at + _REQUESTS] = 0
             table[at + _BEGAN] = now
             table[at + _DAY] = today
+        return table[at + _REQUESTS]
 
     def take(self, at: int, now: int, requests: int) -> int:
         """Count so many. Call `look` before. Returns the day they are counted in."""

@@ -39,11 +39,15 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Found(NamedTuple):
-    """The records of a subject: of each minute with the moment it was brought up to."""
+FoundMinute = tuple["Minute", int, int, int, int]
+"""A limit of a minute, where its record is, and the moment it was brought up to, with the requests and tokens of then."""
 
-    minutes: list[tuple[int, int]]
-    days: list[int]
+
+class Found(NamedTuple):
+    """The records of a subject, brought up to now; of each day its limit, where it is, and its requests."""
+
+    minutes: list[FoundMinute]
+    days: list[tuple[Day, int, int]]
     flying: int | None
     now: int
     wall: int
@@ -89,6 +93,13 @@ class Ledger:
     def flying(self) -> Flying:
         return Flying(self.key_table.table)
 
+    def begin(self) -> None:
+        """What is counted so far is all there is to count, and nothing needs to be counted again from the rows."""
+        tables = [self.minute_table, self.day_table]
+        with self._shared.holding(sorted(table.head for table in tables)):
+            for table in tables:
+                table.filled = True
+
     def subject(self, limits: Limits, project: str, user: str | None, key_id: str | None) -> Subject | None:
         """What limits the requests of this project, user and key; None: nothing."""
         minutes, days = [], []
@@ -101,32 +112,37 @@ class Ledger:
             minutes.append(Minute("user_", users, limits.user_rpm, limits.user_tpm))
         if user is not None and limits.user_rpd:
             days.append(Day("user_", users, limits.user_rpd))
-        flies = (key_of("key", key_id), limits.key_in_flight) if limits.key_in_flight and key_id else None
-        places = {self.minute_table.place(limit.key) for limit in minutes} | {self.day_table.place(limit.key) for limit in days}
+        flies = (key_of("key", project, key_id), limits.key_in_flight) if limits.key_in_flight and key_id else None
+        of_minutes = {self.minute_table.place(limit.key) for limit in minutes}
+        places = of_minutes | {self.day_table.place(limit.key) for limit in days}
         if flies is not None:
             places.add(self.key_table.place(flies[0]))
-        return Subject(tuple(minutes), tuple(days), flies, tuple(sorted(places))) if places else None
+        if not places:
+            return None
+        most_tokens = min((limit.tpm for limit in minutes if limit.tpm), default=0)
+        holding, holding_minutes = (self._shared.holding(sorted(held)) for held in (places, of_minutes))
+        return Subject(tuple(minutes), tuple(days), flies, holding, holding_minutes, most_tokens)
 
     def admit(self, subject: Subject, tokens: int, *, tell: bool = False) -> Verdict:
         """Count a request that may come to so many tokens, or say how long it has to wait. `tell`: and how every limit stands
         then, but for requests under way."""
-        with self._shared.holding(subject.places):
+        with subject.holding:
             found = self._look(subject)
             if found is None:
                 return Verdict(None, UNKNOWN_WAIT, None)
             wait = self._wait(subject, found, tokens)
             ticket = None if wait else self._take(subject, found, tokens)
-            standings = self._request_standings(subject, found)
-            if len(standings) > 1:
-                standings.sort(key=lambda one: (one.remaining, -one.reset))
-            told = self._told(subject, found) if tell else ()
-            return Verdict(ticket, wait, standings[0] if standings else None, told)
+            more = 0 if wait else 1
+            standings = self._request_standings(found, more)
+            tightest = min(standings, key=_left) if len(standings) > 1 else standings[0] if standings else None
+            return Verdict(ticket, wait, tightest, self._told(found, more, tokens * more) if tell else ())
 
     def _take(self, subject: Subject, found: Found, tokens: int) -> Ticket:
-        seconds = tuple([self.minutes.take(place, moment, 1, tokens) for place, moment in found.minutes])
-        days = tuple([self.days.take(place, found.now, 1) for place in found.days])
+        take_minute, take_day, now = self.minutes.take, self.days.take, found.now
+        seconds = tuple([take_minute(at, moment, 1, tokens) for _, at, moment, _, _ in found.minutes])
+        days = tuple([take_day(at, now, 1) for _, at, _ in found.days])
         if found.flying is not None:
-            self.flying.take(found.flying, found.now, self._owner)
+            self.flying.take(found.flying, now, self._owner)
         return Ticket(subject, seconds, days, tokens)
 
     def settle(self, ticket: Ticket, tokens: int, *, counts: bool = True) -> None:
@@ -135,31 +151,39 @@ class Ledger:
         less = ticket.tokens - tokens if subject.most_tokens else 0
         if counts and not less and subject.flying is None:
             return
-        with self._shared.holding(subject.places):
-            found = self._look(subject)
-            if found is None:
-                return
-            for (place, moment), second in zip(found.minutes, ticket.seconds, strict=True):
-                self.minutes.give_back(place, second, int(not counts), max(less, 0))
-                if less < 0:
-                    self.minutes.take(place, moment, 0, -less)
-            for place, of_day in zip(found.days, ticket.days, strict=True):
-                if not counts:
-                    self.days.give_back(place, of_day)
-            if found.flying is not None:
-                self.flying.give_back(found.flying, self._owner)
+        with subject.holding_minutes if counts and subject.flying is None else subject.holding:
+            now = self._now()
+            if less or not counts:
+                self._settle_minutes(ticket, now, int(not counts), less)
+            if not counts:
+                for daily, of_day in zip(subject.days, ticket.days, strict=True):
+                    if (place := self.day_table.find(daily.key, now)) is not None:
+                        self.days.give_back(place, of_day)
+            if subject.flying is not None and (flies := self.key_table.find(subject.flying[0], now)) is not None:
+                self.flying.give_back(flies, self._owner)
+
+    def _settle_minutes(self, ticket: Ticket, now: int, requests: int, less: int) -> None:
+        """Take so many requests and tokens back from where they are counted; tokens that are more than was reserved count now."""
+        minutes, find = self.minutes, self.minute_table.find
+        for limit, second in zip(ticket.subject.minutes, ticket.seconds, strict=True):
+            if (place := find(limit.key, now)) is None:
+                continue
+            if less < 0:
+                minutes.take(place, minutes.look(place, now)[0], 0, -less)
+            if requests or less > 0:
+                minutes.give_back(place, second, requests, max(less, 0))
 
     def recount_minute(self, subject: Subject, moment: int, requests: int, tokens: int) -> None:
         """Count what was admitted at a moment of the monotonic clock that is past. Of a record count earlier ones first."""
-        with self._shared.holding(subject.places):
+        with subject.holding:
             for limit in subject.minutes:
                 place = self.minute_table.find(limit.key, moment)
                 if place is not None:
-                    self.minutes.take(place, self.minutes.look(place, moment), requests, tokens)
+                    self.minutes.take(place, self.minutes.look(place, moment)[0], requests, tokens)
 
     def recount_day(self, subject: Subject, requests: int) -> None:
         """Count what was admitted before on this UTC day."""
-        with self._shared.holding(subject.places):
+        with subject.holding:
             now = self._now()
             for limit in subject.days:
                 place = self.day_table.find(limit.key, now)
@@ -169,73 +193,79 @@ class Ledger:
 
     def standings(self, subject: Subject) -> list[Standing]:
         """How every limit stands. Counts nothing."""
-        with self._shared.holding(subject.places):
+        with subject.holding:
             found = self._look(subject)
             if found is None:
                 return []
-            told = self._request_standings(subject, found)
-            for limit, (place, moment) in zip(subject.minutes, found.minutes, strict=True):
+            told = self._request_standings(found, 0)
+            for limit, at, moment, _, used in found.minutes:
                 if limit.tpm:
-                    reset = found.wall + self.minutes.wait(place, moment, 0, 1)
-                    told.append(Standing(f"{limit.name}tpm", limit.tpm, self.minutes.tokens(place), reset))
+                    reset = found.wall + self.minutes.wait(at, moment, 0, 1)
+                    told.append(Standing(f"{limit.name}tpm", limit.tpm, used, reset))
             if found.flying is not None and subject.flying is not None:
                 told.append(Standing("key_in_flight", subject.flying[1], self.flying.count(found.flying), found.wall))
             return told
 
-    def _told(self, subject: Subject, found: Found) -> tuple[muxx.Standing, ...]:
-        """As `exchange.standings` has them. A minute slides and has no end of its own: there it is that of the UTC hour."""
+    def _told(self, found: Found, requests: int, tokens: int) -> tuple[muxx.Standing, ...]:
+        """As `exchange.standings` has them, with so many more than were found. A minute slides and has no end of its own: there
+        it is that of the UTC hour."""
         told = []
         hour_end = (found.wall // HOUR + 1) * HOUR
-        for limit, (place, _) in zip(subject.minutes, found.minutes, strict=True):
+        for limit, _, _, used, used_tokens in found.minutes:
             if limit.rpm:
-                told.append(muxx.Standing(limit.name + "rpm", limit.rpm, self.minutes.requests(place), hour_end))
+                told.append(muxx.Standing(limit.name + "rpm", limit.rpm, used + requests, hour_end))
             if limit.tpm:
-                told.append(muxx.Standing(limit.name + "tpm", limit.tpm, self.minutes.tokens(place), hour_end))
-        for daily, place in zip(subject.days, found.days, strict=True):
-            told.append(muxx.Standing(daily.name + "rpd", daily.rpd, self.days.requests(place), self.days.end(place)))
+                told.append(muxx.Standing(limit.name + "tpm", limit.tpm, used_tokens + tokens, hour_end))
+        for daily, at, used in found.days:
+            told.append(muxx.Standing(daily.name + "rpd", daily.rpd, used + requests, self.days.end(at)))
         return tuple(told)
 
     def _look(self, subject: Subject) -> Found | None:
-        """The records of a subject, brought up to now. None when one has no room in its table."""
+        """The records of a subject. None when one has no room in its table."""
         now, wall = self._now(), self._wall()
         minutes, days, flies = [], [], None
         for limit in subject.minutes:
-            if (place := self.minute_table.find(limit.key, now)) is None:
+            if (at := self.minute_table.find(limit.key, now)) is None:
                 return None
-            minutes.append((place, self.minutes.look(place, now)))
+            minutes.append((limit, at, *self.minutes.look(at, now)))
         for daily in subject.days:
-            if (place := self.day_table.find(daily.key, now)) is None:
+            if (at := self.day_table.find(daily.key, now)) is None:
                 return None
-            self.days.look(place, now, wall)
-            days.append(place)
+            days.append((daily, at, self.days.look(at, now, wall)))
         if subject.flying is not None and (flies := self.key_table.find(subject.flying[0], now)) is None:
             return None
         return Found(minutes, days, flies, now, wall)
 
     def _wait(self, subject: Subject, found: Found, tokens: int) -> int:
         """Milliseconds until one more request of so many tokens could be admitted; 0: now."""
-        waits = [0]
-        for limit, (place, moment) in zip(subject.minutes, found.minutes, strict=True):
-            over = self.minutes.requests(place) + 1 - limit.rpm if limit.rpm else 0
-            too_many = self.minutes.tokens(place) + tokens - limit.tpm if limit.tpm and tokens else 0
+        wait = 0
+        for limit, at, moment, used, used_tokens in found.minutes:
+            over = used + 1 - limit.rpm if limit.rpm else 0
+            too_many = used_tokens + tokens - limit.tpm if limit.tpm and tokens else 0
             if over > 0 or too_many > 0:
-                waits.append(max(1, self.minutes.wait(place, moment, over, too_many)))
-        for daily, place in zip(subject.days, found.days, strict=True):
-            if self.days.requests(place) >= daily.rpd:
-                waits.append(max(1, self.days.wait(place, found.now, found.wall)))
+                wait = max(wait, 1, self.minutes.wait(at, moment, over, too_many))
+        for daily, at, used in found.days:
+            if used >= daily.rpd:
+                wait = max(wait, 1, self.days.wait(at, found.now, found.wall))
         flies = subject.flying
         if flies is not None and found.flying is not None and not self.flying.has_room(found.flying, flies[1], self._owner):
-            waits.append(UNKNOWN_WAIT)
-        return max(waits)
+            wait = max(wait, UNKNOWN_WAIT)
+        return wait
 
-    def _request_standings(self, subject: Subject, found: Found) -> list[Standing]:
+    def _request_standings(self, found: Found, more: int) -> list[Standing]:
+        """Of the limits of requests, with so many more than were found."""
         standings = []
-        for limit, (place, moment) in zip(subject.minutes, found.minutes, strict=True):
+        for limit, at, moment, used, _ in found.minutes:
             if limit.rpm:
-                used = self.minutes.requests(place)
-                reset = found.wall + self.minutes.wait(place, moment, max(1, used + 1 - limit.rpm), 0)
-                standings.append(Standing(limit.name + "rpm", limit.rpm, used, reset))
-        for daily, place in zip(subject.days, found.days, strict=True):
-            reset = found.wall + self.days.wait(place, found.now, found.wall)
-            standings.append(Standing(daily.name + "rpd", daily.rpd, self.days.requests(place), reset))
+                leaving = max(1, used + more + 1 - limit.rpm)
+                reset = found.wall + self.minutes.wait(at, moment, leaving, 0)
+                standings.append(Standing(limit.name + "rpm", limit.rpm, used + more, reset))
+        for daily, at, used in found.days:
+            reset = found.wall + self.days.wait(at, found.now, found.wall)
+            standings.append(Standing(daily.name + "rpd", daily.rpd, used + more, reset))
         return standings
+
+
+def _left(standing: Standing) -> tuple[int, int]:
+    """What the tightest limit has least of: what remains of it, and time in which nothing comes back."""
+    return standing.limit - standing.used, -standing.reset

@@ -36,38 +36,37 @@ def _pack(tokens: int, requests: int, millisecond: int) -> int:
     return tokens << 32 | requests << 10 | millisecond
 
 
+Looked = tuple[int, int, int]
+"""The moment at which somebody looked, and the requests and tokens of the minute that ended then."""
+
+
 class Minutes:
     """The records of a table, as minutes. `at` is a record's first word; every call is made while it is held."""
 
     def __init__(self, table: memoryview) -> None:
         self._table = table
 
-    def requests(self, at: int) -> int:
-        """Requests in the minute that ended when `look` was last called."""
-        return self._table[at + _REQUESTS]
-
-    def tokens(self, at: int) -> int:
-        return self._table[at + _TOKENS]
-
-    def look(self, at: int, now: int) -> int:
-        """Let go of what is a minute old. Returns `now`, or the last moment anybody looked if that is later: time never goes
+    def look(self, at: int, now: int) -> Looked:
+        """Let go of what is a minute old. Its moment is `now`, or the last one anybody looked if that is later: time never goes
         back."""
         table = self._table
-        if table[at + _CHANGING]:
+        _, was_first, last, requests, tokens, changing = table[at : at + _SECONDS]
+        if changing:
             self._add_up(at)
-        now = max(now, table[at + _LAST])
-        first, oldest, current = table[at + _FIRST], (now - MINUTE) // 1000, now // 1000
-        slots = at + _SECONDS
-        if first < oldest - _SLOTS:
-            first = oldest - _SLOTS
+        if now < last:
+            now = last
+        oldest, current, slots = (now - MINUTE) // 1000, now // 1000, at + _SECONDS
+        first = max(was_first, oldest - _SLOTS)
         while first < oldest or (first < current and self._leaves(slots, first) <= now):
             word = table[slots + first % _SLOTS]
             if word:
-                self._change(at, first, 0)
+                self._change(at, first, word, 0)
             first += 1
-        table[at + _FIRST] = first
         table[at + _LAST] = now
-        return now
+        if changing or first != was_first:
+            table[at + _FIRST] = first
+            requests, tokens = table[at + _REQUESTS], table[at + _TOKENS]
+        return now, requests, tokens
 
     def _leaves(self, slots: int, second: int) -> int:
         """When what that second holds leaves; at once where it holds nothing."""
@@ -75,37 +74,39 @@ class Minutes:
         return second * 1000 + (word & 1023) + MINUTE if word >> 10 else 0
 
     def take(self, at: int, now: int, requests: int, tokens: int) -> int:
-        """Count so many; `now` is what `look` returned. Returns the second they are counted in."""
+        """Count so many; `now` is the moment `look` returned. Returns the second they are counted in."""
         second, millisecond = divmod(now + 1, 1000)
         self._table[at + _KEPT] = now + MINUTE + 1000
         old = self._table[at + _SECONDS + second % _SLOTS]
-        self._change(at, second, _pack((old >> 32) + tokens, (old >> 10 & MOST_REQUESTS) + requests, millisecond))
+        self._change(at, second, old, _pack((old >> 32) + tokens, (old >> 10 & MOST_REQUESTS) + requests, millisecond))
         return second
 
     def give_back(self, at: int, second: int, requests: int, tokens: int) -> None:
-        """Count so many less in that second, unless it has left. Call `look` before."""
-        if self._table[at + _FIRST] <= second <= self._table[at + _LAST] // 1000 + 1:
+        """Count so many less in that second, unless it has left."""
+        _, first, last, _, _, changing = self._table[at : at + _SECONDS]
+        if changing:
+            self._add_up(at)
+        if first <= second <= last // 1000 + 1:
             old = self._table[at + _SECONDS + second % _SLOTS]
-            self._change(at, second, _pack((old >> 32) - tokens, (old >> 10 & MOST_REQUESTS) - requests, old & 1023))
+            self._change(at, second, old, _pack((old >> 32) - tokens, (old >> 10 & MOST_REQUESTS) - requests, old & 1023))
 
     def wait(self, at: int, now: int, requests: int, tokens: int) -> int:
         """Milliseconds until so many requests and tokens have left, when nothing comes in between; a minute at most."""
-        second = self._table[at + _FIRST]
-        leaves = now
+        table, slots = self._table, at + _SECONDS
+        second, leaves = table[at + _FIRST], now
         while (requests > 0 or tokens > 0) and second <= now // 1000 + 1:
-            word = self._table[at + _SECONDS + second % _SLOTS]
+            word = table[slots + second % _SLOTS]
             if word >> 10:
                 requests, tokens = requests - (word >> 10 & MOST_REQUESTS), tokens - (word >> 32)
-                leaves = self._leaves(at + _SECONDS, second)
+                leaves = second * 1000 + (word & 1023) + MINUTE
             second += 1
         return min(max(leaves - now, 0), MINUTE)
 
-    def _change(self, at: int, second: int, word: int) -> None:
+    def _change(self, at: int, second: int, old: int, word: int) -> None:
         """Write a second, and the sums with it."""
-        table, place = self._table, at + _SECONDS + second % _SLOTS
-        old = table[place]
+        table = self._table
         table[at + _CHANGING] = 1
-        table[place] = word
+        table[at + _SECONDS + second % _SLOTS] = word
         table[at + _REQUESTS] += (word >> 10 & MOST_REQUESTS) - (old >> 10 & MOST_REQUESTS)
         table[at + _TOKENS] += (word >> 32) - (old >> 32)
         table[at + _CHANGING] = 0

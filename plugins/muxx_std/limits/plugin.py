@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from muxx import Exchange, Identity, Limits, PluginConfig, RateLimited, StateKey, hookimpl
+from muxx import Exchange, Identity, Limits, Listed, PluginConfig, RateLimited, Route, StateKey, hookimpl
 
 from .ledger import Ledger
+from .present import LimitsNow
 from .refill import refill
 from .reserve import reserve
+from .routes import LimitsQuery, show
 from .subject import Standing, Subject, Ticket
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class RateLimits:
         project = exchange.project
         if project is None or project.settings.limits is None or exchange.parent is not None:
             return
-        ledger = self._ledger = self._ledger or Ledger(gateway.shared)
+        ledger = self._ledger = self._ledger or _begun(gateway)
         subject = self._subject(ledger, exchange, project.name, project.settings.limits)
         if subject is None:
             return
@@ -94,17 +96,28 @@ class RateLimits:
     @hookimpl
     async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
         """Where limits are set, see that what was counted before a reboot still is."""
-        limits = Limits(**gateway.config.project.limits.model_dump())
-        if any(limits):
+        own, defaults = gateway.projects.own_settings(), gateway.projects.defaults
+        if any(settings.limits for settings in (defaults, *own.values())):
             self._ledger = Ledger(gateway.shared)
-            await refill(self._ledger, gateway, limits)
+            await refill(self._ledger, gateway, lambda project: own.get(project, defaults).limits)
         yield
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Route]:
+        return [Route("GET", "/v1/limits", show, query=LimitsQuery, answer=Listed[LimitsNow])]
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:
         from .commands import limits
 
         cli.add_command(limits)
+
+
+def _begun(gateway: Gateway) -> Ledger:
+    """The first limit of all was set while the gateway ran: it counts from now on."""
+    ledger = Ledger(gateway.shared)
+    ledger.begin()
+    return ledger
 
 
 def tokens_of(exchange: Exchange) -> int:

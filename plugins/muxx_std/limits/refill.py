@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -20,6 +20,10 @@ from .minute import MINUTE
 
 if TYPE_CHECKING:
     from muxx import Database, Gateway, Limits
+
+    from .subject import Subject
+
+    LimitsOf = Callable[[str], Limits | None]
 
 _MINUTE = (
     "SELECT project, user_id, started_at AS at, 1 AS requests,"
@@ -45,7 +49,7 @@ class Spent(NamedTuple):
     tokens: int
 
 
-async def refill(ledger: Ledger, gateway: Gateway, limits: Limits) -> None:
+async def refill(ledger: Ledger, gateway: Gateway, limits_of: LimitsOf) -> None:
     """Count the requests of the last minute and of the UTC day, if nobody has since the tables were empty."""
     tables = [ledger.minute_table, ledger.day_table]
     if all(table.filled for table in tables):
@@ -54,20 +58,27 @@ async def refill(ledger: Ledger, gateway: Gateway, limits: Limits) -> None:
     minute, day = await _read(gateway.db, gateway, wall)
     with gateway.shared.holding(sorted(table.head for table in tables)):
         if not all(table.filled for table in tables):
-            count(ledger, limits, minute, day, monotonic_ms(), wall)
+            count(ledger, limits_of, minute, day, monotonic_ms(), wall)
         for table in tables:
             table.filled = True
 
 
-def count(ledger: Ledger, limits: Limits, minute: Iterable[Spent], day: Iterable[Spent], now: int, wall: int) -> None:
+def count(
+    ledger: Ledger, limits_of: LimitsOf, minute: Iterable[Spent], day: Iterable[Spent], now: int, wall: int
+) -> None:
     """Count these, `minute` in the order they began. A moment that lies ahead, for the clock was set, is now."""
     for spent in minute:
         ago = min(max(wall - int(spent.at * 1000) - 1000, 0), MINUTE)
-        if (subject := ledger.subject(limits, spent.project, spent.user, None)) is not None:
+        if (subject := _subject(ledger, limits_of, spent)) is not None:
             ledger.recount_minute(subject, max(now - ago, 0), spent.requests, spent.tokens)
     for spent in day:
-        if (subject := ledger.subject(limits, spent.project, spent.user, None)) is not None:
+        if (subject := _subject(ledger, limits_of, spent)) is not None:
             ledger.recount_day(subject, spent.requests)
+
+
+def _subject(ledger: Ledger, limits_of: LimitsOf, spent: Spent) -> Subject | None:
+    limits = limits_of(spent.project)
+    return None if limits is None else ledger.subject(limits, spent.project, spent.user, None)
 
 
 async def _read(db: Database, gateway: Gateway, wall: int) -> tuple[list[Spent], list[Spent]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import muxx
+
+if TYPE_CHECKING:
+    from muxx import Holding
 
 
 class Minute(NamedTuple):
@@ -25,17 +28,16 @@ class Day(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """All that limits a caller's requests. `places` are what is to be held."""
+    """All that limits a caller's requests."""
 
     minutes: tuple[Minute, ...]
     days: tuple[Day, ...]
     flying: tuple[bytes, int] | None
-    places: tuple[int, ...]
-
-    @property
-    def most_tokens(self) -> int:
-        """The tightest limit of tokens; 0 where there is none."""
-        return min((limit.tpm for limit in self.minutes if limit.tpm), default=0)
+    holding: Holding
+    """What is to be held to count in all of it."""
+    holding_minutes: Holding
+    most_tokens: int
+    """The tightest limit of tokens; 0 where there is none."""
 
 
 class Ticket(NamedTuple):

@@ -69,7 +69,7 @@ QUERIES: dict[str, dict[str, str]] = {
 }
 
 
-def measured(directory: Path, loop: str, upstream_port: int, core: int, rows: int = ROWS, seconds: float = SPELL_SECONDS) -> Any:
+def measured(directory: Path, loop: str, upstream_port: int, core: int, rows: int, spells: int) -> dict[str, Any]:
     """All of it, as plain data."""
     with Muxx(directory, core, loop, upstream_port) as muxx:
         key = muxx.key
@@ -77,7 +77,7 @@ def measured(directory: Path, loop: str, upstream_port: int, core: int, rows: in
     indexing = asyncio.run(_index(directory / "muxx.db"))
     with Muxx(directory, core, loop, upstream_port) as muxx:
         muxx.key = key
-        figures = asyncio.run(_compared(muxx, rows, seconds))
+        figures = asyncio.run(_compared(muxx, rows, spells))
     return {"rows": rows, "index_us": round(indexing / rows * 1e6), **figures}
 
 
@@ -165,12 +165,12 @@ class Load:
     latencies: list[float] = field(default_factory=list)
     _idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
-    async def run(self, seconds: float) -> float:
+    async def spell(self) -> float:
         """The p99 of one spell, in ms."""
         self.latencies = []
         begun = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for place in range(int(seconds * PER_SECOND)):
+            for place in range(int(SPELL_SECONDS * PER_SECOND)):
                 due = begun + place / PER_SECOND
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 group.create_task(self._ask(due))
@@ -219,7 +219,7 @@ class Reader:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _compared(muxx: Muxx, rows: int, seconds: float) -> dict[str, Any]:
+async def _compared(muxx: Muxx, rows: int, spells: int) -> dict[str, Any]:
     day = time.time() - rows * _SECONDS_APART / 2
     moments = {"day": f"{day:.0f}", "next": f"{day + 86_400:.0f}"}
     targets = {
@@ -228,14 +228,14 @@ async def _compared(muxx: Muxx, rows: int, seconds: float) -> dict[str, Any]:
     }
     reader = Reader(muxx.port, muxx.key, targets)
     load = Load(muxx.port, request(muxx.port, muxx.key))
-    await load.run(min(1.0, seconds))
+    await load.spell()
     resting = {name: [await reader.page(name) for _ in range(15)] for name in targets}
     busy: dict[str, list[float]] = {name: [] for name in targets}
     alone, beside = [], []
-    for _ in range(SPELLS):
-        alone.append(await load.run(seconds))
-        reading = asyncio.create_task(reader.read(busy, time.monotonic() + seconds))
-        beside.append(await load.run(seconds))
+    for _ in range(spells):
+        alone.append(await load.spell())
+        reading = asyncio.create_task(reader.read(busy, time.monotonic() + SPELL_SECONDS))
+        beside.append(await load.spell())
         await reading
     await load.close()
     return {

@@ -38,6 +38,7 @@ class Settings:
     tries: int = 3
     """How often a cell is measured at most, to find a moment when nothing else runs on the machine."""
     log_rows: int = log_store.ROWS
+    log_spells: int = log_store.SPELLS
 
 
 def measured(settings: Settings) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _log_store(settings: Settings, tools: Tools, directory: Path) -> dict[str, A
     gateway_core, other_core = cores()
     _say(f"log: {settings.log_rows:,} rows are stored, indexed, and read")
     with Upstream(directory, other_core, tools.upstream, pieces()) as upstream, tempfile.TemporaryDirectory(dir=directory) as name:
-        return log_store.measured(Path(name), settings.loops[0], upstream.port, gateway_core, settings.log_rows, settings.seconds)
+        return log_store.measured(Path(name), settings.loops[0], upstream.port, gateway_core, settings.log_rows, settings.log_spells)
 
 
 def _round(settings: Settings, bench: Bench, loop: str, number: int, upstream_port: int, directory: Path) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def main(rounds: int, seconds: float, loop: str | None, json_path: Path | None, 
     if quick and write_docs:
         raise click.UsageError("a quick run's figures are not for the docs")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind, least of all a stopped one
-    settings = Settings(1, 0.15, _loops(loop)[:1], SATURATING, tries=1, log_rows=2000) if quick else Settings(rounds, seconds, _loops(loop))
+    settings = Settings(1, 0.15, _loops(loop)[:1], SATURATING, tries=1, log_rows=2000, log_spells=1) if quick else Settings(rounds, seconds, _loops(loop))
     try:
         result = measured(settings)
     except BenchError as error:

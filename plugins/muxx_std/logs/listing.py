@@ -38,7 +38,7 @@ ASK_SECONDS = 0.04
 """How long an index may take to say which ones they are; where it takes longer, they are not few."""
 MOST_COUNTED = 64
 """Runs of a text that are compared for the rarest."""
-MOST_UNINDEXED = 5000
+MOST_UNINDEXED = 20_000
 """Rows that are looked at beside the candidates because no index knows them yet."""
 
 _NEWEST = (float("inf"), 0)

@@ -22,13 +22,13 @@ class Slices:
 
     async def run(self, work: Callable[[Connection, int], Awaitable[int]]) -> int:
         """One transaction. `work` gets the number of rows it may take, and returns how many it took."""
+        return await self._db.write_logs(partial(self._timed, work))
+
+    async def _timed(self, work: Callable[[Connection, int], Awaitable[int]], db: Connection) -> int:
+        """Waiting for the recorder is not counted: it says nothing of how long the recorder will have to wait."""
         begun = time.monotonic()
-        count = await self._db.write_logs(partial(_call, work, self._rows))
+        count = await work(db, self._rows)
         if count:
             seconds = max(time.monotonic() - begun, 1e-4)
             self._rows = max(1, min(int(count * SLICE_SECONDS / seconds), 2 * self._rows, MOST_ROWS))
         return count
-
-
-async def _call(work: Callable[[Connection, int], Awaitable[int]], rows: int, db: Connection) -> int:
-    return await work(db, rows)

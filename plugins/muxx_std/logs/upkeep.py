@@ -41,16 +41,19 @@ class Indexing:
         self._db = db
         self._index = index
         self._slices = Slices(db)
-        self._merging = True
+        self._extended = False
 
     async def step(self) -> bool:
-        """One transaction; False when there was nothing to do."""
-        if self._merging:
-            self._merging = await self._db.write_logs(partial(merge, index=self._index))
-            if self._merging:
+        """One transaction; False when there was nothing to do. Rows and merging take turns, as long as there are rows."""
+        if self._extended:
+            self._extended = False
+            if await self._merge():
                 return True
-        self._merging = await self._slices.run(partial(extend, index=self._index)) > 0
-        return self._merging
+        self._extended = await self._slices.run(partial(extend, index=self._index)) > 0
+        return self._extended or await self._merge()
+
+    async def _merge(self) -> bool:
+        return await self._db.write_logs(partial(merge, index=self._index))
 
 
 class Upkeep:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -16,7 +17,7 @@ from logs_kit import Bench, opened, record
 from pydantic import ValidationError
 
 from muxx import ProjectSettings
-from muxx_std.logs import retention
+from muxx_std.logs import retention, upkeep
 from muxx_std.logs.indexes import INDEXES
 from muxx_std.logs.present import iso
 from muxx_std.logs.retention import used_bytes
@@ -140,6 +141,24 @@ async def test_a_sweep_is_made_of_short_transactions_between_which_the_recorder_
         await bench.record(old(1000 + steps, 0))
     assert steps > 3
     assert await left(bench, "contents") == [1000 + step for step in range(1, steps + 1)]
+
+
+async def test_a_database_that_cannot_work_is_said_once_and_swept_when_it_can(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.record(*(old(number, 31) for number in range(50)))
+    keeper = upkeep.Upkeep(bench.gateway, LogsConfig())
+    monkeypatch.setattr(upkeep, "FAULT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.host.db, "write_logs", AsyncMock(side_effect=sqlite3.OperationalError("database is locked")))
+        for _ in range(3):
+            await keeper.round()
+    assert [record.getMessage() for record in caplog.records if "swept" in record.getMessage()] == [
+        "the log is neither indexed nor swept for now: OperationalError: database is locked"
+    ]
+    while not keeper.caught_up:
+        await keeper.round()
+    assert await left(bench, "contents") == []
 
 
 class TestCommand:

@@ -30,7 +30,7 @@ BATCH = 100
 """While rows arrive they are indexed so many at a time: each time leaves a piece that has to be merged."""
 SWEEP_EVERY = 3600.0
 FAULT_SECONDS = 5.0
-"""Pause after the database could not do its work. The recorder says so to whoever asks."""
+"""Pause after the database could not do its work; that it could not is said once."""
 _NEWEST = "SELECT coalesce(max(position), 0) AS position FROM generations"
 
 
@@ -70,6 +70,7 @@ class Upkeep:
         self._sweep: AsyncIterator[int] | None = None
         self._sweep_due = 0.0
         self._resume = 0.0
+        """When to try again; 0 while there is no trouble."""
 
     async def round(self) -> None:
         """Work for a while, if there is anything to do."""
@@ -83,9 +84,13 @@ class Upkeep:
             idle = await self._look()
             while await self._step(idle) and time.monotonic() - begun < (IDLE_SECONDS if idle else BUSY_SECONDS):
                 pass
-        except sqlite3.OperationalError as error:
-            self._gateway.log.debug("the upkeep of the log waits: %s", error)
-            self._sweep, self._resume = None, time.monotonic() + FAULT_SECONDS
+            self._resume = 0.0
+        except sqlite3.Error as error:
+            if not self._resume:
+                self._gateway.log.warning("the log is neither indexed nor swept for now: %s: %s", type(error).__name__, error)
+            self._resume = time.monotonic() + FAULT_SECONDS
+            if self._sweep is not None:
+                self._sweep, self._sweep_due = None, self._resume
 
     @property
     def caught_up(self) -> bool:

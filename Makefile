@@ -13,6 +13,9 @@ ifneq ($(MUXX_STREAMS),)
 export MUXX_STREAMS
 endif
 
+# Hundreds of tests start muxx as a process, which would compile all of it each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test lint bench compat soak prices lock clean
 

@@ -40,6 +40,7 @@ from .configtypes import (
     TargetName,
     TimeToLive,
     Usd,
+    Workers,
 )
 from .errors import StartError
 from .tomlfile import Loc, Problem, TomlFile, key_path
@@ -93,8 +94,8 @@ class ServerConfig(Section):
     """Address to listen on; the default is reachable from this machine only."""
     port: int = Field(8080, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
-    workers: int = Field(1, ge=1, le=1024)
-    """Processes that serve requests; one per core is the most that helps."""
+    workers: Workers = 1
+    """Processes that serve requests; "auto" is one per core, which is the most that helps."""
     secret: SecretStr | None = None
     """What key hashes are derived from; MUXX_SECRET goes before it, and without either a file beside the database holds one."""
     stream_cost_comment: bool = True

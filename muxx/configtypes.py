@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, WithJsonSchema
 
+from .processes import usable_cores
 from .request import CREDENTIAL_HEADERS
 
 FRAMING_HEADERS = frozenset(
@@ -91,11 +92,20 @@ def _duration(value: Any) -> Any:
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else value
 
 
+def _workers(value: Any) -> Any:
+    return usable_cores() if value == "auto" else value
+
+
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 TimeToLive = Annotated[
     int,
     Field(ge=1, le=366 * 86_400),
     BeforeValidator(_duration, json_schema_input_type=int | Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")]),
+]
+Workers = Annotated[
+    int,
+    Field(ge=1, le=1024),
+    BeforeValidator(_workers, json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]),
 ]
 Usd = Annotated[Decimal, Field(gt=0, le=4_000_000, max_digits=19, decimal_places=12, allow_inf_nan=False)]
 """US dollars to the pico-dollar; the most is what a 64-bit integer of pico-dollars holds twice."""

@@ -185,6 +185,7 @@ async def join(call: Call, flight: Flight) -> None:
     """Answer from an upstream call that somebody else has begun, and pays for."""
     exchange = call.exchange
     exchange.cache = "joined"
+    exchange.attributes["answer_of"] = flight.starter.exchange.id
     call.flight = flight
     if exchange.targets:
         call.whole_due = time.monotonic() + exchange.targets[0].timeouts.whole

@@ -1,4 +1,5 @@
-"""Processes of this host, each as one word that no other process ever has: its number and the moment it began."""
+"""Processes of this host, each as one word that no other process ever has: its number and the moment it began; and how many of
+them have a core to run on."""
 
 from __future__ import annotations
 
@@ -32,3 +33,27 @@ def this_process() -> int:
 def lives(word: int) -> bool:
     """Whether the process of that word still runs."""
     return _word_of(word >> _MOMENT_BITS) == word
+
+
+def usable_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """How many cores this process may keep busy: those it may run on, as far as its control groups give it their time."""
+    quotas = (_quota(directory / "cpu.max") for directory in _control_groups(groups, own))
+    return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]))
+
+
+def _control_groups(groups: Path, own: Path) -> list[Path]:
+    """The process's group and all it is part of. Nothing where there are none, or none of the second version."""
+    try:
+        path = next(line[3:].strip("/") for line in own.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    group = groups / path
+    return [group, *(parent for parent in group.parents if parent.is_relative_to(groups))]
+
+
+def _quota(file: Path) -> float | None:
+    try:
+        quota, period = file.read_text().split()
+        return float(quota) / float(period)
+    except (OSError, ValueError):
+        return None

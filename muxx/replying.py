@@ -36,7 +36,7 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
     exchange.phase = "stream"
     try:
         exchange.reply_headers.update(reply.headers)
-        async with asyncio.timeout(call.gateway.config.server.request_timeout_s), _closing(reply.body):
+        async with asyncio.timeout(call.gateway.config.server.request_timeout_s), closing(reply.body):
             await _reply(call, reply)
     except MuxxError:
         raise
@@ -46,7 +46,7 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
 
 
 @asynccontextmanager
-async def _closing(body: Any) -> AsyncIterator[None]:
+async def closing(body: Any) -> AsyncIterator[None]:
     """Close an async generator at the end, whoever ended it."""
     try:
         yield

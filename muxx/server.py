@@ -6,9 +6,10 @@ which route, and so which rule, a request meets.
 
 from __future__ import annotations
 
+import asyncio
 import resource
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
 
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -26,6 +27,7 @@ from .incoming import KnownHead, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
 from .reply import Reply
+from .replying import closing
 from .request import HttpRequest, Request, Route
 from .wire.wires import ERROR_BODIES, WIRES, format_at, named_in
 
@@ -91,7 +93,7 @@ class Service:
                 self._health(head.path, answer)
             else:
                 route, head.params = self._table.find(head.method, head.path)
-                self._reply(answer, await self._call(route, head))
+                await self._answer(route, head, answer)
         except AuthenticationError as error:
             self._refuse(answer, gateway.strangers.told(error, connection.remote))
         except MuxxError as error:
@@ -101,6 +103,14 @@ class Service:
             self._refuse(answer, MuxxError())
         if answer.paused:
             await answer.drained(gateway.config.server.write_stall_timeout_s)
+
+    async def _answer(self, route: Route, head: HttpRequest, answer: Answer) -> None:
+        """Answer with what a route replies, whole or piece by piece."""
+        reply = await self._call(route, head)
+        if isinstance(reply.body, AsyncIterator):
+            await self._stream(answer, reply, reply.body)
+        else:
+            self._reply(answer, reply)
 
     def _health(self, path: str, answer: Answer) -> None:
         good = self.ready if path.startswith("/ready") else True
@@ -123,10 +133,33 @@ class Service:
 
     def _reply(self, answer: Answer, reply: Reply) -> None:
         if not isinstance(reply.body, bytes):
-            raise TypeError("a route's Reply carries bytes")
+            raise TypeError("a route's Reply carries bytes, or an async iterator of bytes")
+        answer.whole(reply.status, self._head(answer, reply), reply.body)
+
+    def _head(self, answer: Answer, reply: Reply) -> str:
         request_id = request_id_headers(self.gateway.ids.next(), answer.format)
-        headers = {"Content-Type": reply.content_type, **request_id, **reply.headers}
-        answer.whole(reply.status, lines(headers), reply.body)
+        return lines({"Content-Type": reply.content_type, **request_id, **reply.headers})
+
+    async def _stream(self, answer: Answer, reply: Reply, pieces: AsyncIterator[Any]) -> None:
+        """Send pieces at the client's pace: the next is asked for when the last has (nearly) been taken. What ends early, for
+        whatever reason, does not look whole; an error before the first piece is an answer like any other."""
+        seconds = self.gateway.config.server.write_stall_timeout_s
+        async with closing(pieces):
+            piece = await anext(pieces, None)
+            answer.begin(reply.status, self._head(answer, reply))
+            try:
+                while piece is not None:
+                    if piece:  # an empty chunk would be the last
+                        answer.send(piece)
+                    if not await answer.drained(seconds):
+                        return
+                    await asyncio.sleep(0)  # others want to be served too
+                    piece = await anext(pieces, None)
+            except Exception as error:
+                self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
+                answer.abort()
+                return
+        answer.end()
 
     def _refuse(self, answer: Answer, error: MuxxError) -> None:
         """An error of a request that has no exchange."""

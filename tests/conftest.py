@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from money_kit import check_money
+from money_kit import CHECKED, check_money, check_sums
 
 from muxx.testing import running
 
@@ -29,10 +29,12 @@ def _money_adds_up() -> Iterator[None]:
     @asynccontextmanager
     async def serve_and_check(config: Any, **options: Any) -> AsyncIterator[Any]:
         async with serve(config, **options) as served:
-            counts = "spend_caps" in served.gateway.plugins.by_name
+            plugins = served.gateway.plugins.by_name
             yield served
-        if counts:
+        if CHECKED.get() and "spend_caps" in plugins:
             check_money(config.database.path.parent, config.database.path.stem)
+        if CHECKED.get() and {"analytics", "logs"} <= plugins.keys():
+            check_sums(config.database.path.parent, config.database.path.stem)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "serve_in_process", serve_and_check)

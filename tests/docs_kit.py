@@ -100,9 +100,9 @@ class Clone:
         return re.sub(r"\b808[01]\b", lambda match: self._ports[match[0]], text)
 
     def run(self, script: str, within: float = 100.0) -> subprocess.CompletedProcess[str]:
-        """Run a bash script here; the first command that fails ends it."""
+        """Run a bash script here; the first command that fails ends it, and what it left running in the background."""
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.moved(script)],
+            ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{self.moved(script)}"],
             cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,

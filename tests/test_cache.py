@@ -143,7 +143,7 @@ async def test_a_hit_is_answered_while_no_provider_is() -> None:
 def entry(number: int, size: int = 300, project: str = "p", expires: float = 1e9) -> tuple[bytes, Entry]:
     target = Target(Provider("p", "http://x"), "m")
     body = (b"%d" % number).ljust(size, b".")
-    return b"%032d" % number, Entry(WholeAnswer(body, target, Usage(1, 2), None, 0.0), project, expires)
+    return b"%032d" % number, Entry(WholeAnswer(body, target, Usage(1, 2), None, 0.0), project, expires, "req_1")
 
 
 def test_what_an_entry_takes_is_no_more_than_it_is_counted_as() -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from muxx.config import Config, ConfigError, ModelConfig, PluginConfig, ProviderConfig, TargetConfig, load_config
 from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
+from muxx.processes import usable_cores
 from muxx_std.alerts import Alerts
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
@@ -122,6 +123,10 @@ def test_the_example_with_every_option_switched_on_is_valid(tmp_path: Path) -> N
     assert config.models[0].targets[0] == TargetConfig(target="openai/gpt-4o-mini")
     assert config.models[0].targets[1].parameters == {"temperature": 0}
     assert config.providers["openai"].ca_file == tmp_path / "ca.pem"
+
+
+def test_auto_is_a_worker_for_each_core(load: Load) -> None:
+    assert load('[server]\nworkers = "auto"').server.workers == usable_cores()
 
 
 def test_the_defaults_of_the_contract_hold() -> None:

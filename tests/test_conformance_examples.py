@@ -21,8 +21,7 @@ WAYS = {("chat", ""), ("messages", "chat")}
 EXAMPLES = {
     name: block
     for block in blocks("python", page=GUIDE)
-    for name in re.findall(r"^class (\w+)", block.text, re.M)
-    if not name.startswith("Test")
+    for name in re.findall(r"^class (\w+):", block.text, re.M)
 }
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 
 from muxx.plugins import GROUP
+
+_numbers = count()
+"""A name that was in a directory before is still there."""
 
 
 @contextmanager
@@ -17,7 +21,7 @@ def installed(plugins: Mapping[str, type], directory: Path) -> Iterator[None]:
 
     The classes may stand anywhere, inside a test function too: the entry points name a module made for them.
     """
-    module = ModuleType(f"muxx_testing_plugins_{id(plugins):x}")
+    module = ModuleType(f"muxx_testing_plugins_{next(_numbers)}")
     places = {f"plugin_{number}": name for number, name in enumerate(plugins)}
     vars(module).update({place: plugins[name] for place, name in places.items()})
     metadata = directory / f"{module.__name__}-0.dist-info"

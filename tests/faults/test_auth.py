@@ -420,7 +420,11 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1beta/models"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1beta/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
     ("GET", "/v1/logs"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    # It has to be told in which form.
+    ("GET", "/v1/logs/export"): {"nobody": 401, "project": 400, "test": 400, "admin": 400},
     ("GET", "/v1/logs/{request_id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
+    ("GET", "/v1/analytics/spend"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
+    ("GET", "/v1/analytics/cache"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1/cache"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("DELETE", "/v1/cache"): {**ADMINS_ONLY, "admin": 200},
     ("GET", "/v1/keys"): {**ADMINS_ONLY, "admin": 200},

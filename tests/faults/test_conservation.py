@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import orjson
-from money_kit import check_money, counts_as, rows_of
+from money_kit import check_money, check_sums, counts_as, rows_of
 from process_kit import Upstream, gateway_process
 
 from muxx.testing import DONE, RecordedRequest, Script, answers, chat, chat_body, event, pause, sse
@@ -69,6 +69,7 @@ async def test_M08_every_pico_dollar_is_in_a_row_a_key_a_user_a_project_and_a_co
         assert sum(by_project.values()) == sum(upstream.charged.values()) > 0
         assert set(by_project) == set(keys)
         check_money(tmp_path)
+        check_sums(tmp_path)
 
 
 async def spend(gateway: GatewayProcess, keys: dict[str, str]) -> None:

@@ -65,8 +65,8 @@ class Examination:
         await self._prime(cases)
         at_rest = open_tasks()
         evidence.results = await self._all(cases)
-        await self._stored()
         await evidence.settle("the gateway's rest after the last request", lambda: not more(open_tasks(), at_rest))
+        await self._stored()
         evidence.left_behind += [f"{name} (while running)" for name in more(open_tasks(), at_rest)]
         evidence.calls, evidence.records = list(self._notes.watch.calls), list(self._notes.records)
         await self._committed()
@@ -235,7 +235,7 @@ class Examination:
     # ── afterwards ──
 
     async def _stored(self) -> None:
-        """Wait until every exchange that has ended is stored."""
+        """Wait until every exchange is stored; all have ended, for the gateway is at rest."""
         ended = self._ended()
         records = self._notes.records
         await self._evidence.settle("every row in the database", lambda: ended <= {row["request_id"] for row in records})

@@ -18,6 +18,8 @@ class Entry(NamedTuple):
     answer: WholeAnswer
     project: str
     expires_at: float
+    request_id: str
+    """Whose answer it is."""
 
 
 def _size(entry: Entry) -> int:

@@ -6,8 +6,6 @@ Rows go to stdout. Nothing stored reaches a terminal with its control characters
 from __future__ import annotations
 
 import asyncio
-import csv
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -16,9 +14,10 @@ import click
 
 from muxx import Config, Host, config_option, run_async, table
 
+from .exporting import Format, written
 from .filters import MAX_LIMIT, MAX_TEXT, Filter, Page
 from .plugin import find_generation
-from .present import FIELDS, csv_cell, generation, json_line, printable, summary
+from .present import generation, json_line, printable, summary
 from .schema import MIGRATIONS
 from .store import LogReader
 
@@ -173,13 +172,14 @@ def stats(config: Config, project: str | None, environment: str, as_json: bool) 
 @config_option
 @filter_options
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), required=True, help="One JSON object a line, or CSV.")
-def export(config: Config, project: str | None, environment: str, kind: str) -> None:
-    """Write every row with its content to stdout, oldest first."""
+@click.option("--content/--no-content", default=True, show_default=True, help="With what was asked and answered.")
+def export(config: Config, project: str | None, environment: str, kind: Format, content: bool) -> None:
+    """Write every row to stdout, oldest first."""
 
     async def run() -> None:
         async with _host(config) as host:
-            records = LogReader(host.db).export(_filter(project, environment))
-            await (_export_jsonl(records) if kind == "jsonl" else _export_csv(records))
+            async for piece in written(LogReader(host.db), _filter(project, environment), kind, content):
+                click.echo(piece, nl=False)
 
     run_async(run())
 
@@ -210,19 +210,6 @@ async def _follow(reader: LogReader, filter: Filter, position: int, shown: set[s
                 click.echo(summary(record))
         if not arrived:
             await asyncio.sleep(FOLLOW_SECONDS)
-
-
-async def _export_jsonl(records: AsyncIterator[dict[str, Any]]) -> None:
-    async for record in records:
-        click.echo(json_line(generation(record)))
-
-
-async def _export_csv(records: AsyncIterator[dict[str, Any]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(FIELDS)
-    async for record in records:
-        row = generation(record)
-        writer.writerow([csv_cell(row[name]) for name in FIELDS])
 
 
 def _milliseconds(value: float | None) -> str:

@@ -23,7 +23,7 @@ from muxx import (
     hookimpl,
 )
 
-from . import described, filters
+from . import described, exporting, filters
 from .present import generation
 from .schema import MIGRATIONS, content_value
 from .store import LogReader, store, sweep, sweep_projects
@@ -95,6 +95,7 @@ class Logs:
         return [
             Route("GET", "/v1/logs", list_logs, query=described.QUERY, answer=described.GENERATIONS),
             Route("GET", "/v1/logs/{request_id}", get_log, answer=described.GENERATION),
+            exporting.ROUTE,
         ]
 
     @hookimpl

@@ -129,6 +129,11 @@ def show(result: dict[str, Any]) -> None:
         crossing.add_row(*row)
     console.print(crossing)
     console.print(translation.sentence(result["translation"]))
+    counted = Table("one process, µs per request", title="limits and spend caps")
+    counted.add_column("µs", justify="right")
+    for title, took in result["counting"].items():
+        counted.add_row(title, f"{took:.1f}")
+    console.print(counted)
     console.print(_verdict(result["floor"]))
 
 
@@ -185,6 +190,13 @@ costs, besides what an event costs that passes as it came, so many µs of CPU pe
 
 {translation}
 
+## Limits and spend caps
+
+What a project has set costs its requests so many µs of CPU more, from their admission to their settlement, exact across the workers of a host; where nothing is set,
+only spend is counted:
+
+{counting}
+
 ## The two HTTP transports
 
 A provider is reached by the lean transport, a pool of protocols on httptools' response parser, except where a proxy or a private CA
@@ -221,6 +233,7 @@ def page(result: dict[str, Any]) -> str:
     return PAGE.format(
         rounds=_rounds(result), verdict=_verdict(result["floor"]), tables=tables, machine=_machine(result["machine"]),
         translation=f"{_table(crossing)}\n\n{translation.sentence(result['translation'])}",
+        counting=_table([("", "µs"), *((title, f"{took:.1f}") for title, took in result["counting"].items())]),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from . import report, translation
+from . import counting, report, translation
 from .gateways import Muxx, MuxxWithIdlePlugin, PassThrough, Server, Upstream
 from .machine import cores, facts
 from .measure import CELLS, SATURATING, WARM_UP, WARM_UP_SECONDS, Bench, Cell
@@ -50,6 +50,7 @@ def measured(settings: Settings) -> dict[str, Any]:
         "settings": {"rounds": settings.rounds, "seconds": settings.seconds},
         "loops": loops,
         "translation": translation.measured(),
+        "counting": counting.measured(),
         "floor": report.floor(loops),
     }
 

@@ -36,6 +36,8 @@ def quick_run(path: str) -> dict[str, Any]:
 def assert_whole(result: dict[str, Any]) -> None:
     assert result["settings"] == {"rounds": 1, "seconds": 0.15}
     assert result["machine"]["packages"]["muxx"]
+    assert len(result["counting"]) == 5
+    assert all(took > 0 for took in result["counting"].values())
     assert set(result["floor"]["measured"]) == set(result["loops"])
     assert all(len(query["rest_ms"]) == len(query["busy_ms"]) == 2 for query in result["log_store"]["queries"].values())
     (loop,) = result["loops"].values()

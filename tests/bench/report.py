@@ -136,6 +136,11 @@ def show(result: dict[str, Any]) -> None:
         stored.add_row(*row)
     console.print(stored)
     console.print(log_store.sentence(result["log_store"]))
+    counted = Table("one process, µs per request", title="limits and spend caps")
+    counted.add_column("µs", justify="right")
+    for title, took in result["counting"].items():
+        counted.add_row(title, f"{took:.1f}")
+    console.print(counted)
     console.print(_verdict(result["floor"]))
 
 
@@ -198,6 +203,13 @@ With {log_rows} rows of half a kilobyte of content, [pages](logs.md#over-http) o
 
 {log}
 
+## Limits and spend caps
+
+What a project has set costs its requests so many µs of CPU more, from their admission to their settlement, exact across the workers of a host; where nothing is set,
+only spend is counted:
+
+{counting}
+
 ## The two HTTP transports
 
 A provider is reached by the lean transport, a pool of protocols on httptools' response parser, except where a proxy or a private CA
@@ -236,6 +248,7 @@ def page(result: dict[str, Any]) -> str:
         log_rows=f"{result['log_store']['rows']:,}",
         log=f"{_table([log_store.COLUMNS_SHOWN, *log_store.rows(result['log_store'])])}\n\n{log_store.sentence(result['log_store'])}",
         translation=f"{_table(crossing)}\n\n{translation.sentence(result['translation'])}",
+        counting=_table([("", "µs"), *((title, f"{took:.1f}") for title, took in result["counting"].items())]),
     )
 
 

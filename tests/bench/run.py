@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from . import log_store, report, translation
+from . import counting, log_store, report, translation
 from .gateways import Muxx, MuxxWithIdlePlugin, PassThrough, Server, Upstream
 from .machine import cores, facts
 from .measure import CELLS, SATURATING, WARM_UP, WARM_UP_SECONDS, Bench, Cell
@@ -54,6 +54,7 @@ def measured(settings: Settings) -> dict[str, Any]:
         "loops": loops,
         "translation": translation.measured(),
         "log_store": store,
+        "counting": counting.measured(),
         "floor": report.floor(loops),
     }
 

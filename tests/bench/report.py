@@ -199,7 +199,8 @@ costs, besides what an event costs that passes as it came, so many µs of CPU pe
 
 ## The log
 
-With {log_rows} rows of half a kilobyte of content, [pages](logs.md#over-http) of 20 rows of one project. Where a page says "so far", its time was not enough to look at all rows, and it says where to go on:
+With {log_rows} rows of half a kilobyte of content, [pages](logs.md#over-http) of 20 rows of one project. Where a page says "so far", its time was not enough to look at all rows, and it says where to go on.
+Requests, recorder, index and whoever reads share the gateway's one core here; where there is a second one, reading goes on there:
 
 {log}
 

@@ -32,7 +32,7 @@ lint: $(VENV)/.dev ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## Measure the gateway against a bare pass-through.
+bench: $(VENV)/.dev ## Measure the gateway against a bare pass-through, and its log with a million rows.
 	$(BIN)/python -m tests.bench $(ARGS)
 
 compat: $(VENV)/.dev ## Try real SDKs against a running gateway; the first run installs them. One of them: make compat ARGS=litellm.

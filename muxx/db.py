@@ -175,11 +175,16 @@ class Readers:
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
 
-    async def rows(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+    async def rows(self, sql: str, params: Sequence[Any] | dict[str, Any] = (), seconds: float | None = None) -> list[Row]:
+        """Raises `TimeoutError` after `seconds`. Neither then nor when its caller is cancelled does a statement run on."""
         async with self._free:
             connection = self._idle.pop() if self._idle else await connect(self._path, query_only=True)
             try:
-                return list(await connection.execute_fetchall(sql, params))
+                async with asyncio.timeout(seconds):
+                    return list(await connection.execute_fetchall(sql, params))
+            except (TimeoutError, asyncio.CancelledError):
+                await connection.interrupt()
+                raise
             finally:
                 self._idle.append(connection)
 
@@ -197,6 +202,7 @@ class Database:
         self._durability: Durability = durability
         self._writers = {file: Writer(self._file(file), durability=durability) for file in ("main", "logs")}
         self._readers = {"main": Readers(self.path, 1), "logs": Readers(self.logs, 2)}
+        self._scanners = Readers(self.logs, 2)
 
     def _file(self, file: str) -> Path:
         return self.path if file == "main" else self.logs
@@ -236,11 +242,20 @@ class Database:
     async def read_logs(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         return await self._readers["logs"].rows(sql, params)
 
+    async def scan_logs(
+        self, sql: str, params: Sequence[Any] | dict[str, Any] = (), *, seconds: float | None = None
+    ) -> list[Row]:
+        """As `read_logs`, for what looks at many rows: on connections apart, so that nobody's single row waits behind it.
+
+        Raises `TimeoutError` when it takes longer than `seconds`, waiting for a connection not counted.
+        """
+        return await self._scanners.rows(sql, params, seconds)
+
     async def close(self) -> None:
         """Finish the writes handed over, then close every connection. Idempotent."""
         for writer in self._writers.values():
             await writer.close()
-        for readers in self._readers.values():
+        for readers in (*self._readers.values(), self._scanners):
             await readers.close()
 
 
@@ -294,6 +309,7 @@ async def _create(path: Path, page_bytes: int) -> None:
         try:
             async with aiosqlite.connect(unnamed, isolation_level=None) as connection:
                 await connection.execute(f"PRAGMA page_size = {page_bytes:d}")  # first: what writes a page settles its size
+                await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that it can be made smaller bit by bit
                 await connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
                 await connection.execute("PRAGMA journal_mode = WAL")
                 await connection.execute(_MIGRATIONS_TABLE)

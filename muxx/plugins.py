@@ -234,9 +234,15 @@ class PluginSet:
             raise StartError("no plugin implements `authenticate`, so nobody could call; enable the standard plugin `keys`")
 
 
+class _Manager(pluggy.PluginManager):
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """No hook is named as Python's own members are, and to look into all of those is half of a start."""
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+
 def build(found: Sequence[Found], config: Config) -> PluginSet:
     """Instantiate the plugins that `config` leaves on, check their hooks, order them and compile their chains."""
-    manager = pluggy.PluginManager("muxx")
+    manager = _Manager("muxx")
     manager.add_hookspecs(hookspecs)
     _refuse_unknown_settings({f.name for f in found}, config)
     plugins: list[Plugin] = []

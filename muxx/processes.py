@@ -14,7 +14,7 @@ def _word_of(pid: int) -> int | None:
     """None where there is no such process, or only its remains."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else pid << _MOMENT_BITS | int(fields[19]) & (1 << _MOMENT_BITS) - 1
@@ -22,7 +22,10 @@ def _word_of(pid: int) -> int | None:
 
 @cache
 def _own(pid: int) -> int:
-    return _word_of(pid) or pid << _MOMENT_BITS
+    try:
+        return _word_of(pid) or pid << _MOMENT_BITS
+    except OSError:
+        return pid << _MOMENT_BITS
 
 
 def this_process() -> int:
@@ -31,8 +34,12 @@ def this_process() -> int:
 
 
 def lives(word: int) -> bool:
-    """Whether the process of that word still runs."""
-    return _word_of(word >> _MOMENT_BITS) == word
+    """Whether the process of that word still runs. True where that cannot be found out now, as without a free file descriptor:
+    what a living process holds is never given away."""
+    try:
+        return _word_of(word >> _MOMENT_BITS) == word
+    except OSError:
+        return True
 
 
 def usable_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

@@ -21,7 +21,7 @@ from .errors import ShuttingDown, StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
-from .plugins import Found, PluginSet, build, discover, load_checked
+from .plugins import Found, Loaded, PluginSet, build, load_checked
 from .recorder import Recorder
 from .server import Service
 
@@ -223,9 +223,9 @@ class Running:
 
 
 @asynccontextmanager
-async def serve_in_process(config: Config, *, mock: bool = False, grace: float = 1.0) -> AsyncIterator[Running]:
+async def serve_in_process(loaded: Loaded, *, mock: bool = False, grace: float = 1.0) -> AsyncIterator[Running]:
     """The service as `muxx serve` runs it, in the running event loop: for tests and for embedding."""
-    found = discover(config.plugins_dir)
+    found, config = loaded
     async with Host.open(config) as host:
         host.lock_instance()
         key = await prepare(host, build(found, config))

@@ -27,14 +27,15 @@ def _money_adds_up() -> Iterator[None]:
     serve = running.serve_in_process
 
     @asynccontextmanager
-    async def serve_and_check(config: Any, **options: Any) -> AsyncIterator[Any]:
-        async with serve(config, **options) as served:
+    async def serve_and_check(loaded: Any, **options: Any) -> AsyncIterator[Any]:
+        path = loaded.config.database.path
+        async with serve(loaded, **options) as served:
             plugins = served.gateway.plugins.by_name
             yield served
         if CHECKED.get() and "spend_caps" in plugins:
-            check_money(config.database.path.parent, config.database.path.stem)
+            check_money(path.parent, path.stem)
         if CHECKED.get() and {"analytics", "logs"} <= plugins.keys():
-            check_sums(config.database.path.parent, config.database.path.stem)
+            check_sums(path.parent, path.stem)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "serve_in_process", serve_and_check)

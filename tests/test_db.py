@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +37,9 @@ async def names(db: Database) -> list[str]:
 
 async def add(connection: Connection, name: str) -> None:
     await connection.execute("INSERT INTO things (name) VALUES (?)", (name,))
+
+
+COUNTING = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT count(*) FROM n"
 
 
 class TestWriting:
@@ -135,6 +139,26 @@ class TestReading:
     async def test_many_reads_at_once_share_few_connections(self, db: Database) -> None:
         await asyncio.gather(*(db.read_logs("SELECT count(*) FROM events") for _ in range(20)))
         assert len(db._readers["logs"]._idle) == 2
+
+    async def test_a_single_row_waits_behind_no_long_read(self, db: Database) -> None:
+        scans = [asyncio.ensure_future(db.scan_logs(COUNTING, (1_000_000,))) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        assert [row[0] for row in await db.read_logs("SELECT count(*) FROM events")] == [0]
+        assert not all(scan.done() for scan in scans)
+        assert [row[0] for [row] in await asyncio.gather(*scans)] == [1_000_000] * 4
+
+    async def test_a_read_whose_time_is_over_or_whose_caller_left_does_not_run_on(self, db: Database) -> None:
+        begun = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await db.scan_logs(COUNTING, (2**40,), seconds=0.02)
+        left = asyncio.ensure_future(db.scan_logs(COUNTING, (2**40,)))
+        await asyncio.sleep(0.02)
+        left.cancel()
+        await asyncio.wait([left])
+        counts = await asyncio.gather(*(db.scan_logs(COUNTING, (number,), seconds=5) for number in (1, 2, 3)))
+        assert [row[0] for [row] in counts] == [1, 2, 3]
+        assert time.monotonic() - begun < 5
 
     async def test_two_databases_are_apart(self, tmp_path: Path, db: Database) -> None:
         other = Database(tmp_path / "other.db")

@@ -271,7 +271,7 @@ async def test_two_gateways_in_one_process_have_their_own(folder: Path, tmp_path
         (folder / "note.py").write_text(NOTE.replace('"one"', f'"{text}"'))
         path = tmp_path / f"{text}.toml"
         path.write_text(f"server.port = 0\ndatabase.path = '{text}.db'")
-        async with serve_in_process(load_checked(path, folder).config, mock=True) as running:
+        async with serve_in_process(load_checked(path, folder), mock=True) as running:
             answers.append((await post_chat(running.base_url, running.key or "")).header("x-note"))
     assert answers == ["one", "two"]
 

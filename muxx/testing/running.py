@@ -116,8 +116,8 @@ class RunningGateway(Reachable):
                 await stack.enter_async_context(self.upstream)
             path = write_config(self._directory, gateway_config(self.upstream.base_url, self._overrides))
             stack.enter_context(installed(self._plugins, self._directory))
-            config = load_checked(path, self._plugins_dir).config
-            self._running = await stack.enter_async_context(serve_in_process(config, mock=self._mock))
+            loaded = load_checked(path, self._plugins_dir)
+            self._running = await stack.enter_async_context(serve_in_process(loaded, mock=self._mock))
             self.base_url, self.key = self._running.base_url, self._running.key or ""
             self._stack = stack.pop_all()
         return self

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from . import translation
+from . import log_store, translation
 from .measure import CELLS, FLOOR_CELL, Cell
 
 FLOOR = 1.2
@@ -129,6 +129,18 @@ def show(result: dict[str, Any]) -> None:
         crossing.add_row(*row)
     console.print(crossing)
     console.print(translation.sentence(result["translation"]))
+    stored = Table(log_store.COLUMNS_SHOWN[0], title=f"the log, with {result['log_store']['rows']:,} rows")
+    for column in log_store.COLUMNS_SHOWN[1:]:
+        stored.add_column(column, justify="right")
+    for row in log_store.rows(result["log_store"]):
+        stored.add_row(*row)
+    console.print(stored)
+    console.print(log_store.sentence(result["log_store"]))
+    counted = Table("one process, µs per request", title="limits and spend caps")
+    counted.add_column("µs", justify="right")
+    for title, took in result["counting"].items():
+        counted.add_row(title, f"{took:.1f}")
+    console.print(counted)
     console.print(_verdict(result["floor"]))
 
 
@@ -185,6 +197,19 @@ costs, besides what an event costs that passes as it came, so many µs of CPU pe
 
 {translation}
 
+## The log
+
+With {log_rows} rows of half a kilobyte of content, [pages](logs.md#over-http) of 20 rows of one project. Where a page says "so far", its time was not enough to look at all rows, and it says where to go on:
+
+{log}
+
+## Limits and spend caps
+
+What a project has set costs its requests so many µs of CPU more, from their admission to their settlement, exact across the workers of a host; where nothing is set,
+only spend is counted:
+
+{counting}
+
 ## The two HTTP transports
 
 A provider is reached by the lean transport, a pool of protocols on httptools' response parser, except where a proxy or a private CA
@@ -220,7 +245,10 @@ def page(result: dict[str, Any]) -> str:
     crossing = [("the provider's format, events of", *translation.FORMATS), *translation.rows(result["translation"])]
     return PAGE.format(
         rounds=_rounds(result), verdict=_verdict(result["floor"]), tables=tables, machine=_machine(result["machine"]),
+        log_rows=f"{result['log_store']['rows']:,}",
+        log=f"{_table([log_store.COLUMNS_SHOWN, *log_store.rows(result['log_store'])])}\n\n{log_store.sentence(result['log_store'])}",
         translation=f"{_table(crossing)}\n\n{translation.sentence(result['translation'])}",
+        counting=_table([("", "µs"), *((title, f"{took:.1f}") for title, took in result["counting"].items())]),
     )
 
 

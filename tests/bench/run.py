@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from . import report, translation
+from . import counting, log_store, report, translation
 from .gateways import Muxx, MuxxWithIdlePlugin, PassThrough, Server, Upstream
 from .machine import cores, facts
 from .measure import CELLS, SATURATING, WARM_UP, WARM_UP_SECONDS, Bench, Cell
@@ -37,6 +37,8 @@ class Settings:
     cells: tuple[Cell, ...] = CELLS
     tries: int = 3
     """How often a cell is measured at most, to find a moment when nothing else runs on the machine."""
+    log_rows: int = log_store.ROWS
+    log_spells: int = log_store.SPELLS
 
 
 def measured(settings: Settings) -> dict[str, Any]:
@@ -45,11 +47,14 @@ def measured(settings: Settings) -> dict[str, Any]:
         directory = Path(name)
         tools = built(directory)
         loops = {loop: _loop(settings, loop, tools, directory) for loop in settings.loops}
+        store = _log_store(settings, tools, directory)
     return {
         "machine": facts() | {"tools": tools.language, "cores_shared": cores()[0] == cores()[1]},
         "settings": {"rounds": settings.rounds, "seconds": settings.seconds},
         "loops": loops,
         "translation": translation.measured(),
+        "log_store": store,
+        "counting": counting.measured(),
         "floor": report.floor(loops),
     }
 
@@ -65,6 +70,13 @@ def _loop(settings: Settings, loop: str, tools: Tools, directory: Path) -> dict[
                 _say(f"{loop}: round {number + 1} of {settings.rounds}")
                 rounds.append(_round(settings, bench, loop, number, upstream.port, Path(name)))
     return {"ceiling": ceiling, "rounds": rounds, "summary": report.summary(rounds)}
+
+
+def _log_store(settings: Settings, tools: Tools, directory: Path) -> dict[str, Any]:
+    gateway_core, other_core = cores()
+    _say(f"log: {settings.log_rows:,} rows are stored, indexed, and read")
+    with Upstream(directory, other_core, tools.upstream, pieces()) as upstream, tempfile.TemporaryDirectory(dir=directory) as name:
+        return log_store.measured(Path(name), settings.loops[0], upstream.port, gateway_core, settings.log_rows, settings.log_spells)
 
 
 def _round(settings: Settings, bench: Bench, loop: str, number: int, upstream_port: int, directory: Path) -> dict[str, Any]:
@@ -136,7 +148,7 @@ def main(rounds: int, seconds: float, loop: str | None, json_path: Path | None, 
     if quick and write_docs:
         raise click.UsageError("a quick run's figures are not for the docs")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind, least of all a stopped one
-    settings = Settings(1, 0.15, _loops(loop)[:1], SATURATING, tries=1) if quick else Settings(rounds, seconds, _loops(loop))
+    settings = Settings(1, 0.15, _loops(loop)[:1], SATURATING, tries=1, log_rows=2000, log_spells=1) if quick else Settings(rounds, seconds, _loops(loop))
     try:
         result = measured(settings)
     except BenchError as error:
@@ -150,5 +162,5 @@ def main(rounds: int, seconds: float, loop: str | None, json_path: Path | None, 
             _say("This was too quick to mean anything but that it works.")
     if write_docs:
         report.DOCS.write_text(report.page(result))
-    if not quick and not (result["floor"]["held"] and translation.held(result["translation"])):
+    if not quick and not (result["floor"]["held"] and translation.held(result["translation"]) and log_store.held(result["log_store"])):
         sys.exit(1)

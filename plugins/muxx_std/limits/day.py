@@ -55,9 +55,10 @@ class Days:
             self._table[at + _REQUESTS] -= 1
 
     def wait(self, at: int, now: int, wall: int) -> int:
-        """Milliseconds until the day ends."""
+        """Milliseconds until the day ends: by the clock, or where that is so far behind that the day will not have come by then,
+        when a whole day has really passed."""
         day = self._table[at + _DAY]
-        by_clock = (day + 1) * DAY - wall
-        if day <= wall // DAY:
-            return by_clock
-        return max(0, min(by_clock, self._table[at + _BEGAN] + DAY - now))
+        really = self._table[at + _BEGAN] + DAY - now
+        if wall < day * DAY and wall + really < day * DAY:
+            return max(0, really)
+        return (day + 1) * DAY - wall

@@ -7,35 +7,13 @@ more: that is found out before anybody is refused.
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from pathlib import Path
+from muxx import lives
 
 PAIRS = 32
 """Processes that may carry requests of one key at a time; more are refused."""
 WORDS = 1 + 2 * PAIRS
 KEPT = 86_400_000
 """Milliseconds a record is kept after its last request: no request lasts as long."""
-
-
-def process(pid: int) -> int | None:
-    """A living process as one word; None where there is none, or only its remains."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else pid << 40 | int(fields[19]) & (1 << 40) - 1
-
-
-@cache
-def _own(pid: int) -> int:
-    return process(pid) or pid << 40
-
-
-def own() -> int:
-    """This process."""
-    return _own(os.getpid())
 
 
 class Flying:
@@ -53,7 +31,7 @@ class Flying:
             return True
         for pair in range(at + 1, at + WORDS, 2):
             word = self._table[pair]
-            if self._table[pair + 1] and process(word >> 40) != word:
+            if self._table[pair + 1] and not lives(word):
                 self._table[pair + 1] = 0
         return self.count(at) < limit and self._pair(at, owner) is not None
 

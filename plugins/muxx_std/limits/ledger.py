@@ -65,7 +65,7 @@ class Ledger:
         self._shared = shared
         self._now = now
         self._wall = wall
-        self._owner = flying.own()
+        self._owner = muxx.this_process()
 
     # A table is made when something is first counted in it.
 

@@ -197,8 +197,18 @@ def path(config: Config) -> None:
 
 
 async def _newest(reader: LogReader, filter: Filter, count: int) -> list[dict[str, Any]]:
-    found = await reader.page(filter, Page(count)) if count else None
-    return found[0] if found else []
+    """The newest rows, however long it takes to find them."""
+    rows: list[dict[str, Any]] = []
+    after = None
+    while len(rows) < count:
+        found = await reader.page(filter, Page(count - len(rows), after))
+        if found is None:  # retention has just deleted the row that the page before ended with
+            break
+        rows += found.rows
+        after = found.next
+        if after is None:
+            break
+    return rows
 
 
 async def _follow(reader: LogReader, filter: Filter, position: int, shown: set[str]) -> None:

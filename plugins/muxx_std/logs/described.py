@@ -35,11 +35,12 @@ GENERATION = _row(FIELDS)
 """One row, with what was asked and answered where that is kept."""
 GENERATIONS = {
     "type": "object",
-    "required": ["object", "data", "has_more"],
+    "required": ["object", "data", "has_more", "next"],
     "properties": {
         "object": {"const": "list"},
         "data": {"type": "array", "items": _row(name for name in FIELDS if name not in CONTENT)},
         "has_more": {"type": "boolean"},
+        "next": {"type": ["string", "null"], "description": "What to give as `after` for the next page."},
     },
     "additionalProperties": False,
 }
@@ -57,7 +58,7 @@ QUERY = {
         "q": {"type": "string", "maxLength": MAX_TEXT, "description": "Text in what was asked or answered."},
         "project": {"type": "string", "description": "For admin keys only; a project's key sees its own."},
         "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-        "after": {"type": "string", "description": "The request_id of the last row seen."},
+        "after": {"type": "string", "description": "Where the page before ended: its `next`, or the request_id of its last row."},
     },
 }
 """Besides them `metadata.KEY` for any member of the metadata."""

@@ -52,6 +52,11 @@ class Filter:
     metadata: tuple[tuple[str, str], ...] = ()
     text: str | None = None
 
+    @property
+    def spelt_text(self) -> str | None:
+        """The text as content spells it, which is JSON."""
+        return None if self.text is None else orjson.dumps(self.text)[1:-1].decode()
+
     def where(self) -> tuple[list[str], list[Any]]:
         """Conditions on `generations AS g`, to be joined with AND, and the values they bind."""
         conditions: list[str] = []
@@ -77,16 +82,15 @@ class Filter:
             add("(g.model = ? OR g.model_requested = ?)", self.model, self.model)
         for key, value in self.metadata:
             add(_HAS_METADATA, key, value)
-        if self.text is not None:
-            pattern = like_pattern(self.text)
+        if self.spelt_text is not None:
+            pattern = like_pattern(self.spelt_text)
             add(_HAS_TEXT, pattern, pattern)
         return conditions or ["1"], values
 
 
 def like_pattern(text: str) -> str:
-    """A LIKE pattern for content that holds `text`. Content is JSON, so the text is looked for as JSON spells it."""
-    spelt = orjson.dumps(text)[1:-1].decode()
-    return "%" + spelt.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    """A LIKE pattern for whatever holds `text`."""
+    return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,7 +25,9 @@ from muxx import (
 from . import described, exporting, filters
 from .present import generation
 from .schema import MIGRATIONS, content_value
-from .store import LogReader, store, sweep, sweep_projects
+from .settings import LogsConfig
+from .store import LogReader, store
+from .upkeep import EVERY_SECONDS, Upkeep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
     from muxx import Gateway
 
-SECONDS_PER_DAY = 86_400
-SWEEP_EVERY = 3600.0
 MAX_ID = 100
 
 
@@ -62,33 +61,25 @@ def _readable(record: Record) -> dict[str, Any]:
 
 
 class Logs:
-    """Keeps the generations. The recorder is the only writer; everyone else reads."""
+    """Keeps the generations. The recorder alone writes them; everyone else reads, or deletes what is past its time."""
 
     migrations = MIGRATIONS
 
-    def __init__(self) -> None:
-        self._sweep_due = 0.0
-        self._swept_to = 0
-        """How far a sweep by projects has come."""
+    Config = LogsConfig
+
+    def __init__(self, config: LogsConfig) -> None:
+        self._settings = config
 
     @hookimpl
-    async def record(self, gateway: Gateway, db: Connection, records: list[Record]) -> None:
-        """Store the batch, and now and then delete content past its retention; both are part of the recorder's transaction."""
-        await store(db, records)
-        if time.monotonic() >= self._sweep_due and not await self._sweep(gateway, db):
-            self._sweep_due = time.monotonic() + SWEEP_EVERY
+    async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+        upkeep = Upkeep(gateway, self._settings)
+        gateway.every(EVERY_SECONDS, upkeep.round, name="logs.upkeep", once_per_host=True)
+        yield
 
-    async def _sweep(self, gateway: Gateway, db: Connection) -> bool:
-        """Delete some content past its project's retention; False when none is left."""
-        now, default = time.time(), gateway.config.project.content_retention_days
-        own = {name: settings.content_retention_days for name, settings in gateway.projects.own_settings().items()}
-        before = now - default * SECONDS_PER_DAY
-        limits = {name: now - days * SECONDS_PER_DAY for name, days in own.items() if days != default}
-        if not limits:
-            return await sweep(db, before)
-        reached = await sweep_projects(db, self._swept_to, before, limits)
-        self._swept_to = reached or 0
-        return reached is not None
+    @hookimpl
+    async def record(self, db: Connection, records: list[Record]) -> None:
+        """Store the batch, in the recorder's transaction."""
+        await store(db, records)
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
@@ -101,7 +92,9 @@ class Logs:
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:
         from .commands import logs
+        from .retentioncommands import retention
 
+        logs.add_command(retention)
         cli.add_command(logs)
 
 
@@ -112,8 +105,8 @@ async def list_logs(gateway: Gateway, request: HttpRequest) -> Reply:
     found = await LogReader(gateway.db, decode=orjson.Fragment).page(filter, page)
     if found is None:
         raise InvalidRequest("after must be the request_id of a row you have been given.", param="after")
-    records, more = found
-    return Reply.json({"object": "list", "data": [generation(record) for record in records], "has_more": more})
+    rows = [generation(record) for record in found.rows]
+    return Reply.json({"object": "list", "data": rows, "has_more": found.next is not None, "next": found.next})
 
 
 async def get_log(gateway: Gateway, request: HttpRequest) -> Reply:

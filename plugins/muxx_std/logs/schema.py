@@ -85,6 +85,28 @@ MIGRATIONS = (
         CREATE INDEX generations_by_time ON generations (started_at);
         """,
     ),
+    Migration(
+        "logs",
+        """
+        DROP INDEX generations_by_project;
+        CREATE INDEX generations_by_project ON generations (project, started_at);
+        CREATE TABLE logs_indexed (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        """,
+    ),
+    Migration(
+        "logs",
+        """
+        CREATE VIEW generations_usd AS SELECT
+            position, request_id, strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started_at,
+            first_token_ms, duration_ms, project, key_id, key_prefix, key_last4, environment, user_id, metadata,
+            client_ip, endpoint, provider, model_requested, model, stream, status, ended_by, phase, attempts,
+            input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source,
+            input_cost_pico / 1e12 AS input_cost_usd, output_cost_pico / 1e12 AS output_cost_usd,
+            cost_pico / 1e12 AS cost_usd, saved_pico / 1e12 AS saved_usd, price_version, cache, finish_reasons,
+            error_code, attributes
+        FROM generations
+        """,
+    ),
 )
 """An index ends in the row's position by itself, which tells rows of the same moment apart, and rows arrive at its end."""
 

@@ -18,18 +18,16 @@ import orjson
 from muxx import Connection, Database, usd
 
 from .filters import Filter, Page
+from .listing import PAGE_SECONDS, Found, Listing
 from .schema import COLUMNS, content_of, content_value, plain_row_of, record_of, row_of
 
 EXPORT_ROWS = 50
 """Rows held at once while exporting: with their content a row may be megabytes."""
-SWEEP_ROWS = 200
-"""Contents deleted per transaction, so that a sweep holds the writer for milliseconds."""
 
 Blocks = tuple[int, list[list[Any]]]
 
 _NAMES = tuple(COLUMNS)
 _COLUMNS = ", ".join("g." + name for name in _NAMES)
-_SELECT = " ".join(("SELECT g.position,", _COLUMNS, "FROM generations AS g WHERE "))
 _CONTENT = "LEFT JOIN contents AS c ON c.request_id = g.request_id WHERE "
 _SELECT_WITH_CONTENT = " ".join(("SELECT g.position, c.input, c.output,", _COLUMNS, "FROM generations AS g", _CONTENT))
 _ARRIVED = " ".join(("SELECT g.position,", _COLUMNS, "FROM generations AS g NOT INDEXED WHERE "))
@@ -52,16 +50,6 @@ def _upsert(table: str, names: tuple[str, ...], rows: int) -> str:
     return " ".join(("INSERT INTO", into, "VALUES", values, "ON CONFLICT (request_id) DO UPDATE SET", changes))
 
 
-_SWEEP = (
-    "DELETE FROM contents WHERE rowid IN"
-    " (SELECT rowid FROM (SELECT rowid, started_at FROM contents ORDER BY rowid LIMIT ?) WHERE started_at < ?)"
-)
-"""Contents arrive nearly in the order of their time, so the oldest stand first and no index has to be kept for them."""
-_NEXT_CONTENTS = "SELECT rowid, started_at FROM contents WHERE rowid > ? ORDER BY rowid LIMIT ?"
-_SWEEP_PROJECTS = (
-    "DELETE FROM contents WHERE rowid IN (SELECT c.rowid FROM contents c LEFT JOIN generations g USING (request_id)"
-    " WHERE c.rowid > ? AND c.rowid <= ? AND c.started_at < coalesce((SELECT value FROM json_each(?) WHERE key = g.project), ?))"
-)
 _STATS_HEAD = (
     "WITH matching AS (SELECT coalesce(g.model, g.model_requested) AS model, g.status, g.error_code, g.duration_ms,"
     " CASE WHEN g.usage_source IS 'cache' THEN 0 ELSE g.input_tokens END AS input_tokens,"
@@ -116,23 +104,6 @@ async def _put(db: Connection, rows: Blocks, contents: Blocks) -> None:
     await asyncio.gather(*work)
 
 
-async def sweep(db: Connection, before: float) -> bool:
-    """Delete some content older than `before`; False when none is left."""
-    async with db.execute(_SWEEP, (SWEEP_ROWS, before)) as cursor:
-        return cursor.rowcount >= SWEEP_ROWS
-
-
-async def sweep_projects(db: Connection, after: int, before: float, projects: Mapping[str, float]) -> int | None:
-    """Delete what is too old among some content, oldest first, from behind the rowid `after` on: older than `before`, or than
-    what `projects` says of its own. The rowid to go on behind; None at the end of what could be too old."""
-    rows = [tuple(row) for row in await db.execute_fetchall(_NEXT_CONTENTS, (after, SWEEP_ROWS))]
-    if not rows or rows[0][1] >= max(before, *projects.values()):
-        return None
-    last: int = rows[-1][0]
-    await db.execute(_SWEEP_PROJECTS, (after, last, orjson.dumps(projects).decode(), before))
-    return last
-
-
 class LogReader:
     """Reads generations as Record-like dicts. `decode` is applied to stored JSON."""
 
@@ -145,24 +116,24 @@ class LogReader:
         rows = await self._db.read_logs(_SELECT_WITH_CONTENT + "g.request_id = ?", (request_id,))
         return self._with_content(rows[0]) if rows else None
 
-    async def page(self, filter: Filter, page: Page) -> tuple[list[dict[str, Any]], bool] | None:
-        """Rows newest first, without content, and whether there are more. None when the cursor is no row of the project."""
-        conditions, values = filter.where()
+    async def page(self, filter: Filter, page: Page, seconds: float = PAGE_SECONDS) -> Found | None:
+        """Rows newest first, without content, as many as can be found in that time, and where to go on.
+
+        None when the cursor is no row of the project.
+        """
+        start = None
         if page.after is not None:
-            cursor = await self._cursor(page.after, filter.project)
-            if cursor is None:
+            start = await self._cursor(page.after, filter.project)
+            if start is None:
                 return None
-            conditions.append("(g.started_at, g.position) < (?, ?)")
-            values += cursor
-        sql = _SELECT + " AND ".join(conditions) + " ORDER BY g.started_at DESC, g.position DESC LIMIT ?"
-        rows = await self._db.read_logs(sql, (*values, page.limit + 1))
-        return [record_of(row, self._decode) for row in rows[: page.limit]], len(rows) > page.limit
+        found = await Listing(self._db, filter, page.limit, start).find(seconds)
+        return Found([record_of(row, self._decode) for row in found.rows], found.next)
 
     async def arrivals(self, filter: Filter, after: int, *, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
         """Rows that arrived after `after`, in order of arrival, each with its position."""
         conditions, values = filter.where()
         sql = _ARRIVED + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
-        rows = await self._db.read_logs(sql, (*values, after, limit))
+        rows = await self._db.scan_logs(sql, (*values, after, limit))
         return [(row["position"], record_of(row, self._decode)) for row in rows]
 
     async def last_position(self) -> int:
@@ -175,7 +146,7 @@ class LogReader:
         conditions, values = filter.where()
         sql = _ARRIVED_WITH_CONTENT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
         position = 0
-        while rows := await self._db.read_logs(sql, (*values, position, EXPORT_ROWS)):
+        while rows := await self._db.scan_logs(sql, (*values, position, EXPORT_ROWS)):
             for row in rows:
                 yield self._with_content(row)
             position = rows[-1]["position"]
@@ -183,7 +154,7 @@ class LogReader:
     async def stats(self, filter: Filter) -> list[dict[str, Any]]:
         """By model. Percentiles are of the nearest rank; pico-dollars are added in two parts, as their sum may pass 64 bits."""
         conditions, values = filter.where()
-        rows = await self._db.read_logs(_STATS_HEAD + " AND ".join(conditions) + _STATS_TAIL, values)
+        rows = await self._db.scan_logs(_STATS_HEAD + " AND ".join(conditions) + _STATS_TAIL, values)
         return [_stats(row) for row in rows]
 
     async def _cursor(self, request_id: str, project: str | None) -> tuple[float, int] | None:

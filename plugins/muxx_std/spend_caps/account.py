@@ -26,7 +26,6 @@ DAY_MS = 86_400_000
 
 _KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _ADJUSTED, _PENDING, _ENDING, _CHANGES = 0, 1, 2, 3, 12, 21, 22, 23, 24
 _NUMBER, _SPENT, _HELD, _WINDOW_WORDS = 0, 1, 2, 3
-_SLOTS = 3
 _MOST_CHANGES = 5
 """Both sums of both windows, and a hold or the last correction."""
 WORDS = _CHANGES + 2 * _MOST_CHANGES
@@ -40,10 +39,13 @@ Change = tuple[int, int]
 """The place of a word, and the value it is to have."""
 
 
+Windows = tuple[int | None, int | None]
+"""Where the windows of a day and its month stand; None: nowhere any more."""
+
+
 def adjusted_to(at: int, number: int) -> Change:
     """The change that remembers the last correction that is counted."""
     return at + _ADJUSTED, number
-
 
 
 @lru_cache(maxsize=64)
@@ -71,45 +73,50 @@ class Accounts:
         newest = self._table[at + _NEWEST]
         return newest if newest > day and now - self._table[at + _BEGAN] < DAY_MS else day
 
-    def open(self, at: int, day: int, now: int) -> None:
+    def open(self, at: int, day: int, now: int) -> Windows:
         """See to it that there is a record of the day and its month. In this order, for the process may die in between."""
         table = self._table
         if table[at + _PENDING]:
-            self._apply(at)
+            self._complete(at)
         table[at + _KEPT] = FOR_EVER
         if table[at + _NEWEST] < day:
             table[at + _BEGAN] = now
             table[at + _NEWEST] = day
-        self._window(at + _DAYS, day, make=True)
-        self._window(at + _MONTHS, month_of(day), make=True)
+        return self._window(at + _DAYS, day, make=True), self._window(at + _MONTHS, month_of(day), make=True)
 
-    def change(self, at: int, day: int, spent: int, held: int, then: Iterable[Change] = (), ending: int = 0) -> None:
-        """Add to what is spent and held in the day and its month, where they are still known, make the changes `then`, and end
-        the holds of the list that stands at `ending`."""
-        changes = list(then)
-        for slot in (self._window(at + _DAYS, day), self._window(at + _MONTHS, month_of(day))):
+    def change(
+        self, at: int, windows: Windows, spent: int, held: int, then: Iterable[Change] = (), ending: int = 0
+    ) -> None:
+        """Add to what is spent and held in the windows that `open` has found, where they are still known, make the changes
+        `then`, and end the holds of the list that stands at `ending`."""
+        table, changes = self._table, list(then)
+        for slot in windows:
             if slot is not None:
-                changes.append((slot + _SPENT, max(self._table[slot + _SPENT] + spent, 0)))
-                changes.append((slot + _HELD, max(self._table[slot + _HELD] + held, 0)))
-        table, place = self._table, at + _CHANGES
+                changes.append((slot + _SPENT, max(table[slot + _SPENT] + spent, 0)))
+                changes.append((slot + _HELD, max(table[slot + _HELD] + held, 0)))
+        place = at + _CHANGES
         for word, value in changes:
             table[place], table[place + 1] = word, value
             place += 2
         table[at + _ENDING] = ending
         table[at + _PENDING] = len(changes) + 1  # from here on they happen, even if this process dies
-        self._apply(at)
+        self._apply(at, changes, ending)
 
-    def _apply(self, at: int) -> None:
-        table, place = self._table, at + _CHANGES
-        for _ in range(table[at + _PENDING] - 1):
-            word, value = table[place], table[place + 1]
+    def _complete(self, at: int) -> None:
+        """What a process that died had begun."""
+        table, first = self._table, at + _CHANGES
+        places = range(first, first + 2 * (table[at + _PENDING] - 1), 2)
+        self._apply(at, [(table[place], table[place + 1]) for place in places], table[at + _ENDING])
+
+    def _apply(self, at: int, changes: Iterable[Change], ending: int) -> None:
+        table = self._table
+        for word, value in changes:
             if word >= HOLDS:
                 self._write_hold(word - HOLDS, value)
             else:
                 table[word] = value
-            place += 2
-        if table[at + _ENDING]:
-            for hold in self._listed(table[at + _ENDING]):
+        if ending:
+            for hold in self._listed(ending):
                 self._write_hold(hold, 0)
         table[at + _PENDING] = 0
 
@@ -119,17 +126,21 @@ class Accounts:
 
     def figures(self, at: int, window: Literal["day", "month"], day: int) -> tuple[int, int]:
         """What is spent and held, in pico-dollars, in the window of that kind that the day is in."""
-        slot = self._window(at + _DAYS, day) if window == "day" else self._window(at + _MONTHS, month_of(day))
+        return self.figures_in(
+            self._window(at + _DAYS, day) if window == "day" else self._window(at + _MONTHS, month_of(day))
+        )
+
+    def figures_in(self, slot: int | None) -> tuple[int, int]:
+        """As `figures`, of a window that `open` has found."""
         return (0, 0) if slot is None else (self._table[slot + _SPENT], self._table[slot + _HELD])
 
     def _window(self, first: int, number: int, *, make: bool = False) -> int | None:
         """Where a window stands; a new one takes the place of the oldest, and one that is older than all is not made."""
-        table, oldest = self._table, first
-        for slot in range(first, first + _SLOTS * _WINDOW_WORDS, _WINDOW_WORDS):
+        table, slots = self._table, (first, first + _WINDOW_WORDS, first + 2 * _WINDOW_WORDS)
+        for slot in slots:
             if table[slot] == number:
                 return slot
-            if table[slot] < table[oldest]:
-                oldest = slot
+        oldest = min(slots, key=table.__getitem__)
         if not make or table[oldest] > number:
             return None
         table[oldest + _NUMBER] = 0

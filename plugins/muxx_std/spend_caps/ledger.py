@@ -14,12 +14,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import account, holds
-from .account import Accounts
+from .account import Accounts, Windows
 from .holds import NOBODY, AccountKey, Hold, Holds
 from .lists import MOST, HoldLists
 
 if TYPE_CHECKING:
-    from muxx import Counters, Shared, SpendCap
+    from muxx import Counters, Holding, Shared, SpendCap
 
 ACCOUNTS = 4096
 """Projects that can spend on one host: 1.2 MiB of the shared file."""
@@ -28,12 +28,12 @@ ACCOUNTS = 4096
 class Account:
     """Where a project's account is looked for, and held; `record` is its first word, once it was found. It stays there."""
 
-    __slots__ = ("key", "places", "record", "words")
+    __slots__ = ("holding", "key", "record", "words")
 
-    def __init__(self, key: bytes, place: int) -> None:
+    def __init__(self, key: bytes, holding: Holding) -> None:
         self.key = key
         self.words: AccountKey = (int.from_bytes(key[:8]), int.from_bytes(key[8:]))
-        self.places = (place,)
+        self.holding = holding
         self.record: int | None = None
 
 
@@ -107,7 +107,7 @@ class SpendLedger:
         return known
 
     def _account_of(self, key: bytes) -> Account:
-        return Account(key, self.table.place(key))
+        return Account(key, self._shared.holding((self.table.place(key),)))
 
     def hold(self, project: str, caps: Iterable[SpendCap], day: int, request_id: str, pico: int) -> Held | Reached:
         """Hold so much for a request that began on that day (since 1970), unless one of the caps is in the way.
@@ -136,15 +136,15 @@ class SpendLedger:
         return self._raise(held, caps, pico) if pico > held.pico and caps else held
 
     def _raise(self, held: Held, caps: Iterable[SpendCap], pico: int) -> Held | Reached:
-        with self._shared.holding(held.account.places):
+        with held.account.holding:
             now = self._now()
-            record = self._open(held.account, held.day, now)
+            record, windows = self._open(held.account, held.day, now)
             more = pico - held.pico
             for cap in caps:
-                spent, others = self.accounts.figures(record, cap.window, held.day)
+                spent, others = self.accounts.figures_in(windows[cap.window == "month"])
                 if spent + others + more > cap.usd_pico:
                     return Reached(cap, spent + others)
-            self.accounts.change(record, held.day, 0, more, [holds.amount_of(held.at, pico)])
+            self.accounts.change(record, windows, 0, more, [holds.amount_of(held.at, pico)])
             return held._replace(pico=pico)
 
     def day_for(self, project: str, day: int) -> int:
@@ -156,9 +156,9 @@ class SpendLedger:
 
     def settle(self, held: Held, pico: int) -> None:
         """The request came to so much: its hold ends, and that is spent."""
-        with self._shared.holding(held.account.places):
-            record = self._open(held.account, held.day, self._now())
-            self.accounts.change(record, held.day, pico, -held.pico, [holds.end_of(held.at)])
+        with held.account.holding:
+            record, windows = self._open(held.account, held.day, self._now())
+            self.accounts.change(record, windows, pico, -held.pico, [holds.end_of(held.at)])
         self.holds.give_back(held.at)
 
     def settle_soon(self, held: Held, pico: int) -> bool:
@@ -185,31 +185,30 @@ class SpendLedger:
             for held, pico in ended:
                 self.settle(held, pico)
             return
-        with self._shared.holding(owner.places):
-            record = self._open(owner, day, now)
-            self.accounts.change(record, day, sum(pico for _, pico in ended), 0, (), ending)
+        with owner.holding:
+            record, windows = self._open(owner, day, now)
+            self.accounts.change(record, windows, sum(pico for _, pico in ended), 0, (), ending)
         for place in places:
             self.holds.give_back(place)
 
     def keep(self, held: Held, pico: int) -> None:
         """The request came to so much, but there is no row that says so, and there will be none before this process has ended: so
         much stays held until then."""
-        with self._shared.holding(held.account.places):
-            record = self._open(held.account, held.day, self._now())
-            self.accounts.change(record, held.day, 0, pico - held.pico, [holds.amount_of(held.at, pico)])
+        with held.account.holding:
+            record, windows = self._open(held.account, held.day, self._now())
+            self.accounts.change(record, windows, 0, pico - held.pico, [holds.amount_of(held.at, pico)])
 
-    def _open(self, owner: Account, day: int, now: int) -> int:
+    def _open(self, owner: Account, day: int, now: int) -> tuple[int, Windows]:
         if owner.record is None:
             owner.record = self.table.find(owner.key, now)
             if owner.record is None:
                 raise NoRoom
-        self.accounts.open(owner.record, day, now)
-        return owner.record
+        return owner.record, self.accounts.open(owner.record, day, now)
 
     def figures(self, project: str, day: int) -> dict[str, tuple[int, int]]:
         """By kind of window, what is spent and held, in pico-dollars, in the one that the day is in."""
         owner = self.account(project)
-        with self._shared.holding(owner.places):
+        with owner.holding:
             record = self.table.peek(owner.key)
             if record is None:
                 return {"day": (0, 0), "month": (0, 0)}
@@ -219,12 +218,12 @@ class SpendLedger:
         """Add to what a project has spent on a day, of either sign: a sum of rows, or a price that was corrected. `adjusted` is
         the number of the last correction in it; one that is counted already is not counted again."""
         owner = self.account(project)
-        with self._shared.holding(owner.places):
-            record = self._open(owner, day, self._now())
+        with owner.holding:
+            record, windows = self._open(owner, day, self._now())
             if not adjusted:
-                self.accounts.change(record, day, pico, 0)
+                self.accounts.change(record, windows, pico, 0)
             elif adjusted > self.accounts.adjusted(record):
-                self.accounts.change(record, day, pico, 0, [account.adjusted_to(record, adjusted)])
+                self.accounts.change(record, windows, pico, 0, [account.adjusted_to(record, adjusted)])
 
     # What the dead leave behind.
 
@@ -245,12 +244,12 @@ class SpendLedger:
     def _settle_once(self, hold: Hold, pico: int) -> None:
         """Unless another process has just done so."""
         owner = self._account_of(hold.key[0].to_bytes(8) + hold.key[1].to_bytes(8))
-        with self._shared.holding(owner.places):
-            record = self._open(owner, hold.day, self._now())
+        with owner.holding:
+            record, windows = self._open(owner, hold.day, self._now())
             now_there = self.holds.read(hold.at)  # its amount may have been changed by what was left to do
             if now_there.day == hold.day and now_there.request_id == hold.request_id:
                 change = [holds.end_of(hold.at)]
-                self.accounts.change(record, hold.day, pico, -now_there.pico, change)
+                self.accounts.change(record, windows, pico, -now_there.pico, change)
 
     def leave_open(self, project: str, day: int, request_id: str, pico: int) -> None:
         """A request that was open when the host went down: its hold is one of nobody, until its row says what it came to."""

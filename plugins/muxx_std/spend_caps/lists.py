@@ -27,15 +27,14 @@ class HoldLists:
     """The list of one ledger, and those of others to read."""
 
     def __init__(self, shared: Shared) -> None:
-        self._shared = shared
         self._counters: Counters = shared.counters("spend.lists", LISTS, WORDS)
         self._key = token_bytes(16)
-        self._places = (self._counters.place(self._key),)
+        self._holding = shared.holding((self._counters.place(self._key),))
 
     def write(self, holds: Sequence[int], now: int) -> int:
         """Where the list with these stands, until the next is written; 0 when there is no room. At most `MOST`."""
         table = self._counters.table
-        with self._shared.holding(self._places):
+        with self._holding:
             at = self._counters.find(self._key, now)
             if at is None:
                 return 0

@@ -89,6 +89,15 @@ async def test_a_cap_that_only_tells_tells_and_shares_of_block_caps_do_before_th
         assert rules[0]["spent_usd"] == "4"
 
 
+async def test_spend_is_told_where_nobody_keeps_sums_of_it() -> None:
+    without = {"plugins": {"analytics": {"enabled": False}}}
+    async with receiving() as hook, alerting({"alerts": [{"usd": "2"}]}, {"ops": webhook(hook)}, config=without) as gateway:
+        for _ in range(2):
+            await gateway.chat()
+        [event] = await settled(gateway)
+        assert (event["alert"], event["spent_usd"]) == ("spend:day:2", "2")
+
+
 async def test_a_window_is_still_looked_at_for_a_while_after_its_end() -> None:
     """So that what was spent in its last seconds, or by requests that ended after it, is told."""
     async with alerting({"alerts": [{"usd": "1"}]}, {}, check_every_s=3600) as gateway:

@@ -101,7 +101,10 @@ def test_caps_of_the_file_hold_until_a_project_sets_its_own(run: Run) -> None:
     assert caps_of(run("caps", "clear", "month", "--json")) == ("project", [("day", "50.5", "block")])
     assert caps_of(run("caps", "clear", "day", "--json")) == ("project", [])
     assert caps_of(run("caps", "clear", "--json")) == ("file", [("month", "1000.00", "block")])
-    assert run("caps", "list").stdout.split() == ["window", "usd", "action", "from", "month", "1000.00", "block", "file"]
+    assert run("caps", "list").stdout.split() == [
+        "window", "usd", "action", "from", "spent", "held", "remaining",
+        "month", "1000.00", "block", "file", "0", "0", "1000",
+    ]  # fmt: skip
 
 
 def test_without_any_the_layer_is_built_in(run: Run, tmp_path: Path) -> None:

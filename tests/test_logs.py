@@ -25,9 +25,10 @@ from muxx.journal import Journal
 from muxx.recorder import Recorder
 from muxx_std.logs import plugin as logs_plugin
 from muxx_std.logs import present
+from muxx_std.logs.exporting import PAGE_ROWS, matching
 from muxx_std.logs.filters import Filter, Page
 from muxx_std.logs.schema import MIGRATIONS
-from muxx_std.logs.store import EXPORT_ROWS, LogReader
+from muxx_std.logs.store import LogReader
 
 NAUGHTY = "\x1b[2J\r\n\x00\x7f\x9b\u2028\u202e"
 NAUGHTY_JSON = json.dumps(NAUGHTY).encode()
@@ -158,12 +159,12 @@ class TestRecording:
     @pytest.mark.parametrize("count", [1, 24, 25, 26, 51, 101, 500])
     async def test_a_batch_of_any_size_leaves_each_row_once_with_its_content(self, bench: Bench, count: int) -> None:
         await bench.record(*(record(number, output=b"%d" % number) for number in range(count)))
-        rows = [row async for row in LogReader(bench.host.db).export(Filter())]
+        rows = [row async for row in matching(LogReader(bench.host.db), Filter(), True)]
         assert [(row["request_id"], row["output"]) for row in rows] == [(f"req_{n:06d}", n) for n in range(count)]
 
     async def test_one_odd_row_spoils_neither_the_batch_nor_its_content(self, bench: Bench) -> None:
         await bench.record(*(record(number, input_tokens=2**70 if number == 30 else 1) for number in range(60)))
-        rows = [row async for row in LogReader(bench.host.db).export(Filter())]
+        rows = [row async for row in matching(LogReader(bench.host.db), Filter(), True)]
         assert [row["input_tokens"] for row in rows] == [2**63 - 1 if number == 30 else 1 for number in range(60)]
         assert {row["output"] for row in rows} == {"It is on its way."}
 
@@ -418,7 +419,7 @@ class TestCommands:
         assert "66.7%" in table
 
     async def test_export_writes_every_row_once_oldest_first(self, bench: Bench) -> None:
-        total = 2 * EXPORT_ROWS + 1
+        total = 2 * PAGE_ROWS + 1
         await bench.record(*(record(number) for number in range(total)), record(9999, project="rival"))
         exported = await bench.run("export", "--format", "jsonl", "--project", "shop")
         rows = [json.loads(line) for line in exported.stdout.splitlines()]

@@ -84,7 +84,7 @@ def _refuse_too_many(requests: int) -> None:
 async def read(db: Database, sql: str, values: dict[str, Any]) -> list[Any]:
     """Rows of the log database; an error that says so where there is no log."""
     try:
-        return await db.read_logs(sql, values)
+        return await db.scan_logs(sql, values)
     except sqlite3.OperationalError as error:
         if "no such table: main.generations" not in str(error):
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -21,9 +21,6 @@ from .filters import Filter, Page
 from .listing import PAGE_SECONDS, Found, Listing
 from .schema import COLUMNS, content_of, content_value, plain_row_of, record_of, row_of
 
-EXPORT_ROWS = 50
-"""Rows held at once while exporting: with their content a row may be megabytes."""
-
 Blocks = tuple[int, list[list[Any]]]
 
 _NAMES = tuple(COLUMNS)
@@ -31,9 +28,6 @@ _COLUMNS = ", ".join("g." + name for name in _NAMES)
 _CONTENT = "LEFT JOIN contents AS c ON c.request_id = g.request_id WHERE "
 _SELECT_WITH_CONTENT = " ".join(("SELECT g.position, c.input, c.output,", _COLUMNS, "FROM generations AS g", _CONTENT))
 _ARRIVED = " ".join(("SELECT g.position,", _COLUMNS, "FROM generations AS g NOT INDEXED WHERE "))
-_ARRIVED_WITH_CONTENT = " ".join(
-    ("SELECT g.position, c.input, c.output,", _COLUMNS, "FROM generations AS g NOT INDEXED", _CONTENT)
-)
 """By position, which is the table's own order: an index would have all of a project's rows sorted for each few of them."""
 ROWS_AT_ONCE = 25
 """Most rows of one INSERT: SQLite opens a table and its indexes for each statement, which takes as long as two rows do."""
@@ -140,16 +134,6 @@ class LogReader:
         """The position of the newest arrival; 0 when there is none."""
         rows = await self._db.read_logs("SELECT coalesce(max(position), 0) AS position FROM generations")
         return int(rows[0]["position"])
-
-    async def export(self, filter: Filter) -> AsyncIterator[dict[str, Any]]:
-        """Every matching row with its content, in order of arrival; a few are in memory at a time."""
-        conditions, values = filter.where()
-        sql = _ARRIVED_WITH_CONTENT + " AND ".join([*conditions, "g.position > ?"]) + " ORDER BY g.position LIMIT ?"
-        position = 0
-        while rows := await self._db.scan_logs(sql, (*values, position, EXPORT_ROWS)):
-            for row in rows:
-                yield self._with_content(row)
-            position = rows[-1]["position"]
 
     async def stats(self, filter: Filter) -> list[dict[str, Any]]:
         """By model. Percentiles are of the nearest rank; pico-dollars are added in two parts, as their sum may pass 64 bits."""

@@ -17,8 +17,12 @@ from muxx import (
     echo_json,
     resolved_settings,
     run_async,
+    settings_of,
     table,
 )
+
+from .ledger import SpendLedger
+from .present import Caps, now_standing
 
 Cap = dict[str, Any]
 
@@ -38,7 +42,7 @@ def caps() -> None:
 @_project
 @_as_json
 def list_caps(config: Config, project: str, as_json: bool) -> None:
-    """Show the caps that hold for a project, and whether they are its own."""
+    """Show the caps that hold for a project, whether they are its own, and what is spent of each."""
     _show(config, _run(config, lambda store: store.named(project)), as_json)
 
 
@@ -97,24 +101,33 @@ def _layer(config: Config, own: Mapping[str, Any]) -> str:
     return "file" if "spend_caps" in config.project.model_fields_set else "built in"
 
 
-def _run(config: Config, work: Callable[[ProjectStore], Coroutine[Any, Any, ProjectRow]]) -> ProjectRow:
-    """The project after the work on the store; what cannot be done is a usage error."""
+def _run(config: Config, work: Callable[[ProjectStore], Coroutine[Any, Any, ProjectRow]]) -> tuple[ProjectRow, Caps]:
+    """The project after the work on the store, and how it stands; what cannot be done is a usage error."""
 
-    async def run() -> ProjectRow:
+    async def run() -> tuple[ProjectRow, Caps]:
         async with Host.open(config) as host:
             try:
-                return await work(host.projects)
+                row = await work(host.projects)
             except InvalidRequest as error:
                 if error.status == 404:
                     raise
                 raise click.UsageError(error.message) from None
+            caps = settings_of(resolved_settings(config.project, row.own)).spend_caps
+            return row, now_standing(SpendLedger(host.shared), row.name, caps)
 
     return run_async(run())
 
 
-def _show(config: Config, row: ProjectRow, as_json: bool) -> None:
+def _show(config: Config, found: tuple[ProjectRow, Caps], as_json: bool) -> None:
+    row, now = found
     caps, layer = _caps(config, row.own), _layer(config, row.own)
     if as_json:
-        echo_json({"project": row.name, "layer": layer, "caps": caps})
-    else:
-        table(("window", "usd", "action", "from"), [(cap["window"], cap["usd"], cap["action"], layer) for cap in caps])
+        left = [{**cap, "remaining_usd": stands.remaining_usd} for cap, stands in zip(caps, now.caps, strict=True)]
+        echo_json({"project": row.name, "layer": layer, "caps": left, "spend": [spend.as_json() for spend in now.spend]})
+        return
+    spent = {spend.window: (spend.spent_usd, spend.held_usd) for spend in now.spend}
+    rows = [
+        (cap["window"], cap["usd"], cap["action"], layer, *spent[stands.window], stands.remaining_usd)
+        for cap, stands in zip(caps, now.caps, strict=True)
+    ]
+    table(("window", "usd", "action", "from", "spent", "held", "remaining"), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,7 @@ from muxx import Shown, Window, usd
 if TYPE_CHECKING:
     from muxx import SpendCap
 
-Figures = dict[str, tuple[int, int]]
+    from .ledger import SpendLedger
 
 
 def dollars(pico: int) -> str:
@@ -53,9 +54,10 @@ class Caps(Shown):
     caps: list[Cap]
 
 
-def standing(project: str, caps: Iterable[SpendCap], figures: Figures, day: int) -> Caps:
-    """How a project stands on a day (since 1970): what is spent and held in each window, and how much of each cap is left."""
-    today = datetime.fromtimestamp(day * 86_400, UTC).date()
+def now_standing(ledger: SpendLedger, project: str, caps: Iterable[SpendCap]) -> Caps:
+    """How a project stands: what is spent and held in the window of each kind that runs, and how much of each cap is left."""
+    day = ledger.day_for(project, int(time.time() // 86_400))
+    figures, today = ledger.figures(project, day), datetime.fromtimestamp(day * 86_400, UTC).date()
     spend = [_spend("day", figures["day"], today), _spend("month", figures["month"], today)]
     return Caps(project=project, spend=spend, caps=[_cap(cap, sum(figures[cap.window])) for cap in caps])
 

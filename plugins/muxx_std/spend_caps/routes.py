@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from muxx import Asked, HttpRequest, Listed, Reply, query_as, whose
 
 from .ledger import SpendLedger
-from .present import Caps, standing
+from .present import Caps, now_standing
 
 if TYPE_CHECKING:
     from muxx import Gateway
@@ -24,7 +23,5 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
     of the one named."""
     ledger, data = SpendLedger(gateway.shared), []
     for name in await whose(gateway, request, query_as(request, CapsQuery).project):
-        day = ledger.day_for(name, int(time.time() // 86_400))
-        caps = gateway.projects.resolve(name).settings.spend_caps
-        data.append(standing(name, caps, ledger.figures(name, day), day))
+        data.append(now_standing(ledger, name, gateway.projects.resolve(name).settings.spend_caps))
     return Reply.json(Listed[Caps](data=data).as_json())

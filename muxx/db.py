@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,8 @@ APPLICATION_ID = 0x6D757878
 """ "muxx" in ASCII: a database that does not carry it is somebody else's."""
 
 BUSY_MS = 5000
+BACKGROUND = 10
+"""How much nicer threads are whose work can wait for that of others."""
 WAL_LIMIT = 64 * 1024 * 1024
 """Size to which SQLite cuts its write-ahead log back once it has been checkpointed."""
 PAGE_BYTES: dict[File, int] = {"main": 4096, "logs": 8192}
@@ -168,17 +171,18 @@ class Writer:
 
 
 class Readers:
-    """At most `size` connections that only read, opened when first needed."""
+    """At most `size` connections that only read, opened when first needed. In the `background` they leave the core to others."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, *, background: bool = False) -> None:
         self._path = path
+        self._background = background
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
 
     async def rows(self, sql: str, params: Sequence[Any] | dict[str, Any] = (), seconds: float | None = None) -> list[Row]:
         """Raises `TimeoutError` after `seconds`. Neither then nor when its caller is cancelled does a statement run on."""
         async with self._free:
-            connection = self._idle.pop() if self._idle else await connect(self._path, query_only=True)
+            connection = self._idle.pop() if self._idle else await self._connect()
             try:
                 async with asyncio.timeout(seconds):
                     return list(await connection.execute_fetchall(sql, params))
@@ -188,9 +192,26 @@ class Readers:
             finally:
                 self._idle.append(connection)
 
+    async def _connect(self) -> Connection:
+        connection = await connect(self._path, query_only=True)
+        if self._background:
+            try:
+                await connection.create_function("stand_back", 0, _stand_back)
+                await connection.execute_fetchall("SELECT stand_back()")
+            except BaseException:
+                await connection.close()
+                raise
+        return connection
+
     async def close(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+
+def _stand_back() -> None:
+    """Only Linux has a niceness for each thread. A function of SQL is what a connection's own thread can be made to call."""
+    if sys.platform == "linux":
+        os.nice(BACKGROUND)
 
 
 class Database:
@@ -202,7 +223,7 @@ class Database:
         self._durability: Durability = durability
         self._writers = {file: Writer(self._file(file), durability=durability) for file in ("main", "logs")}
         self._readers = {"main": Readers(self.path, 1), "logs": Readers(self.logs, 2)}
-        self._scanners = Readers(self.logs, 2)
+        self._scanners = Readers(self.logs, 2, background=True)
 
     def _file(self, file: str) -> Path:
         return self.path if file == "main" else self.logs
@@ -245,7 +266,8 @@ class Database:
     async def scan_logs(
         self, sql: str, params: Sequence[Any] | dict[str, Any] = (), *, seconds: float | None = None
     ) -> list[Row]:
-        """As `read_logs`, for what looks at many rows: on connections apart, so that nobody's single row waits behind it.
+        """As `read_logs`, for what looks at many rows: on connections apart, so that nobody's single row waits behind it, and in
+        threads that leave the core to others.
 
         Raises `TimeoutError` when it takes longer than `seconds`, waiting for a connection not counted.
         """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -160,6 +162,13 @@ class TestReading:
         assert [row[0] for [row] in counts] == [1, 2, 3]
         assert time.monotonic() - begun < 5
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
+    async def test_scans_leave_the_core_to_others(self, db: Database) -> None:
+        await db.read_logs("SELECT 1")
+        before = nice_threads()
+        await db.scan_logs("SELECT 1")
+        assert nice_threads() - before == Counter({os.getpriority(os.PRIO_PROCESS, 0) + 10: 1})
+
     async def test_two_databases_are_apart(self, tmp_path: Path, db: Database) -> None:
         other = Database(tmp_path / "other.db")
         await other.open()
@@ -167,6 +176,11 @@ class TestReading:
         await other.write(lambda connection: add(connection, "a"))
         assert await names(db) == []
         await other.close()
+
+
+def nice_threads() -> Counter[int]:
+    """How many threads of this process have which niceness."""
+    return Counter(os.getpriority(os.PRIO_PROCESS, int(name)) for name in os.listdir("/proc/self/task"))
 
 
 class TestMigrations:

@@ -38,7 +38,7 @@ async def test_L01_kill_9_under_load_loses_no_acknowledged_row(tmp_path: Path, w
 
 
 async def test_L02_a_full_disk_refuses_requests_and_loses_no_row(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 4) as disk:
+    with small_disk(tmp_path / "disk", 8) as disk:
         await fill_the_disk(disk, times=1, workers=2)
 
 

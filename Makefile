@@ -26,7 +26,7 @@ serve: $(VENV)/.run ## Run the gateway with the mock provider: no account, no ne
 	@$(BIN)/muxx serve --config config.example.toml --mock
 
 test: $(VENV)/.dev ## Run the tests, but for the long ones. More arguments for pytest: make test ARGS="-k keys".
-	$(BIN)/python -m pytest -n 2 -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadscope -m "not soak" $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types.
 	$(BIN)/ruff check .

@@ -67,7 +67,8 @@ class Counters:
     def begin(self) -> None:
         """Empty a table of another boot. Call it while its first word is held."""
         if self.table[0] != boot():
-            self._map[8:] = bytes(len(self._map) - 8)
+            if self.table[0]:  # a new one is empty, and takes no memory before it is used
+                self._map[8:] = bytes(len(self._map) - 8)
             self.table[0] = boot()
 
     @property

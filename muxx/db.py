@@ -8,7 +8,7 @@ Invariants:
 - One task owns each writing connection. A caller that is cancelled takes its answer with it, never the transaction.
 - Readers cannot write (`PRAGMA query_only`), and no connection creates a file by opening it.
 - A file that is empty, damaged or another program's is refused and left as it is; nothing is recreated over it or instead of it.
-- A migration is applied once, in one transaction, in the order its plugin lists it.
+- A migration is applied once, in the order its plugin lists it; those that a file lacks of a plugin, in one transaction.
 - A `Database` belongs to the event loop it was opened in.
 """
 
@@ -282,24 +282,24 @@ class Database:
 
 
 async def migrate(writer: Writer, readers: Readers, path: Path, plugin: str, migrations: Sequence[tuple[int, str]]) -> None:
-    """Apply those of the (number, SQL) pairs that one file lacks. Takes its write lock only when something is to be done."""
+    """Apply those of the (number, SQL) pairs that one file lacks, together; without its write lock where it lacks none."""
     rows = await readers.rows("SELECT number FROM schema_migrations WHERE plugin = ?", (plugin,))
     applied = {row["number"] for row in rows}
     if applied - {number for number, _ in migrations}:
         raise StartError(f"{path}: was used by a newer version of plugin '{plugin}'. Install that version again.", 3)
+    if any(number not in applied for number, _ in migrations):
+        await writer.run(partial(_apply, plugin, migrations))
+
+
+async def _apply(plugin: str, migrations: Sequence[tuple[int, str]], connection: Connection) -> None:
+    """Another process may have been quicker: what is applied is looked for again under the write lock."""
+    rows = await connection.execute_fetchall("SELECT number FROM schema_migrations WHERE plugin = ?", (plugin,))
+    applied = {row["number"] for row in rows}
     for number, sql in migrations:
         if number not in applied:
-            await writer.run(partial(_apply, plugin, number, sql))
-
-
-async def _apply(plugin: str, number: int, sql: str, connection: Connection) -> None:
-    """Another process may have been quicker: the row is looked for again under the write lock."""
-    query = "SELECT 1 FROM schema_migrations WHERE plugin = ? AND number = ?"
-    if list(await connection.execute_fetchall(query, (plugin, number))):
-        return
-    for statement in statements(sql):
-        await connection.execute(statement)
-    await connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (plugin, number))
+            for statement in statements(sql):
+                await connection.execute(statement)
+            await connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (plugin, number))
 
 
 def statements(sql: str) -> Iterator[str]:

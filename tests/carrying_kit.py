@@ -302,6 +302,9 @@ async def baseline(gateway: RunningGateway) -> tuple[int, int]:
     await gateway.chat(model="served-by-nobody")
     await eventually(lambda: any("-logs.db-wal" in _target(fd) for fd in os.listdir("/proc/self/fd")))
     await gateway.get("/v1/logs")
+    db = gateway.gateway.db
+    reads = [read("SELECT 1") for read in (db.read, db.read_logs, db.scan_logs) for _ in range(2)]
+    await asyncio.gather(*reads, db.write_logs(lambda connection: connection.execute("SELECT 1")))
     await asyncio.sleep(0.3)
     return open_things()
 

@@ -11,6 +11,7 @@ from muxx_std.alerts import Alerts
 class TestAlerts(Conformance):
     plugin = Alerts
     name = "alerts"
+    ways: ClassVar = {("chat", ""), ("messages", "chat")}
     config: ClassVar = {
         "project": {
             "limits": {"rpm": 1_000_000, "rpd": 1_000_000, "user_rpd": 1_000_000},

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_alerts_conformance as of_alerts
+import test_limits_conformance as of_limits
 
 from muxx import hookimpl
 from muxx.testing import clean_environment
@@ -21,26 +23,34 @@ from muxx_std.projects import Projects
 
 CHAT = ("chat", "")
 """The cases of chat completions that are not translated."""
+FEW = {CHAT, ("messages", "chat")}
+"""A native endpoint and a translated one: what has a part in exchanges goes through all of them here, and everybody in the long
+tests."""
 
 
 class TestKeys(Conformance):
     plugin = Keys
+    ways = FEW
 
 
 class TestLogs(Conformance):
     plugin = Logs
+    ways = FEW
 
 
 class TestPricing(Conformance):
     plugin = Pricing
+    ways = FEW
 
 
 class TestProjects(Conformance):
     plugin = Projects
+    ways = FEW
 
 
 class TestMock(Conformance):
     plugin = Mock
+    ways = FEW
 
 
 class TestCache(Conformance):
@@ -74,6 +84,12 @@ class EveryHook:
 
 class TestEveryHook(Conformance):
     plugin = EveryHook
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("test", [TestKeys, TestLogs, TestPricing, TestProjects, TestMock, of_alerts.TestAlerts, of_limits.TestLimits])
+async def test_a_standard_plugin_keeps_to_the_suite_on_all_ways(test: type[Conformance]) -> None:
+    assert broken(await examine(test.described())) == {}
 
 
 def test_every_invariant_is_a_test_of_its_name() -> None:

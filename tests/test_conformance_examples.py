@@ -15,8 +15,8 @@ GUIDE = ROOT / "plugins/README.md"
 CHANGES_ANSWERS = {"Shout", "Exclaim", "Addressless"}
 CHANGES_REQUESTS = {"Stamp"}
 AT_FAULT = {"Forgetful"}
-WAYS = {("chat", ""), ("messages", "chat")}
-"""A native endpoint with all of its cases, and a translated one: the plugins that ship go through every other too."""
+WAYS = {("chat", "")}
+"""A native endpoint with all of its cases: the plugins that ship go through others too."""
 
 EXAMPLES = {
     name: block

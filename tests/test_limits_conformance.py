@@ -11,6 +11,7 @@ from muxx_std.limits import RateLimits
 class TestLimits(Conformance):
     plugin = RateLimits
     name = "limits"
+    ways: ClassVar = {("chat", ""), ("messages", "chat")}
     config: ClassVar = {
         "project": {
             "limits": {

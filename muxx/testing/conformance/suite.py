@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import pytest
 from ..stage import name_of
 from ..waiting import completed
 from . import answer_rules, conduct_rules, hook_rules, row_rules, sharing_rules
+from .cases import matrix
 from .evidence import Evidence, Subject
 from .examining import examine
 from .invariants import Invariant
@@ -41,6 +42,9 @@ class Conformance:
     """The plugin may change what answers say. Without it they have to leave byte for byte."""
     changes_requests: ClassVar[bool] = False
     """The plugin may change what is sent to the provider."""
+    ways: ClassVar[Collection[tuple[str, str]]] = ()
+    """Endpoints to go through, each with that of a provider whose format it is translated into, or `""`, as in `("messages",
+    "chat")`; all of them where it is empty, which takes several times as long as two."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -56,7 +60,7 @@ class Conformance:
     @classmethod
     def evidence(cls, subject: Subject) -> Evidence:
         """What was seen of the matrix."""
-        return completed(examine(subject))
+        return completed(examine(subject, [case for case in matrix(subject.hooks) if not cls.ways or case.way in cls.ways]))
 
     @classmethod
     def described(cls, **known: Any) -> Subject:

@@ -12,6 +12,9 @@ from muxx.testing.conformance import Conformance, Subject
 
 from muxx_guard import NAME, Guard
 
+FEW = {("chat", ""), ("messages", "chat")}
+"""A native endpoint and a translated one."""
+
 
 class Beside(Conformance):
     plugin = Guard
@@ -32,12 +35,14 @@ class TestGuardThatAllows(Beside):
     """What the service allows leaves as it came, in the provider's order too where nothing is held back."""
 
     settings: ClassVar = {"window_chars": 1, "overlap_chars": 0}
+    ways: ClassVar = FEW
 
 
 class TestGuardThatAllowsInWindows(Beside):
     """Text waits for its window, and what belongs to another channel does not wait for it: the order of events changes."""
 
     changes_answers = True
+    ways: ClassVar = FEW
 
 
 class TestGuardThatReplaces(Beside):

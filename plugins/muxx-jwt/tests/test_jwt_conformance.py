@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 from jwt_kit import KeyServer, Signer, settings
@@ -28,6 +29,7 @@ class TestJwt(Conformance):
 class TestJwtBesideKeys(Conformance):
     plugin = Jwt
     name = NAME
+    ways: ClassVar = {("chat", ""), ("messages", "chat")}
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -22,3 +22,4 @@ class TestRedactWithNothingToHide(Conformance):
 
     plugin = Redact
     name = NAME
+    ways: ClassVar = {("chat", ""), ("messages", "chat")}

@@ -32,6 +32,7 @@ class TestRouterOfOtherNames(Conformance):
 
     plugin = Router
     name = NAME
+    ways: ClassVar = {("chat", ""), ("messages", "chat")}
     settings: ClassVar = {
         "models": {LARGE: FACTS[LARGE]},
         "routes": {"router/cheapest": {"candidates": [LARGE]}},

@@ -190,6 +190,7 @@ def test_what_a_bad_plugin_breaks_fails_the_test_of_that_name(tmp_path: Path) ->
         "        return [replace(chunk, text=chunk.text.upper())] if chunk.kind == 'text' else None\n\n\n"
         "class TestShout(Conformance):\n"
         "    plugin = Shout\n"
+        "    ways = {('chat', '')}\n"
     )
     done = run_pytest("test_mine.py", directory=tmp_path)
     assert done.returncode == 1

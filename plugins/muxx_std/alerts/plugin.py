@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from muxx import Exchange, Listed, Route, hookimpl
+from muxx import Exchange, Route, hookimpl
 
-from . import overview, routes
 from .courier import Courier
 from .message import facts, kind_of
 from .rules import Crossing, rules_of
@@ -97,13 +96,9 @@ class Alerts:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [
-            Route("GET", "/v1/alerts", routes.list_rules, query=routes.RulesQuery, answer=Listed[overview.Alert]),
-            Route(
-                "GET", "/v1/alerts/events", routes.list_events, query=routes.EventsQuery, answer=Listed[overview.AlertEvent]
-            ),
-            Route("POST", "/v1/alerts/test", routes.test, "admin", body=routes.TestAsked, answer=overview.AlertTest),
-        ]
+        from .routes import ROUTES
+
+        return ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from muxx import Asked, HttpRequest, Identity, InvalidRequest, NotFound, Reply, body_as, query_as
+from muxx import Asked, HttpRequest, Identity, InvalidRequest, Listed, NotFound, Reply, Route, body_as, query_as
 
 from . import overview
 from .message import TEST, test_facts
@@ -91,3 +91,10 @@ def _identity(request: HttpRequest) -> Identity:
     if request.identity is None:
         raise RuntimeError("the kernel calls a guarded route with an identity")
     return request.identity
+
+
+ROUTES = (
+    Route("GET", "/v1/alerts", list_rules, query=RulesQuery, answer=Listed[overview.Alert]),
+    Route("GET", "/v1/alerts/events", list_events, query=EventsQuery, answer=Listed[overview.AlertEvent]),
+    Route("POST", "/v1/alerts/test", test, "admin", body=TestAsked, answer=overview.AlertTest),
+)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from muxx import Route, hookimpl
 
 from .fold import catch_up, watch
-from .routes import ROUTES
 from .schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ class Analytics:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
+        from .routes import ROUTES
+
         return ROUTES
 
     @hookimpl

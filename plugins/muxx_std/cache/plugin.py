@@ -15,7 +15,6 @@ from muxx import Exchange, Identity, MuxxError, PluginConfig, Reply, Route, Targ
 from .directives import HEADER, Directives, parse
 from .key import finish, is_cacheable, prefix
 from .memory import Entry, Memory
-from .routes import ROUTES
 from .store import ANY_PURGE, MIGRATIONS, CacheStore, Figures, purge_names
 
 if TYPE_CHECKING:
@@ -182,6 +181,8 @@ class Cache:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
+        from .routes import ROUTES
+
         return ROUTES
 
     @hookimpl

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from muxx import AuthenticationError, HttpRequest, Identity, Route, StartError, hookimpl
 
-from . import format, routes
+from . import format
 from .credential import credential
 from .store import DEFAULT_PROJECT, MIGRATIONS, KeyRow, KeyStore, digest, new_row
 
@@ -101,7 +101,9 @@ class Keys:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return routes.ROUTES
+        from .routes import ROUTES
+
+        return ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

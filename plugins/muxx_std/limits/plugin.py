@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from muxx import Exchange, Identity, Limits, Listed, PluginConfig, RateLimited, Route, StateKey, hookimpl
+from muxx import Exchange, Identity, Limits, PluginConfig, RateLimited, Route, StateKey, hookimpl
 
 from .ledger import Ledger
-from .present import LimitsNow
 from .refill import refill
 from .reserve import reserve
-from .routes import LimitsQuery, show
 from .subject import Standing, Subject, Ticket
 
 if TYPE_CHECKING:
@@ -104,7 +102,9 @@ class RateLimits:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [Route("GET", "/v1/limits", show, query=LimitsQuery, answer=Listed[LimitsNow])]
+        from .routes import ROUTES
+
+        return ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

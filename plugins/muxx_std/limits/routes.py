@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from muxx import Asked, HttpRequest, Listed, Reply, query_as, whose
+from muxx import Asked, HttpRequest, Listed, Reply, Route, query_as, whose
 
 from .ledger import Ledger
 from .present import LimitsNow, limits_now
@@ -32,3 +32,6 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
         limits = gateway.projects.resolve(name).settings.limits
         data.append(limits_now(ledger, limits, name, query.user_id, query.key_id or own_key))
     return Reply.json(Listed[LimitsNow](data=data).as_json())
+
+
+ROUTES = (Route("GET", "/v1/limits", show, query=LimitsQuery, answer=Listed[LimitsNow]),)

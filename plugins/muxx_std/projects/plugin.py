@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from muxx import Route, hookimpl
 
-from . import routes
-
 if TYPE_CHECKING:
     import click
 
@@ -18,7 +16,9 @@ class Projects:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return routes.ROUTES
+        from .routes import ROUTES
+
+        return ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

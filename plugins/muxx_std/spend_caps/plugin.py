@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from muxx import Listed, PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, hookimpl, pico_of
+from muxx import PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, hookimpl, pico_of
 
 from .ledger import Held, NoRoom, Reached, SpendLedger
-from .present import Caps, dollars
+from .present import dollars
 from .refill import CEILING, DAY, Adjustments, recover, refill
-from .routes import CapsQuery, show
 from .worst import worst_case
 
 if TYPE_CHECKING:
@@ -127,7 +126,9 @@ class SpendCaps:
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:
-        return [Route("GET", "/v1/caps", show, query=CapsQuery, answer=Listed[Caps])]
+        from .routes import ROUTES
+
+        return ROUTES
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

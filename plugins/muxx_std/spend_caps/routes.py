@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from muxx import Asked, HttpRequest, Listed, Reply, query_as, whose
+from muxx import Asked, HttpRequest, Listed, Reply, Route, query_as, whose
 
 from .ledger import SpendLedger
 from .present import Caps, now_standing
@@ -25,3 +25,6 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
     for name in await whose(gateway, request, query_as(request, CapsQuery).project):
         data.append(now_standing(ledger, name, gateway.projects.resolve(name).settings.spend_caps))
     return Reply.json(Listed[Caps](data=data).as_json())
+
+
+ROUTES = (Route("GET", "/v1/caps", show, query=CapsQuery, answer=Listed[Caps]),)

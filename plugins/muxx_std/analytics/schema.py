@@ -53,9 +53,8 @@ _ROWS_VIEW = " ".join(
 """Requests without a key that works are nobody's, and in no figure."""
 
 
-def _sums(name: str, period: str, members: str) -> Migration:
-    """A table of sums by period and these members."""
-    key = ", ".join((period, "project", "environment", members))
+def _sums(name: str, key: str) -> Migration:
+    """A table of sums by these columns, in which it is ordered."""
     texts = " TEXT NOT NULL, ".join(key.split(", ")) + " TEXT NOT NULL,"
     pieces = ("CREATE TABLE", name, "(", texts, _NUMBERS, ", PRIMARY KEY (", key, ")) STRICT, WITHOUT ROWID")
     return Migration("logs", " ".join(pieces))
@@ -63,11 +62,11 @@ def _sums(name: str, period: str, members: str) -> Migration:
 
 MIGRATIONS = (
     Migration("logs", "CREATE TABLE analytics_state (position INTEGER NOT NULL) STRICT; INSERT INTO analytics_state VALUES (0);"),
-    _sums("analytics_hours", "hour", "endpoint, provider, model, key_id"),
-    _sums("analytics_days", "day", "endpoint, provider, model, key_id"),
-    _sums("analytics_user_days", "day", "user_id"),
-    _sums("analytics_metadata_days", "day", "member, value"),
-    _sums("analytics_answer_days", "day", "answer_of"),
+    _sums("analytics_hours", "hour, project, environment, endpoint, provider, model, key_id"),
+    _sums("analytics_days", "day, project, environment, endpoint, provider, model, key_id"),
+    _sums("analytics_user_days", "day, project, environment, user_id"),
+    _sums("analytics_metadata_days", "member, day, project, environment, value"),
+    _sums("analytics_answer_days", "day, project, environment, answer_of"),
     Migration(
         "logs",
         " ".join(

@@ -14,7 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .asked import AskedOutput, asked_output
     from .audit import AuditRow, audit_log, note_change
-    from .bodies import Asked, Listed, Moment, Shown, body_as, query_as, whose
+    from .bodies import Asked, Listed, Moment, Shown, asked_project, body_as, query_as, whose
     from .config import Config, ConfigError, PluginConfig, ProjectConfig, load_config
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 _HOME = {
     "asked": "AskedOutput asked_output",
     "audit": "AuditRow audit_log note_change",
-    "bodies": "Asked Listed Moment Shown body_as query_as whose",
+    "bodies": "Asked Listed Moment Shown asked_project body_as query_as whose",
     "config": "Config ConfigError PluginConfig ProjectConfig load_config",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
@@ -189,6 +189,7 @@ __all__ = [
     "Window",
     "__version__",
     "asked_output",
+    "asked_project",
     "audit_log",
     "body_as",
     "config_option",

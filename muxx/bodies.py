@@ -79,19 +79,30 @@ def query_as(request: HttpRequest, model: type[M]) -> M:
     return _read(data, model, file)
 
 
-async def whose(gateway: Gateway, request: HttpRequest, named: str | None) -> list[str]:
-    """The projects a guarded route is asked about: that of a project's key; for an admin key the one it names, or every one that
-    is not archived. Their settings are then known as they stand.
+def asked_project(request: HttpRequest, named: str | None) -> str | None:
+    """The project a guarded route is asked about: that of a project's key, or the one an admin key names; None: every one's.
 
-    Raises `InvalidRequest` where a project's key names one, `NotFound` where there is no such project.
+    Raises `InvalidRequest` where a project's key names one.
     """
     identity = request.identity
     if identity is None:
         raise RuntimeError("the kernel calls a guarded route with an identity")
-    if identity.role != "admin":
-        if named is not None:
-            raise InvalidRequest("Only an admin key may name a project.", param="project")
-        return [identity.project]
+    if identity.role == "admin":
+        return named
+    if named is not None:
+        raise InvalidRequest("Only an admin key may name a project.", param="project")
+    return identity.project
+
+
+async def whose(gateway: Gateway, request: HttpRequest, named: str | None) -> list[str]:
+    """As `asked_project`, by name: every one's are those of all that are not archived. Their settings are then known as they
+    stand.
+
+    Raises `NotFound` too, where there is no such project.
+    """
+    project = asked_project(request, named)
+    if project is not None and named is None:
+        return [project]
     if gateway.projects.stale:
         await gateway.projects.catch_up()
     names = [row.name for row in await gateway.host.projects.rows() if row.archived_at is None]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from muxx.testing.conformance import Conformance
+from muxx.testing.conformance import FEW_WAYS, Conformance
 from muxx_std.alerts import Alerts
 
 
 class TestAlerts(Conformance):
     plugin = Alerts
     name = "alerts"
-    ways: ClassVar = {("chat", ""), ("messages", "chat")}
+    ways = FEW_WAYS
     config: ClassVar = {
         "project": {
             "limits": {"rpm": 1_000_000, "rpd": 1_000_000, "user_rpd": 1_000_000},

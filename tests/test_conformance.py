@@ -12,7 +12,7 @@ import test_limits_conformance as of_limits
 
 from muxx import hookimpl
 from muxx.testing import clean_environment
-from muxx.testing.conformance import INVARIANTS, Case, Conformance, Subject, broken, examine, matrix
+from muxx.testing.conformance import FEW_WAYS, INVARIANTS, Case, Conformance, Subject, broken, examine, matrix
 from muxx.testing.conformance.cases import FORMS
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
@@ -23,34 +23,31 @@ from muxx_std.projects import Projects
 
 CHAT = ("chat", "")
 """The cases of chat completions that are not translated."""
-FEW = {CHAT, ("messages", "chat")}
-"""A native endpoint and a translated one: what has a part in exchanges goes through all of them here, and everybody in the long
-tests."""
 
 
 class TestKeys(Conformance):
     plugin = Keys
-    ways = FEW
+    ways = FEW_WAYS
 
 
 class TestLogs(Conformance):
     plugin = Logs
-    ways = FEW
+    ways = FEW_WAYS
 
 
 class TestPricing(Conformance):
     plugin = Pricing
-    ways = FEW
+    ways = FEW_WAYS
 
 
 class TestProjects(Conformance):
     plugin = Projects
-    ways = FEW
+    ways = FEW_WAYS
 
 
 class TestMock(Conformance):
     plugin = Mock
-    ways = FEW
+    ways = FEW_WAYS
 
 
 class TestCache(Conformance):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from muxx.testing.conformance import Conformance
+from muxx.testing.conformance import FEW_WAYS, Conformance
 from muxx_std.limits import RateLimits
 
 
 class TestLimits(Conformance):
     plugin = RateLimits
     name = "limits"
-    ways: ClassVar = {("chat", ""), ("messages", "chat")}
+    ways = FEW_WAYS
     config: ClassVar = {
         "project": {
             "limits": {

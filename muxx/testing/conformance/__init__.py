@@ -16,10 +16,10 @@ For a plugin that is installed: `python -m pytest -p muxx.testing.fixtures --pya
 
 from __future__ import annotations
 
-from .cases import Case, matrix
+from .cases import FEW_WAYS, Case, matrix
 from .evidence import Evidence, Subject
 from .examining import examine
 from .invariants import INVARIANTS, broken
 from .suite import Conformance
 
-__all__ = ["INVARIANTS", "Case", "Conformance", "Evidence", "Subject", "broken", "examine", "matrix"]
+__all__ = ["FEW_WAYS", "INVARIANTS", "Case", "Conformance", "Evidence", "Subject", "broken", "examine", "matrix"]

@@ -43,6 +43,9 @@ FORMS = (
     ),
 )
 
+FEW_WAYS = {("chat", ""), ("messages", "chat")}
+"""A native endpoint with all of its cases, and a translated one: for a plugin that has little to do with what is said."""
+
 
 class Models(NamedTuple):
     """Names of models whose provider speaks one format."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import pytest
 from jwt_kit import KeyServer, Signer, settings
 from muxx.testing import aside
-from muxx.testing.conformance import Conformance, Subject
+from muxx.testing.conformance import FEW_WAYS, Conformance, Subject
 
 from muxx_jwt import NAME, Jwt
 
@@ -29,7 +28,7 @@ class TestJwt(Conformance):
 class TestJwtBesideKeys(Conformance):
     plugin = Jwt
     name = NAME
-    ways: ClassVar = {("chat", ""), ("messages", "chat")}
+    ways = FEW_WAYS
 
     @pytest.fixture(scope="class")
     @classmethod

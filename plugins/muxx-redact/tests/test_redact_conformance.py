@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from muxx.testing.conformance import Conformance
+from muxx.testing.conformance import FEW_WAYS, Conformance
 
 from muxx_redact import NAME, Redact
 
@@ -22,4 +22,4 @@ class TestRedactWithNothingToHide(Conformance):
 
     plugin = Redact
     name = NAME
-    ways: ClassVar = {("chat", ""), ("messages", "chat")}
+    ways = FEW_WAYS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from muxx.testing.conformance import Conformance
+from muxx.testing.conformance import FEW_WAYS, Conformance
 from router_kit import FACTS, LARGE, MINI
 
 from muxx_router import NAME, Router
@@ -32,7 +32,7 @@ class TestRouterOfOtherNames(Conformance):
 
     plugin = Router
     name = NAME
-    ways: ClassVar = {("chat", ""), ("messages", "chat")}
+    ways = FEW_WAYS
     settings: ClassVar = {
         "models": {LARGE: FACTS[LARGE]},
         "routes": {"router/cheapest": {"candidates": [LARGE]}},

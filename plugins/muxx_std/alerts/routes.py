@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from muxx import Asked, HttpRequest, Identity, InvalidRequest, Listed, NotFound, Reply, Route, body_as, query_as
+from muxx import Asked, HttpRequest, InvalidRequest, Listed, NotFound, Reply, Route, asked_project, body_as, query_as
 
 from . import overview
 from .message import TEST, test_facts
@@ -37,11 +37,12 @@ class TestAsked(Asked):
 
 async def list_rules(gateway: Gateway, request: HttpRequest) -> Reply:
     """The alerts of the key's project and how they stand; for an admin key, of every project or of the one named."""
-    project = _project(request, query_as(request, RulesQuery).project)
+    named = query_as(request, RulesQuery).project
+    project = asked_project(request, named)
     try:
         own = await overview.projects(gateway.host, project)
     except NotFound:
-        if project is None or _identity(request).role == "admin":
+        if project is None or named is not None:
             raise
         own = {project: {}}  # one that only an identity provider names has what the file says
     data = await overview.rules(gateway.host, gateway.config, _settings(gateway), own)
@@ -52,7 +53,7 @@ async def list_events(gateway: Gateway, request: HttpRequest) -> Reply:
     """What alerts told of, the newest first, each with what became of its deliveries."""
     query = query_as(request, EventsQuery)
     limit = query.limit
-    rows = await AlertStore(gateway.db).events(_project(request, query.project), query.after, limit + 1)
+    rows = await AlertStore(gateway.db).events(asked_project(request, query.project), query.after, limit + 1)
     if rows is None:
         raise InvalidRequest("after must be the id of an event you have been given.", param="after")
     data = [overview.event(row) for row in rows[:limit]]
@@ -75,22 +76,6 @@ def _settings(gateway: Gateway) -> AlertsConfig:
     settings = gateway.plugins.by_name["alerts"].config
     assert isinstance(settings, AlertsConfig), "this plugin serves the route"
     return settings
-
-
-def _project(request: HttpRequest, named: str | None) -> str | None:
-    """Whose alerts are asked for; None: everybody's."""
-    identity = _identity(request)
-    if identity.role == "admin":
-        return named
-    if named is not None:
-        raise InvalidRequest("Only an admin key may name a project.", param="project")
-    return identity.project
-
-
-def _identity(request: HttpRequest) -> Identity:
-    if request.identity is None:
-        raise RuntimeError("the kernel calls a guarded route with an identity")
-    return request.identity
 
 
 ROUTES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muxx import Connection, Database
 
-from .schema import FIGURES, ROW, TRIGGERS
+from .schema import FIGURES, MEMBER_VALUE, ROW, TRIGGERS
 
 SLICE = 2_000
 """Rows added in one transaction, and how many are left to be read one by one: either takes some milliseconds."""
@@ -59,9 +59,13 @@ _ADD = (
         "analytics_metadata_days",
         "day",
         "member, value",
-        "(SELECT s.*, m.key AS member,"
-        " CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END AS value"
-        " FROM analytics_slice AS s, json_each(s.metadata) AS m) WHERE true",
+        " ".join(
+            (
+                "(SELECT s.*, m.key AS member,",
+                MEMBER_VALUE,
+                "AS value FROM analytics_slice AS s, json_each(s.metadata) AS m) WHERE true",
+            )
+        ),
     ),
     _add("analytics_answer_days", "day", "answer_of", "analytics_slice WHERE answer_of <> ''"),
 )

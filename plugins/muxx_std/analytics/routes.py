@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from muxx import HttpRequest, InvalidRequest, Reply, Route, query_as
+from muxx import HttpRequest, InvalidRequest, Reply, Route, asked_project, query_as
 
 from .figures import ask
 from .hits import most_frequent
@@ -28,7 +28,7 @@ async def show_spend(gateway: Gateway, request: HttpRequest) -> Reply:
     """Requests, tokens and cost over time, by model, provider, user, key, project, environment, endpoint or a member of the
     metadata. A period without requests is left out. An admin key sees all projects, or the one named."""
     asked = query_as(request, SpendQuery)
-    project, span = _project(request, asked), _span(asked)
+    project, span = asked_project(request, asked.project), _span(asked)
     if asked.by == "project" and request.identity is not None and request.identity.role != "admin":
         raise InvalidRequest("Only an admin key sees several projects. Leave `by` out.", param="by")
     limit = asked.limit or max(1, min(DEFAULT_VALUES, MOST_LINES // span.periods(asked.interval)))
@@ -43,22 +43,11 @@ async def show_cache(gateway: Gateway, request: HttpRequest) -> Reply:
     """How often the cache answered over time, what that saved, and which answers it gave most often. An admin key sees all
     projects, or the one named."""
     asked = query_as(request, CacheQuery)
-    project, span = _project(request, asked), _span(asked)
+    project, span = asked_project(request, asked.project), _span(asked)
     _refuse_too_many(span, asked.interval, 1)
     question = Question(span, asked.interval, None, project, _environment(asked), {}, asked.limit, "cache")
     found = await ask(gateway.db, question)
     return Reply.json(cache(found, asked.interval, await most_frequent(gateway.db, question)))
-
-
-def _project(request: HttpRequest, asked: SpanQuery) -> str | None:
-    """Whose figures; None: everybody's."""
-    identity = request.identity
-    assert identity is not None, "the kernel authenticates every route that is not public"
-    if identity.role == "admin":
-        return asked.project
-    if asked.project is not None:
-        raise InvalidRequest("Only an admin key may name a project.", param="project")
-    return identity.project
 
 
 def _environment(asked: SpanQuery) -> str | None:

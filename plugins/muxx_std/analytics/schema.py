@@ -28,6 +28,8 @@ ROW = ", ".join((_MEMBERS, *FIGURES))
 _UNINDEXED = ", ".join(("hour, +project AS project, +environment AS environment", *_MEMBERS.split(", ")[3:], *FIGURES))
 """So that the last rows are looked up by their position, whatever is asked of them: there are few."""
 _NEGATED = ", ".join((_MEMBERS, *("-" + name for name in FIGURES)))
+MEMBER_VALUE = "CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END"
+"""Of a member `m` of metadata, as text."""
 _TOKENS = ("min(max(coalesce(CASE WHEN usage_source IS 'cache' THEN 0 ELSE ", " END, 0), 0), 1000000000000)")
 """Of a request that another paid for: none. A provider that claims more than 10^12 is not believed, so that no sum overflows."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from .periods import day_name, edges, hour_name
 from .question import Question
+from .schema import MEMBER_VALUE
 
 _STARTS = {
     "hour": "period",
@@ -28,7 +29,6 @@ _TABLES = {
     "answers": "analytics_answer_days",
 }
 _MEMBERS = ", json_each(metadata) AS m"
-_MEMBER_VALUE = "CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END"
 
 _IN_DAYS = "day >= :first_day AND day < :day_after"
 _IN_HOURS = "hour >= :first_hour AND hour < :hour_after"
@@ -92,7 +92,7 @@ def _from_sums(question: Question, table: str, period: str, when: str) -> str:
 
 def _from_rows(question: Question, table: str, period: str, when: str) -> str:
     if question.member is not None:
-        return _select(question, period, _MEMBER_VALUE, table + _MEMBERS, [when, "m.key = :member"])
+        return _select(question, period, MEMBER_VALUE, table + _MEMBERS, [when, "m.key = :member"])
     answered = ["answer_of <> ''"] if question.source == "answers" else []
     return _select(question, period, question.column or "''", table, [when, *answered])
 

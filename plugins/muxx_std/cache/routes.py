@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from muxx import Asked, HttpRequest, InvalidRequest, Reply, Route, Shown, query_as
+from muxx import Asked, HttpRequest, Reply, Route, Shown, asked_project, query_as
 
 from .store import CacheStore
 from .store import purge as empty
@@ -66,15 +66,11 @@ class Purged(Shown):
 async def show(gateway: Gateway, request: HttpRequest) -> Reply:
     """What the cache did for the key's project in the last hours. For an admin key: for every project, or the one named."""
     asked, identity = query_as(request, StatsQuery), request.identity
-    assert identity is not None, "the kernel authenticates every route that is not public"
-    is_admin = identity.role == "admin"
-    if asked.project is not None and not is_admin:
-        raise InvalidRequest("Only an admin key may name a project.", param="project")
-    project = asked.project if is_admin else identity.project
+    project = asked_project(request, asked.project)
     environment = None if asked.environment == "all" else asked.environment
     store = CacheStore(gateway.db)
     found = await store.outcomes(time.time() - asked.hours * 3600, project, environment)
-    workers: list[Any] = await store.workers() if is_admin else []
+    workers: list[Any] = await store.workers() if identity is not None and identity.role == "admin" else []
     return Reply.json(Stats.model_validate({"data": found, "workers": workers}).as_json())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from muxx import HttpRequest, InvalidRequest, Reply, Route
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from muxx import Gateway
 
 Format = Literal["jsonl", "csv"]
+T = TypeVar("T", bound=str)
 
 PAGE_ROWS = 100
 """Rows read at once, without content: some hundred kilobytes."""
@@ -46,17 +47,20 @@ async def export(gateway: Gateway, request: HttpRequest) -> Reply:
     if request.identity is None:
         raise RuntimeError("the kernel calls a project's route with an identity")
     filter, _ = filters.parse(query, request.identity)
-    pieces = written(LogReader(gateway.db), filter, "csv" if kind == "csv" else "jsonl", content == "true")
+    pieces = written(LogReader(gateway.db), filter, kind, content == "true")
     file = {"Content-Disposition": f'attachment; filename="muxx-logs.{kind}"', "Cache-Control": "no-store"}
-    return Reply(encoded(pieces), content_type=CONTENT_TYPES["csv" if kind == "csv" else "jsonl"], headers=file)
+    return Reply(encoded(pieces), content_type=CONTENT_TYPES[kind], headers=file)
 
 
-def _choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+def _choice(query: dict[str, str], name: str, allowed: tuple[T, ...]) -> T | None:
     """Taken out of the query, whose other parameters are those of the list."""
     value = query.pop(name, None)
-    if value is not None and value not in allowed:
-        raise InvalidRequest(f"{name} must be {' or '.join(allowed)}.", param=name)
-    return value
+    if value is None:
+        return None
+    for one in allowed:
+        if one == value:
+            return one
+    raise InvalidRequest(f"{name} must be {' or '.join(allowed)}.", param=name)
 
 
 async def encoded(pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:

@@ -26,10 +26,9 @@ _NAMES = ("after", "cache", "environment", "from", "limit", "model", "provider",
 _NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
-_HAS_METADATA = (
-    "EXISTS (SELECT 1 FROM json_each(g.metadata) AS m WHERE m.key = ?"
-    " AND CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END = ?)"
-)
+MEMBER_VALUE = "CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END"
+"""Of a member `m` of metadata, as text."""
+_HAS_METADATA = " ".join(("EXISTS (SELECT 1 FROM json_each(g.metadata) AS m WHERE m.key = ? AND", MEMBER_VALUE, "= ?)"))
 _HAS_TEXT = (
     "EXISTS (SELECT 1 FROM contents AS c WHERE c.request_id = g.request_id"
     " AND (c.input LIKE ? ESCAPE '\\' OR c.output LIKE ? ESCAPE '\\'))"

@@ -20,7 +20,7 @@ from itertools import islice
 
 from muxx import Connection
 
-from .filters import Filter
+from .filters import MEMBER_VALUE, Filter
 
 MERGED_PAGES = 64
 """Pages of an index that are written anew in one transaction, to keep its pieces few: some milliseconds' work."""
@@ -32,10 +32,13 @@ _MOST_WORDS = 4
 """Words that are asked for together: four rare ones leave few candidates, and each one more is another list to go through."""
 _TRIGRAM_SINCE = (3, 34)
 
-_METADATA = """CASE WHEN json_valid(g.metadata) THEN (SELECT group_concat(
-    'k' || hex(substr(m.key, 1, 64)) || 'x' || hex(substr(
-        CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END, 1, 64
-    )), ' ') FROM json_each(g.metadata) AS m) END"""
+_METADATA = " ".join(
+    (
+        "CASE WHEN json_valid(g.metadata) THEN (SELECT group_concat('k' || hex(substr(m.key, 1, 64)) || 'x' || hex(substr(",
+        MEMBER_VALUE,
+        ", 1, 64)), ' ') FROM json_each(g.metadata) AS m) END",
+    )
+)
 _WORDS = " ".join(
     (
         "coalesce('j' || hex(substr(g.project, 1, 64)), '') || ' ' || coalesce('e' || hex(g.environment), '') || ' ' ||",

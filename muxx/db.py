@@ -30,6 +30,7 @@ import aiosqlite
 
 from .errors import StartError
 from .journal import Durability
+from .scanning import ScanProcesses
 
 Connection = aiosqlite.Connection
 Row = aiosqlite.Row
@@ -41,7 +42,9 @@ APPLICATION_ID = 0x6D757878
 
 BUSY_MS = 5000
 BACKGROUND = 10
-"""How much nicer threads are whose work can wait for that of others."""
+"""How much nicer threads and processes are whose work can wait for that of others."""
+SCANNERS = 2
+"""Reads of many rows at a time."""
 WAL_LIMIT = 64 * 1024 * 1024
 """Size to which SQLite cuts its write-ahead log back once it has been checkpointed."""
 PAGE_BYTES: dict[File, int] = {"main": 4096, "logs": 8192}
@@ -217,13 +220,18 @@ def _stand_back() -> None:
 class Database:
     """Both files. `open` makes them on the first run and raises `StartError` (exit code 3) when one cannot be used."""
 
-    def __init__(self, path: str | Path, *, durability: Durability = "crash") -> None:
+    def __init__(self, path: str | Path, *, durability: Durability = "crash", scans_apart: bool = False) -> None:
+        """`scans_apart`: what looks at many rows is read in a process apart, for one that answers requests meanwhile."""
         self.path = Path(path)
         self.logs = logs_path(self.path)
         self._durability: Durability = durability
         self._writers = {file: Writer(self._file(file), durability=durability) for file in ("main", "logs")}
         self._readers = {"main": Readers(self.path, 1), "logs": Readers(self.logs, 2)}
-        self._scanners = Readers(self.logs, 2, background=True)
+        self._scanners: Readers | ScanProcesses = (
+            ScanProcesses(self.logs, SCANNERS, niceness=BACKGROUND, busy_ms=BUSY_MS)
+            if scans_apart
+            else Readers(self.logs, SCANNERS, background=True)
+        )
 
     def _file(self, file: str) -> Path:
         return self.path if file == "main" else self.logs
@@ -267,7 +275,7 @@ class Database:
         self, sql: str, params: Sequence[Any] | dict[str, Any] = (), *, seconds: float | None = None
     ) -> list[Row]:
         """As `read_logs`, for what looks at many rows: on connections apart, so that nobody's single row waits behind it, and in
-        threads that leave the core to others.
+        threads or, beside requests, processes that leave the core to others.
 
         Raises `TimeoutError` when it takes longer than `seconds`, waiting for a connection not counted.
         """

@@ -86,14 +86,26 @@ class Gateway:
     `plugins`, `routes`, `log`; `plan()`, `price()`, `spawn()`, `every()`, `http`."""
 
     def __init__(
-        self, host: Host, config: Config, plugins: PluginSet, journal: Journal, *, mock: bool = False, worker: int = 0
+        self,
+        host: Host,
+        config: Config,
+        plugins: PluginSet,
+        journal: Journal,
+        *,
+        mock: bool = False,
+        worker: int = 0,
+        serves: bool = True,
+        keeps: bool = True,
     ) -> None:
+        """`serves`: requests come here. `keeps`: what is to be done in one process of the host is done here."""
         plugins.require_authenticator()
         self.host = host
         self.config = config
         self.plugins = plugins
         self.journal = journal
         self.worker = worker
+        self._serves = serves
+        self._keeps = keeps
         self.log = logging.getLogger("muxx")
         self.ids = RequestIds()
         self.calls = RunningCalls()
@@ -177,12 +189,14 @@ class Gateway:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("task %s failed: %s", task.get_name(), describe_crash(error))
 
-    def every(
-        self, seconds: float, function: Callable[[], Awaitable[None]], *, name: str, once_per_host: bool = False
-    ) -> None:
-        """Call `function` again and again; a failure is logged and the next round runs. `once_per_host`: in one worker only."""
-        if not once_per_host or self.worker == 0:
-            self.spawn(self._repeat(seconds, function, name), name=name)
+    def every(self, seconds: float, function: Callable[[], Awaitable[None]], *, name: str, once_per_host: bool = False) -> None:
+        """Call `function` again and again; a failure is logged and the next round runs. It runs in every worker; `once_per_host`:
+        in one process only, which under `muxx serve` is none of them, so that no request waits for it."""
+        if self._keeps if once_per_host else self._serves:
+            self._begin_repeating(seconds, function, name)
+
+    def _begin_repeating(self, seconds: float, function: Callable[[], Awaitable[None]], name: str) -> None:
+        self.spawn(self._repeat(seconds, function, name), name=name)
 
     async def _repeat(self, seconds: float, function: Callable[[], Awaitable[None]], name: str) -> None:
         while True:
@@ -225,7 +239,7 @@ class Gateway:
     async def follow_projects(self) -> None:
         """Read the projects, and read them again now and then: also for a gateway that answers nobody, as the recorder's."""
         await self.projects.catch_up()
-        self.every(REREAD_SECONDS, self.projects.reread, name="projects.reread")
+        self._begin_repeating(REREAD_SECONDS, self.projects.reread, "projects.reread")
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:

@@ -71,12 +71,12 @@ class Host:
         """Reads and changes projects; how they stand for requests is `gateway.projects`."""
 
     @staticmethod
-    def open(config: Config) -> Opening:
-        """Open, and on the first run make, all that a host holds.
+    def open(config: Config, *, scans_apart: bool = False) -> Opening:
+        """Open, and on the first run make, all that a host holds. `scans_apart` is for the database.
 
         Raises `StartError` with exit code 3 when something is unusable.
         """
-        return Opening(config)
+        return Opening(config, scans_apart)
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes for one purpose, by HKDF-SHA256 from the secret that the database began with.
@@ -101,12 +101,13 @@ class Host:
 class Opening(Awaitable[Host]):
     """A host about to be opened: await it, or enter it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, scans_apart: bool) -> None:
         self._config = config
+        self._scans_apart = scans_apart
         self._host: Host | None = None
 
     def __await__(self) -> Generator[None, None, Host]:
-        return _open(self._config).__await__()
+        return _open(self._config, self._scans_apart).__await__()
 
     async def __aenter__(self) -> Host:
         self._host = await self
@@ -123,9 +124,9 @@ async def migrate_kernel(db: Database) -> None:
     await db.migrate(secret.NAME, secret.MIGRATIONS)
 
 
-async def _open(config: Config) -> Host:
+async def _open(config: Config, scans_apart: bool) -> Host:
     paths = Paths.beside(config.database.path)
-    db = Database(paths.database, durability=config.database.durability)
+    db = Database(paths.database, durability=config.database.durability, scans_apart=scans_apart)
     try:
         await db.open()
         given = await secret.found(config, paths.secret, db)

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import recorder
 from .config import Config
@@ -65,6 +65,22 @@ class RecorderThread:
         await asyncio.to_thread(self._thread.join)
 
 
+class Duties(NamedTuple):
+    """What a process does of the service. A process that is all of it, as an embedding one, does everything."""
+
+    name: str = "worker0"
+    """That of its journal."""
+    serves: bool = True
+    """Requests."""
+    keeps: bool = True
+    """What plugins want done in one process of the host."""
+    records: bool = True
+    """Rows from the journal into the database."""
+
+
+ALL_DUTIES = Duties()
+
+
 class Worker:
     """A process's share of the service. `start()`, then `stop()`; `reload()` between them as often as wanted.
 
@@ -72,40 +88,58 @@ class Worker:
     """
 
     def __init__(
-        self, config: Config, found: Sequence[Found], host: Host, *, mock: bool = False, index: int = 0, records: bool = True
+        self,
+        config: Config,
+        found: Sequence[Found],
+        host: Host,
+        *,
+        mock: bool = False,
+        index: int = 0,
+        duties: Duties = ALL_DUTIES,
     ) -> None:
         self.config = config
         self._found = found
         self.host = host
         self._mock = mock
         self._index = index
-        self._records = records
+        self._duties = duties
         self._recorder: RecorderThread | None = None
+        self._accepting: asyncio.Server | None = None
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
         self._gateways: set[Gateway] = set()
         """Every gateway that still carries exchanges: the present one and replaced ones."""
         self._retiring: set[asyncio.Task[None]] = set()
 
-    async def start(self, listener: socket.socket) -> None:
-        """Open the journal, start the gateway, then accept connections."""
-        self.journal = Journal(self.host.paths.journal, f"worker{self._index}", durability=self.config.database.durability)
+    async def start(self, listener: socket.socket | None) -> None:
+        """Open the journal, start the gateway, then accept connections, where there is a socket to accept them from."""
+        self.journal = Journal(self.host.paths.journal, self._duties.name, durability=self.config.database.durability)
         self.journal.gather()
         try:
             self.gateway = await self._new_gateway(self.config, self._found)
         except BaseException:
             self.journal.close()
             raise
-        if self._records:
+        if self._duties.records:
             self._recorder = RecorderThread(recorder_of(self.host, self.gateway))
         self.service = Service(self.gateway, lambda: self.journal.healthy)
         self._connections = self.service.server()
-        loop = asyncio.get_running_loop()
-        self._accepting = await loop.create_server(self._connections, sock=listener, backlog=BACKLOG)
+        if listener is not None:
+            loop = asyncio.get_running_loop()
+            self._accepting = await loop.create_server(self._connections, sock=listener, backlog=BACKLOG)
         self._upkeep = asyncio.create_task(self._rotate(), name="journal")
 
     async def _new_gateway(self, config: Config, found: Sequence[Found]) -> Gateway:
-        gateway = Gateway(self.host, config, build(found, config), self.journal, mock=self._mock, worker=self._index)
+        gateway = Gateway(
+            self.host,
+            config,
+            build(found, config),
+            self.journal,
+            mock=self._mock,
+            worker=self._index,
+            serves=self._duties.serves,
+            keeps=self._duties.keeps,
+        )
         await gateway.start()
         self._gateways.add(gateway)
         return gateway
@@ -143,7 +177,8 @@ class Worker:
     async def stop(self, grace: float | None = None) -> None:
         """Stop accepting, let running exchanges finish for `grace` seconds, end the rest with `shutting_down`; no row is lost."""
         self.service.draining = True
-        self._accepting.close()
+        if self._accepting is not None:
+            self._accepting.close()
         await self._quiet(self.config.server.shutdown_grace_s if grace is None else grace)
         for gateway in self._gateways:
             gateway.calls.abort_all(ShuttingDown())

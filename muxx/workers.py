@@ -1,4 +1,4 @@
-"""`muxx serve`: N workers and one recorder under a supervisor, each a process.
+"""`muxx serve`: N workers, a recorder and a keeper under a supervisor, each a process.
 
 The recorder is a process even beside a single worker: as a thread it would take the interpreter's lock at every system call of
 the worker's, which halves what a core serves. The supervisor binds every socket, so that connections waiting on a dead worker's
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .config import Config
+from .db import BACKGROUND
 from .errors import StartError
 from .gateway import Gateway
 from .host import Host
@@ -27,10 +29,12 @@ from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
-from .worker import BACKLOG, Worker, freeze, listen, prepare, recorder_of
+from .worker import BACKLOG, Duties, Worker, freeze, listen, prepare, recorder_of
 
 log = logging.getLogger("muxx")
 
+NO_WORKER = -1
+"""The index of a process that serves nobody."""
 STOP_SECONDS = 10.0
 """What a worker gets beyond the grace for streams before it is killed."""
 
@@ -72,9 +76,12 @@ class Service:
     def supervise(self) -> int:
         """Keep the children alive, until told to stop. They inherit every module, so that starting one imports nothing."""
         workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
+        keeper = Child("keeper", self._keep)
         recorder = Child("recorder", self._record)
         patience = self._config.server.shutdown_grace_s + STOP_SECONDS
-        supervisor = Supervisor(workers, recorder, patience=patience, reload=self._reload, on_stop=self._close_listeners)
+        supervisor = Supervisor(
+            [*workers, keeper], recorder, patience=patience, reload=self._reload, on_stop=self._close_listeners
+        )
         gc.freeze()  # a child's collector would walk, and so copy, all that the children share
         gc.enable()
         return supervisor.run()
@@ -82,9 +89,17 @@ class Service:
     def _worker(self, index: int, listener: socket.socket) -> Child:
         def serve(parent: int) -> None:
             self._close_listeners(but=listener)
-            _run(_serve(self._config, self._found, listener, self._mock, index, parent))
+            duties = Duties(f"worker{index}", keeps=False, records=False)
+            _run(_serve(self._config, self._found, listener, self._mock, index, duties, parent))
 
         return Child(f"worker {index}", serve)
+
+    def _keep(self, parent: int) -> None:
+        """It gets out of the way of those who answer."""
+        self._close_listeners()
+        os.nice(BACKGROUND)
+        duties = Duties("keeper", serves=False, records=False)
+        _run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, parent))
 
     def _record(self, parent: int) -> None:
         self._close_listeners()
@@ -165,10 +180,18 @@ def _announce(config: Config, listener: socket.socket, key: str | None, mock: bo
     log.info("muxx listens on %s with %d worker%s", base, workers, "" if workers == 1 else "s")
 
 
-async def _serve(config: Config, found: Sequence[Found], listener: socket.socket, mock: bool, index: int, parent: int) -> None:
-    """A worker's process, until a signal or the supervisor's end says stop."""
-    async with Host.open(config) as host:
-        worker = Worker(config, found, host, mock=mock, index=index, records=False)
+async def _serve(
+    config: Config,
+    found: Sequence[Found],
+    listener: socket.socket | None,
+    mock: bool,
+    index: int,
+    duties: Duties,
+    parent: int,
+) -> None:
+    """A worker's or the keeper's process, until a signal or the supervisor's end says stop."""
+    async with Host.open(config, scans_apart=duties.serves) as host:
+        worker = Worker(config, found, host, mock=mock, index=index, duties=duties)
         await worker.start(listener)
         freeze()
         await _told_to_stop(worker, parent)
@@ -208,7 +231,8 @@ async def _record(config: Config, found: Sequence[Found], mock: bool, parent: in
     """The recorder's process: rows from the journal to the database until told to stop, then all that is left."""
     async with Host.open(config) as host:
         journal = Journal(host.paths.journal, "recorder", durability=config.database.durability)
-        gateway = Gateway(host, config, build(found, config), journal, mock=mock, worker=-1)
+        plugins = build(found, config)
+        gateway = Gateway(host, config, plugins, journal, mock=mock, worker=NO_WORKER, serves=False, keeps=False)
         await gateway.follow_projects()
         recorder = recorder_of(host, gateway)
         freeze()

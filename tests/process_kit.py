@@ -254,6 +254,14 @@ def recorder_of(gateway: GatewayProcess) -> int | None:
     return None
 
 
+def keeper_of(gateway: GatewayProcess) -> int | None:
+    """The supervisor's child that does what is to be done once on a host."""
+    for pid in children(gateway.process.pid):
+        if any(".journal/keeper" in name for name in open_files(pid)):
+            return pid
+    return None
+
+
 def workers_of(gateway: GatewayProcess) -> list[int]:
     """The supervisor's children that have a worker's journal open."""
     return [pid for pid in children(gateway.process.pid) if any(".journal/worker" in name for name in open_files(pid))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -15,10 +16,13 @@ from pathlib import Path
 import aiosqlite
 import pytest
 from journal_kit import kill, spawn
+from process_kit import alive, children
 
 import muxx.db as db_module
+from muxx import scanning
 from muxx.db import Connection, Database, Migration, statements
 from muxx.errors import StartError
+from muxx.testing import eventually
 
 TABLE = Migration("main", "CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT); CREATE INDEX by_name ON things (name);")
 LOGS = Migration("logs", "CREATE TABLE events (id INTEGER PRIMARY KEY)")
@@ -27,6 +31,16 @@ LOGS = Migration("logs", "CREATE TABLE events (id INTEGER PRIMARY KEY)")
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
     db = Database(tmp_path / "muxx.db")
+    await db.open()
+    await db.migrate("things", (TABLE, LOGS))
+    yield db
+    await db.close()
+
+
+@pytest.fixture(params=[False, True], ids=["in threads", "apart"])
+async def scanned(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database of either kind; where reads of many rows are done is all that differs."""
+    db = Database(tmp_path / "muxx.db", scans_apart=request.param)
     await db.open()
     await db.migrate("things", (TABLE, LOGS))
     yield db
@@ -142,14 +156,16 @@ class TestReading:
         await asyncio.gather(*(db.read_logs("SELECT count(*) FROM events") for _ in range(20)))
         assert len(db._readers["logs"]._idle) == 2
 
-    async def test_a_single_row_waits_behind_no_long_read(self, db: Database) -> None:
+    async def test_a_single_row_waits_behind_no_long_read(self, scanned: Database) -> None:
+        db = scanned
         scans = [asyncio.ensure_future(db.scan_logs(COUNTING, (1_000_000,))) for _ in range(4)]
         await asyncio.sleep(0.01)
         assert [row[0] for row in await db.read_logs("SELECT count(*) FROM events")] == [0]
         assert not all(scan.done() for scan in scans)
         assert [row[0] for [row] in await asyncio.gather(*scans)] == [1_000_000] * 4
 
-    async def test_a_read_whose_time_is_over_or_whose_caller_left_does_not_run_on(self, db: Database) -> None:
+    async def test_a_read_whose_time_is_over_or_whose_caller_left_does_not_run_on(self, scanned: Database) -> None:
+        db = scanned
         begun = time.monotonic()
         for _ in range(3):
             with pytest.raises(TimeoutError):
@@ -169,6 +185,23 @@ class TestReading:
         await db.scan_logs("SELECT 1")
         assert nice_threads() - before == Counter({os.getpriority(os.PRIO_PROCESS, 0) + 10: 1})
 
+    async def test_what_is_read_is_the_same_wherever_it_is_read(self, scanned: Database) -> None:
+        await scanned.write_logs(lambda db: db.executemany("INSERT INTO events VALUES (?)", [(number,) for number in range(250)]))
+        rows = await scanned.scan_logs("SELECT id, id * 0.5 AS half FROM events WHERE id >= :least ORDER BY id", {"least": 5})
+        assert [(row["id"], row["half"]) for row in rows] == [(number, number / 2) for number in range(5, 250)]
+        assert dict(rows[0]) == {"id": 5, "half": 2.5}
+        [row] = await scanned.scan_logs('SELECT ? AS "a ""b""", ?, ?, NULL AS none', ("\u20ac", b"\0", 2**63 - 1))
+        assert tuple(row) == ("\u20ac", b"\0", 2**63 - 1, None)
+        assert row.keys() == ['a "b"', "?", "?", "none"]
+        assert await scanned.scan_logs("SELECT id FROM events WHERE id < 0") == []
+
+    async def test_a_scan_that_cannot_be_is_sqlites_error_and_the_next_one_works(self, scanned: Database) -> None:
+        with pytest.raises(sqlite3.OperationalError, match="no such table: nowhere"):
+            await scanned.scan_logs("SELECT * FROM nowhere")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await scanned.scan_logs("DELETE FROM events")
+        assert [row[0] for row in await scanned.scan_logs("SELECT 1")] == [1]
+
     async def test_two_databases_are_apart(self, tmp_path: Path, db: Database) -> None:
         other = Database(tmp_path / "other.db")
         await other.open()
@@ -176,6 +209,50 @@ class TestReading:
         await other.write(lambda connection: add(connection, "a"))
         assert await names(db) == []
         await other.close()
+
+
+class TestScanningApart:
+    """What is left to tell of the processes that `scanned` uses."""
+
+    @pytest.fixture
+    async def apart(self, tmp_path: Path) -> AsyncIterator[Database]:
+        db = Database(tmp_path / "muxx.db", scans_apart=True)
+        await db.open()
+        yield db
+        await db.close()
+
+    async def test_they_come_with_the_first_scan_stand_back_and_end_with_the_database(
+        self, apart: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        before = set(children(os.getpid()))
+        await apart.read_logs("SELECT 1")
+        assert set(children(os.getpid())) == before
+        await asyncio.gather(*(apart.scan_logs("SELECT 1") for _ in range(5)))
+        scanners = set(children(os.getpid())) - before
+        assert len(scanners) == 2
+        for pid in scanners:
+            assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+            assert b"sk-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+        await apart.close()
+        assert not any(map(alive, scanners))
+
+    async def test_one_that_is_killed_is_told_of_and_replaced(self, apart: Database) -> None:
+        before = set(children(os.getpid()))
+        scan = asyncio.ensure_future(apart.scan_logs(COUNTING, (2**40,)))
+        await eventually(lambda: set(children(os.getpid())) - before)
+        for pid in set(children(os.getpid())) - before:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(sqlite3.OperationalError, match="has ended"):
+            await scan
+        assert [row[0] for row in await apart.scan_logs("SELECT 1")] == [1]
+
+    async def test_one_that_nobody_asks_ends(self, apart: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scanning, "IDLE_SECONDS", 0.05)
+        before = set(children(os.getpid()))
+        await apart.scan_logs("SELECT 1")
+        await eventually(lambda: set(children(os.getpid())) == before)
+        assert [row[0] for row in await apart.scan_logs("SELECT 1")] == [1]
 
 
 def nice_threads() -> Counter[int]:

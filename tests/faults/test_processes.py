@@ -23,6 +23,7 @@ from process_kit import (
     children,
     connections_of,
     gateway_process,
+    keeper_of,
     messages,
     open_stream,
     recorder_of,
@@ -93,10 +94,10 @@ async def test_A08_both_workers_obey_the_command_line_on_the_very_next_request(t
 # ── children that die ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_killed_worker_or_recorder_is_replaced_and_nothing_is_lost(tmp_path: Path, upstream: Upstream) -> None:
+async def test_a_killed_worker_keeper_or_recorder_is_replaced_and_nothing_is_lost(tmp_path: Path, upstream: Upstream) -> None:
     async with gateway_process(tmp_path, upstream, workers=2) as gateway:
         async with Traffic(gateway, persistent=True) as traffic:
-            for victim_of in (lambda: workers_of(gateway)[0], lambda: recorder_of(gateway)):
+            for victim_of in (lambda: workers_of(gateway)[0], lambda: keeper_of(gateway), lambda: recorder_of(gateway)):
                 await traffic.answered(20)
                 await _killed_and_replaced(gateway, victim_of())
         await traffic_is_served_by_two(gateway)
@@ -105,14 +106,68 @@ async def test_a_killed_worker_or_recorder_is_replaced_and_nothing_is_lost(tmp_p
         assert {stored[request_id][0] for request_id in traffic.acknowledged} == {200}
         assert {row[:3] for row in stored.values()} <= {(200, None, None), (500, "muxx", "process_died")}
         assert all_in_order(tmp_path)
-        assert messages(gateway).count("starting it again") == 2
+        assert messages(gateway).count("starting it again") == 3
+
+
+KEEPING = """
+import os
+
+import muxx
+
+
+class Keeping:
+    @muxx.hookimpl
+    async def lifespan(self, gateway):
+        async def once():
+            note("once")
+
+        async def everywhere():
+            note("everywhere")
+
+        def note(word):
+            with open(os.environ["NOTES"], "a") as file:
+                file.write(f"{word} {os.getpid()}\\n")
+
+        gateway.every(0.02, once, name="once", once_per_host=True)
+        gateway.every(0.02, everywhere, name="everywhere")
+        yield
+"""
+
+
+async def test_what_is_done_once_on_a_host_is_done_by_the_keeper_which_stands_back(tmp_path: Path, upstream: Upstream) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "keeping.py").write_text(KEEPING)
+    notes = tmp_path / "notes.txt"
+    plugins = {"MUXX_PLUGINS_DIR": str(tmp_path / "plugins"), "NOTES": str(notes)}
+    async with gateway_process(tmp_path, upstream, workers=2, **plugins) as gateway:
+        await eventually(lambda: notes.exists() and len(set(notes.read_text().splitlines())) == 3)
+        await asyncio.sleep(0.2)
+        keeper, workers = keeper_of(gateway), workers_of(gateway)
+        assert keeper is not None
+        assert set(notes.read_text().splitlines()) == {f"once {keeper}", *(f"everywhere {worker}" for worker in workers)}
+        assert os.getpriority(os.PRIO_PROCESS, keeper) > os.getpriority(os.PRIO_PROCESS, workers[0])
+
+
+async def test_the_log_is_read_in_processes_of_the_workers(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream) as gateway:
+        [worker] = workers_of(gateway)
+        assert (await gateway.chat()).status == 200
+        assert children(worker) == []
+        assert (await gateway.get("/v1/logs")).status == 200
+        [scanner] = children(worker)
+        os.kill(scanner, signal.SIGKILL)
+        await eventually(lambda: not alive(scanner))
+        answers = [(await gateway.get("/v1/logs")).status for _ in range(2)]
+        assert answers[-1] == 200
+        os.kill(worker, signal.SIGKILL)
+        await eventually(lambda: not any(map(alive, children(worker))))
 
 
 async def _killed_and_replaced(gateway: GatewayProcess, victim: int | None) -> None:
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     await eventually(lambda: not alive(victim))
-    await eventually(lambda: len(workers_of(gateway)) == 2 and recorder_of(gateway) is not None, 10.0)
+    await eventually(lambda: len(workers_of(gateway)) == 2 and keeper_of(gateway) and recorder_of(gateway), 10.0)
 
 
 async def traffic_is_served_by_two(gateway: GatewayProcess) -> None:
@@ -140,7 +195,7 @@ async def test_children_end_when_their_supervisor_is_killed(tmp_path: Path, upst
     async with gateway_process(tmp_path, upstream, {"server": {"shutdown_grace_s": 0.2}}, workers=2) as gateway:
         async with open_stream(gateway):
             family = children(gateway.process.pid)
-            assert len(family) == 3
+            assert len(family) == 4
             gateway.process.kill()
             await gateway.wait()
             await eventually(lambda: not any(map(alive, family)))
@@ -342,7 +397,7 @@ async def test_G02_a_running_stream_outlives_a_reload(tmp_path: Path, upstream: 
         gateway.reload()
         await eventually(lambda: messages(gateway).count("reload refused") >= 1)
         await asyncio.sleep(0.5)
-        assert len(children(gateway.process.pid)) == 3, "a file no child could start with reaches none of them"
+        assert len(children(gateway.process.pid)) == 4, "a file no child could start with reaches none of them"
         gateway.config_path.write_text(good + '\n[[models]]\nname = "new"\ntargets = ["openai/gpt-4o"]\n')
         gateway.reload()
         await eventually(lambda: messages(gateway).count("configuration reloaded") == 2)

@@ -1,0 +1,62 @@
+"""The program of a process that reads the log for a worker: started by `muxx.scanning`, by its path, so that it imports nothing
+of muxx and takes a few megabytes.
+
+python -I -S scanprocess.py DATABASE NICENESS BUSY_MS
+
+A message is four bytes of length and a value of `marshal`. Asked `(sql, params, seconds or None)`, it answers `("names", (name,
+…))`, any number of `("rows", [(value, …), …])`, then `("end",)`; or at any place `("late",)`, or `("error", class, text)`.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+ROWS_A_MESSAGE = 100
+"""So that whoever takes them is never busy for long."""
+STEPS_A_LOOK = 2000
+"""Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond."""
+LENGTH_BYTES = 4
+
+
+def main(path: str, niceness: str, busy_ms: str) -> None:
+    """Answer what comes on the standard input until it ends, as it does when the worker does."""
+    os.nice(int(niceness))
+    db = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, isolation_level=None)
+    db.execute(f"PRAGMA busy_timeout = {int(busy_ms):d}")
+    db.execute("PRAGMA query_only = ON")
+    while (head := sys.stdin.buffer.read(LENGTH_BYTES)) and len(head) == LENGTH_BYTES:
+        sql, params, seconds = marshal.loads(sys.stdin.buffer.read(int.from_bytes(head, "big")))  # noqa: S302 (of our worker)
+        _answer(db, sys.stdout.buffer, sql, params, seconds)
+
+
+def _answer(
+    db: sqlite3.Connection, out: BinaryIO, sql: str, params: Sequence[Any] | dict[str, Any], seconds: float | None
+) -> None:
+    ends = None if seconds is None else time.monotonic() + seconds
+    db.set_progress_handler(None if ends is None else lambda: time.monotonic() > ends, STEPS_A_LOOK)
+    try:
+        cursor = db.execute(sql, params)
+        _say(out, ("names", tuple(column[0] for column in cursor.description or ())))
+        while rows := cursor.fetchmany(ROWS_A_MESSAGE):
+            _say(out, ("rows", rows))
+        _say(out, ("end",))
+    except sqlite3.Error as error:
+        late = ends is not None and time.monotonic() > ends
+        _say(out, ("late",) if late else ("error", type(error).__name__, str(error)))
+    out.flush()
+
+
+def _say(out: BinaryIO, message: tuple[Any, ...]) -> None:
+    data = marshal.dumps(message)
+    out.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

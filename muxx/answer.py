@@ -93,7 +93,10 @@ class Answer:
 
     def send(self, data: bytes) -> None:
         """Send a piece of a stream, framed as one chunk."""
-        self._transmit(self._take_head() + self._chunk(data))
+        if self._head is not None:
+            self._transmit(self._take_head() + self._chunk(data))
+        elif (transport := self._connection.transport) is not None and not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data)
 
     def end(self, data: bytes = b"", otherwise: Callable[[MuxxError], bytes] | None = None) -> None:
         """Send the stream's last bytes and its end, in one write; `otherwise` makes the error event where they cannot be."""

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -279,7 +279,7 @@ class Database:
 
         Raises `TimeoutError` when it takes longer than `seconds`, waiting for a connection not counted.
         """
-        return await self._scanners.rows(sql, params, seconds)
+        return cast(list[Row], await self._scanners.rows(sql, params, seconds))
 
     async def close(self) -> None:
         """Finish the writes handed over, then close every connection. Idempotent."""

@@ -127,8 +127,14 @@ class LeanConnection(asyncio.Protocol):
         except Exception:
             self._fail(UpstreamProtocolError())
             return
-        if self._sink is not None:
+        sink, pieces = self._sink, self._pieces
+        if sink is None:
+            return
+        if self.finished or len(pieces) != 1:
             self._deliver()
+        else:  # a piece of a stream, which nearly everything is
+            self._pieces = []
+            sink.feed(pieces[0])
 
     def _bound(self, data: bytes) -> None:
         """No head is longer than this, neither in pieces nor in one, and no status line than that."""

@@ -92,7 +92,8 @@ class Relay:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the provider; everything complete goes out at once."""
-        if self.over.done():
+        over, stream = self.over, self.stream
+        if over.done():
             self._distrust(data)
             return
         now = time.monotonic()
@@ -104,13 +105,14 @@ class Relay:
             self.finish(error)
             return
         self._take(events)
-        if self.stream.done:
+        if stream.done:
             self._distrust(self._splitter.tail if events[-1][0] is self._ending else events[-1][0])
-        if not self.over.done():
+        if not over.done():
+            finished = stream.finished
             if self._waits_for_token:
-                self._waits_for_token = not (self.stream.finished or self.stream.output_bytes)
+                self._waits_for_token = not (finished or stream.output_bytes)
             if not self._waits_for_token:
-                self._limits.due = now + (self._grace if self.stream.finished else self._between)
+                self._limits.due = now + (self._grace if finished else self._between)
             if self._down.paused:
                 self._pause()
 
@@ -122,9 +124,10 @@ class Relay:
 
     def _take(self, events: list[Event]) -> None:
         out: list[bytes] = []
+        observe = self.stream.observe
         for event in events:
             try:
-                verdict = self.stream.observe(event)
+                verdict = observe(event)
             except UpstreamError as error:
                 self._send(out)
                 self.finish(error)
@@ -138,19 +141,19 @@ class Relay:
                 out.append(self._masked(event[0]))
                 self.relayed_error = True
                 break
-        self._send(out)
+        if out:
+            self._send(out)
         if self.stream.done:
             self.finish(None)
         elif self.relayed_error:
             self.finish(UpstreamError())
 
     def _send(self, pieces: list[bytes]) -> None:
-        if not pieces:
-            return
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._down.send(data)
-        for tap in self._taps:
-            tap(data)
+        data = b"".join(pieces)  # of one piece it is that piece itself
+        if data:
+            self._down.send(data)
+            for tap in self._taps:
+                tap(data)
 
     @property
     def comments_allowed(self) -> bool:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,28 @@ _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "SQLITE_TM
 """What a Python program may need to start and SQLite to sort. The other variables hold the gateway's secrets."""
 
 
+class ScannedRow:
+    """Values by their place or their column's name, as in a `sqlite3.Row`, which nothing but SQLite can make."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: tuple[Any, ...]) -> None:
+        self._places = places
+        self._values = values
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._values[self._places[key] if isinstance(key, str) else key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def keys(self) -> list[str]:
+        return list(self._places)
+
+
 class ScanProcesses:
     """At most `size` processes that read the file at `path`, each nicer by `niceness` than its worker."""
 
@@ -33,12 +55,10 @@ class ScanProcesses:
         self._free = asyncio.Semaphore(size)
         self._idle: list[Process] = []
         self._retiring: asyncio.TimerHandle | None = None
-        self._names = sqlite3.connect(":memory:")
-        """Where rows get the names of their columns."""
 
     async def rows(
         self, sql: str, params: Sequence[Any] | dict[str, Any] = (), seconds: float | None = None
-    ) -> list[sqlite3.Row]:
+    ) -> list[ScannedRow]:
         """As `db.Readers.rows`."""
         async with self._free:
             self._stay()
@@ -71,32 +91,28 @@ class ScanProcesses:
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         return await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment)
 
-    async def _asked(self, process: Process, question: tuple[Any, ...]) -> list[sqlite3.Row]:
+    async def _asked(self, process: Process, question: tuple[Any, ...]) -> list[ScannedRow]:
         assert process.stdin is not None
         assert process.stdout is not None
         data = marshal.dumps(question)
         process.stdin.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
         await process.stdin.drain()
-        cursor, rows = self._names.cursor(), list[sqlite3.Row]()
+        places: dict[str, int] = {}
+        rows: list[ScannedRow] = []
         while True:
             length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
             kind, *said = marshal.loads(await process.stdout.readexactly(length))  # noqa: S302 (of our own process)
             match kind:
                 case "names":
-                    cursor = self._cursor(said[0])
+                    places = {name: place for place, name in enumerate(said[0])}
                 case "rows":
-                    rows += [sqlite3.Row(cursor, row) for row in said[0]]
+                    rows += [ScannedRow(places, row) for row in said[0]]
                 case "end":
                     return rows
                 case "late":
                     raise TimeoutError
                 case _:
                     raise getattr(sqlite3, said[0], sqlite3.OperationalError)(said[1])
-
-    def _cursor(self, names: Sequence[str]) -> sqlite3.Cursor:
-        """One whose rows have these columns: nothing else can make a `sqlite3.Row`."""
-        columns = ['NULL AS "{}"'.format(name.replace('"', '""')) for name in names]
-        return self._names.execute(f"SELECT {', '.join(columns) or 'NULL'}")
 
     def _stay(self) -> None:
         if self._retiring is not None:
@@ -114,7 +130,6 @@ class ScanProcesses:
         self._stay()
         while self._idle:
             await _ended(self._idle.pop())
-        self._names.close()
 
 
 async def _ended(process: Process) -> None:

@@ -155,10 +155,9 @@ class ChatFacts:
     once it reported counts that cannot be true; those are not in `usage`.
     """
 
-    __slots__ = ("_choices", "_expected", "created", "id", "model", "service_tier", "usage", "usage_invalid")
+    __slots__ = ("_choices", "created", "id", "model", "service_tier", "usage", "usage_invalid")
 
-    def __init__(self, choices: int = 1) -> None:
-        self._expected = choices
+    def __init__(self) -> None:
         self.id: str | None = None
         self.model: str | None = None
         self.created: int | None = None
@@ -176,12 +175,6 @@ class ChatFacts:
     def finish_reasons(self) -> dict[int, str]:
         """Why each choice finished, by its index; choices without a reason are not in it."""
         return {index: choice.finish_reason for index, choice in sorted(self.choices.items()) if choice.finish_reason}
-
-    @property
-    def finished(self) -> bool:
-        """True when every choice, and no fewer than the request asked for, has its finish reason: the answer may end here."""
-        known = self.choices.values()
-        return len(known) >= self._expected and all(choice.finish_reason for choice in known)
 
     @property
     def text(self) -> str:
@@ -246,18 +239,21 @@ class ChatFacts:
 class ChatStream(ChatFacts):
     """Observes an upstream stream, each event exactly once, and says what is to be done with it.
 
-    `client_asked_usage` says whether the usage event is the client's or muxx's own; `choices` is the request's `n`. `done` is
+    `client_asked_usage` says whether the usage event is the client's or muxx's own; `choices` is the request's `n`. `finished` is
+    True while every choice, and no fewer than the request asked for, has its finish reason: the answer may end here. `done` is
     True once `[DONE]` has come. `error` is what the provider's own error event held. `value` is the JSON of the event observed
     last, None when it had none.
     """
 
     ends_with_body = False
-    __slots__ = ("_client_asked_usage", "_counted", "done", "error", "value")
+    __slots__ = ("_client_asked_usage", "_counted", "_expected", "done", "error", "finished", "value")
 
     def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
-        super().__init__(choices)
+        super().__init__()
         self._client_asked_usage = client_asked_usage
+        self._expected = choices
         self._counted = 0
+        self.finished = False
         self.done = False
         self.error: Any = None
         self.value: Any = None
@@ -309,6 +305,8 @@ class ChatStream(ChatFacts):
             self.error = chunk["error"]
             return ERROR_EVENT
         self.learn(chunk, "delta")
+        known = self._choices.values()
+        self.finished = len(known) >= self._expected and all(choice.finish_reason for choice in known)
         asked_by_us = chunk.get("choices") == [] and type(chunk.get("usage")) is dict and not self._client_asked_usage
         return WITHHOLD if asked_by_us else FORWARD
 
@@ -316,6 +314,7 @@ class ChatStream(ChatFacts):
         """A plugin ended the answer: choices still open finish with `reason`."""
         for choice in self.choices.values() or [self.choice(0)]:
             choice.finish_reason = choice.finish_reason or reason
+        self.finished = len(self._choices) >= self._expected
 
     def _not_json(self, data: bytes) -> Verdict:
         self.value = None
@@ -363,7 +362,6 @@ class PlainFacts(ChatFacts):
     __slots__ = ("_answer",)
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        self._expected = 1
         self._choices = {}
         self._answer: dict[str, Any] | None = answer
         get = answer.get

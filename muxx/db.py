@@ -19,7 +19,7 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,18 +84,35 @@ async def connect(
     path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS, query_only: bool = False
 ) -> Connection:
     """A connection to an existing file, in autocommit: transactions are begun and ended in words."""
-    connection = await aiosqlite.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, isolation_level=None)
-    try:
-        connection.row_factory = aiosqlite.Row
-        await connection.execute(f"PRAGMA busy_timeout = {busy_ms:d}")
-        await connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-        await connection.execute("PRAGMA foreign_keys = ON")
-        await connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT:d}")
-        if query_only:
-            await connection.execute("PRAGMA query_only = ON")
-    except BaseException:
+    settings = (
+        f"busy_timeout = {busy_ms:d}",
+        f"synchronous = {'FULL' if durability == 'power' else 'NORMAL'}",
+        "foreign_keys = ON",
+        f"journal_size_limit = {WAL_LIMIT:d}",
+        f"query_only = {'ON' if query_only else 'OFF'}",
+    )
+    connection = await _connect(f"file:{quote(str(path.absolute()))}?mode=rw", settings, uri=True)
+    connection.row_factory = aiosqlite.Row
+    return connection
+
+
+async def _connect(database: str | Path, settings: Iterable[str], *, uri: bool = False) -> Connection:
+    """The pragmas are run where the connection is made: each by itself would be a way to its thread and back."""
+    problems: list[sqlite3.Error] = []
+
+    def made(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.Connection(*arguments, **options)
+        try:
+            for setting in settings:
+                connection.execute("PRAGMA " + setting)
+        except sqlite3.Error as problem:
+            problems.append(problem)
+        return connection
+
+    connection = await aiosqlite.connect(database, uri=uri, isolation_level=None, factory=made)
+    if problems:  # told here, for aiosqlite lets nobody wait for the thread of a connection that was not made
         await connection.close()
-        raise
+        raise problems[0]
     return connection
 
 
@@ -307,7 +324,8 @@ async def _apply(plugin: str, migrations: Sequence[tuple[int, str]], connection:
         if number not in applied:
             for statement in statements(sql):
                 await connection.execute(statement)
-            await connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (plugin, number))
+    lacking = [(plugin, number) for number, _ in migrations if number not in applied]
+    await connection.executemany("INSERT INTO schema_migrations VALUES (?, ?)", lacking)
 
 
 def statements(sql: str) -> Iterator[str]:
@@ -337,12 +355,17 @@ async def _create(path: Path, page_bytes: int) -> None:
     try:
         os.close(os.open(unnamed, os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            async with aiosqlite.connect(unnamed, isolation_level=None) as connection:
-                await connection.execute(f"PRAGMA page_size = {page_bytes:d}")  # first: what writes a page settles its size
-                await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that it can be made smaller bit by bit
-                await connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
-                await connection.execute("PRAGMA journal_mode = WAL")
+            settings = (
+                f"page_size = {page_bytes:d}",  # first: what writes a page settles its size
+                "auto_vacuum = INCREMENTAL",  # so that it can be made smaller bit by bit
+                f"application_id = {APPLICATION_ID:d}",
+                "journal_mode = WAL",
+            )
+            connection = await _connect(unnamed, settings)
+            try:
                 await connection.execute(_MIGRATIONS_TABLE)
+            finally:
+                await connection.close()
             os.link(unnamed, path)
         except FileExistsError:
             pass

@@ -110,21 +110,25 @@ Chain = tuple[Step, ...]
 
 def candidates(plugins_dir: Path | None = None) -> list[Candidate]:
     """Every plugin of the entry-point group, and every file of `plugins_dir`, by name; those that share one are all in it."""
-    entries = metadata.entry_points(group=GROUP)
-    origins = {dist: _name_and_version(dist) for dist in {entry.dist for entry in entries}}
-    there: dict[tuple[str, str], Candidate] = {}  # an editable install is seen twice on sys.path, and counts once
-    for entry in entries:
-        origin, version = origins[entry.dist]
-        there.setdefault((entry.name, origin), Candidate(entry.name, origin, version, partial(_import, entry, origin)))
+    there: dict[tuple[str, str], Candidate] = {}
+    for distribution in _distributions():
+        origin, version = distribution.name, distribution.version
+        for entry in distribution.entry_points.select(group=GROUP):
+            there[entry.name, origin] = Candidate(entry.name, origin, version, partial(_import, entry, origin))
     for path in plugin_files(plugins_dir) if plugins_dir is not None else ():
         name = plugin_name(path)
         there[name, str(path)] = Candidate(name, str(path), None, partial(load_file, path), is_file=True)
     return [there[key] for key in sorted(there)]
 
 
-def _name_and_version(distribution: metadata.Distribution | None) -> tuple[str, str]:
-    """Asked once for all of a distribution's plugins: each answer parses its whole metadata."""
-    return (distribution.name, distribution.version) if distribution is not None else ("?", "?")
+def _distributions() -> Iterator[metadata.Distribution]:
+    """Those that bring plugins, each once: one may be on sys.path more than once, as an editable install is.
+
+    `metadata.entry_points` would parse those of all that is installed, and most of it brings no plugin.
+    """
+    section = f"[{GROUP}]"
+    bringing = (item for item in metadata.distributions() if section in (item.read_text("entry_points.txt") or ""))
+    return map(metadata.distribution, {item.name for item in bringing if item.name})
 
 
 def _import(entry: metadata.EntryPoint, distribution: str) -> type:
@@ -236,8 +240,9 @@ class PluginSet:
 
 class _Manager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        """No hook is named as Python's own members are, and to look into all of those is half of a start."""
-        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+        """A hook is a marked function of the class, and to look into every other member as pluggy does is half of a start."""
+        marked = not name.startswith("__") and hasattr(getattr(type(plugin), name, None), "muxx_impl")
+        return super().parse_hookimpl_opts(plugin, name) if marked else None
 
 
 def build(found: Sequence[Found], config: Config) -> PluginSet:

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Secret:
     @cached_property
     def mark(self) -> bytes:
         """What tells it from another one."""
-        return hashlib.scrypt(self._key, salt=b"muxx mark", n=2**12, r=8, p=1, dklen=MARK_BYTES)
+        return _mark(self._key)
 
     @cached_property
     def provider_keys(self) -> Seal:
@@ -78,6 +78,12 @@ class Secret:
     def root(self, wrapped: bytes | None) -> bytes:
         """What `derive` goes by; raises `CannotOpen` where another secret encrypted it."""
         return self._key if wrapped is None else bytes.fromhex(self._wrapping.open(wrapped, NAME))
+
+
+@lru_cache(maxsize=2)
+def _mark(key: bytes) -> bytes:
+    """A process of a service that is forked off knows the mark already; two, for one secret is exchanged for another."""
+    return hashlib.scrypt(key, salt=b"muxx mark", n=2**12, r=8, p=1, dklen=MARK_BYTES)
 
 
 def derived(root: bytes, purpose: str) -> bytes:

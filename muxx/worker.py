@@ -11,7 +11,7 @@ import gc
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from .errors import ShuttingDown, StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
-from .plugins import Found, Loaded, PluginSet, build, load_checked
+from .plugins import Loaded, PluginSet, build, load_checked
 from .recorder import Recorder
 from .server import Service
 
@@ -84,13 +84,13 @@ ALL_DUTIES = Duties()
 class Worker:
     """A process's share of the service. `start()`, then `stop()`; `reload()` between them as often as wanted.
 
-    It starts with the plugins that were `found` when `config` was checked; a reload looks for them anew.
+    It starts with `plugins`, built for `config`; a reload looks for them anew.
     """
 
     def __init__(
         self,
         config: Config,
-        found: Sequence[Found],
+        plugins: PluginSet,
         host: Host,
         *,
         mock: bool = False,
@@ -98,7 +98,7 @@ class Worker:
         duties: Duties = ALL_DUTIES,
     ) -> None:
         self.config = config
-        self._found = found
+        self._plugins = plugins
         self.host = host
         self._mock = mock
         self._index = index
@@ -116,7 +116,7 @@ class Worker:
         self.journal = Journal(self.host.paths.journal, self._duties.name, durability=self.config.database.durability)
         self.journal.gather()
         try:
-            self.gateway = await self._new_gateway(self.config, self._found)
+            self.gateway = await self._new_gateway(self.config, self._plugins)
         except BaseException:
             self.journal.close()
             raise
@@ -129,11 +129,11 @@ class Worker:
             self._accepting = await loop.create_server(self._connections, sock=listener, backlog=BACKLOG)
         self._upkeep = asyncio.create_task(self._rotate(), name="journal")
 
-    async def _new_gateway(self, config: Config, found: Sequence[Found]) -> Gateway:
+    async def _new_gateway(self, config: Config, plugins: PluginSet) -> Gateway:
         gateway = Gateway(
             self.host,
             config,
-            build(found, config),
+            plugins,
             self.journal,
             mock=self._mock,
             worker=self._index,
@@ -154,7 +154,7 @@ class Worker:
         async with self._reloading:
             try:
                 found, config = load_checked(self.config.path, self.config.plugins_dir)
-                gateway = await self._new_gateway(config, found)
+                gateway = await self._new_gateway(config, build(found, config))
             except StartError as error:
                 log.error("reload refused, the old configuration stays: %s", error)
                 return False
@@ -260,11 +260,12 @@ class Running:
 @asynccontextmanager
 async def serve_in_process(loaded: Loaded, *, mock: bool = False, grace: float = 1.0) -> AsyncIterator[Running]:
     """The service as `muxx serve` runs it, in the running event loop: for tests and for embedding."""
-    found, config = loaded
+    config = loaded.config
     async with Host.open(config) as host:
         host.lock_instance()
-        key = await prepare(host, build(found, config))
-        worker = Worker(config, found, host, mock=mock)
+        plugins = build(loaded.found, config)
+        key = await prepare(host, plugins)
+        worker = Worker(config, plugins, host, mock=mock)
         with listen(config.server.host, config.server.port) as listener:
             name: Any = listener.getsockname()
             await worker.start(listener)

@@ -191,7 +191,7 @@ async def _serve(
 ) -> None:
     """A worker's or the keeper's process, until a signal or the supervisor's end says stop."""
     async with Host.open(config, scans_apart=duties.serves) as host:
-        worker = Worker(config, found, host, mock=mock, index=index, duties=duties)
+        worker = Worker(config, build(found, config), host, mock=mock, index=index, duties=duties)
         await worker.start(listener)
         freeze()
         await _told_to_stop(worker, parent)

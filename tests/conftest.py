@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from money_kit import CHECKED, check_money, check_sums
+from template_kit import Template
 
 from muxx.testing import running
 
@@ -19,6 +20,23 @@ def pytest_collection_finish() -> None:
     """Thousands of tests and the SDKs they use live to the end: the collector, which many tests call, need not look at them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _databases_are_copied() -> Iterator[None]:
+    """For every gateway that begins one: see `template_kit`."""
+    serve = running.serve_in_process
+    template = Template()
+
+    @asynccontextmanager
+    async def lay_and_serve(loaded: Any, **options: Any) -> AsyncIterator[Any]:
+        await template.lay(loaded)
+        async with serve(loaded, **options) as served:
+            yield served
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "serve_in_process", lay_and_serve)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

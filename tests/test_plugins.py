@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from standard import STANDARD
 from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl, hookspecs
 from muxx.config import ConfigError, load_config
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
-from muxx.plugins import Found, PluginLoadError, PluginSet, build, config_classes, discover
+from muxx.plugins import Found, PluginLoadError, PluginSet, build, candidates, config_classes, discover
 from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml
@@ -105,6 +106,19 @@ def test_a_name_brought_by_two_distributions_is_refused(tmp_path: Path) -> None:
         assert re.fullmatch(
             r"plugin 'twice': two distributions bring this name \(muxx_testing.+, muxx_testing.+\); uninstall one", problem_of("twice")
         )
+
+
+def test_a_distribution_that_is_on_the_path_twice_counts_once_as_python_would_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("2", "1"):
+        metadata = tmp_path / version / f"muxx_again-{version}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: muxx-again\nVersion: {version}\n")
+        entry = f"again{version} = muxx_std.mock:Mock\n"
+        (metadata / "entry_points.txt").write_text(f"[other]\n{entry}[muxx]\n{entry}")
+        monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / version)])
+    assert [(c.name, c.version) for c in candidates() if c.origin == "muxx-again"] == [("again2", "2")]
 
 
 def test_without_an_authenticator_no_gateway_is_made() -> None:

@@ -17,7 +17,7 @@ from .provider import written
 
 def an_answer_parses_in_its_format_and_ends_properly(evidence: Evidence) -> Broken:
     """A broken one ends with its error, and never looks like success. A comment stands only where a client can bear it."""
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         response = result.response
         if response is None:
             continue
@@ -51,7 +51,7 @@ def _tells(told: dict[str, Any], case: Case, response: RawResponse) -> bool:
 def an_answer_the_plugin_does_not_change_stays_byte_identical(evidence: Evidence) -> Broken:
     if evidence.subject.changes_answers:
         return
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         as_it_came = not case.cached or case.stream == (case.cached == "streamed")
         if case.answered and result.response is not None and as_it_came and not case.translated:
             came, sent = _less_comment(result.response.body), b"".join(written(result.case, evidence.subject))
@@ -73,7 +73,7 @@ def _difference(came: bytes, sent: bytes) -> str:
 def the_answer_says_the_same_in_every_form(evidence: Evidence) -> Broken:
     """Streamed, plain, cached, and however the provider's bytes and words are cut."""
     known: dict[str, tuple[Case, Said]] = {}
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         said = said_in(result, case)
         if said is None:
             continue
@@ -100,7 +100,7 @@ def without_tokens(said: Said) -> Said:
 def a_request_the_plugin_does_not_change_is_sent_as_it_came(evidence: Evidence) -> Broken:
     if evidence.subject.changes_requests:
         return
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         for request in result.upstream:
             if case.translated:
                 if marked(case.seed).encode() not in request.body:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 FIRST, LAST, SUBJECT = "probe-first", "probe-last", "the plugin"
@@ -181,13 +181,18 @@ Change = Callable[[Case], Case]
 
 def matrix(subject_hooks: Iterable[str]) -> list[Case]:
     """Every case, numbered from 1, for a plugin with these hooks."""
-    hooks = tuple(subject_hooks)
+    return list(_matrix(tuple(subject_hooks)))
+
+
+@lru_cache(maxsize=16)
+def _matrix(hooks: tuple[str, ...]) -> tuple[Case, ...]:
+    """Most plugins have the same few hooks, and many runs are of some of its cases only."""
     found = [case for form in FORMS for case in (*_of_form(form, hooks), *_shared(form, hooks))]
     numbered: list[Case] = []
     for number, case in enumerate(found, 1):
         own = numbered[-1].seed if case.part == "joins" else number
         numbered.append(replace(case, number=number, seed=own if case.seed is None else case.seed))
-    return numbered
+    return tuple(numbered)
 
 
 def _usual(form: Form, outcome: str, upstream: str = "answers") -> Case:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from muxx.plugins import check_hooks
@@ -117,7 +118,10 @@ class Evidence:
         """Each exchange's record as it came last, by the exchange's id."""
         return {record["request_id"]: record for record in self.records}
 
-    def by_exchange(self) -> dict[str, list[HookCall]]:
+    # When all has been seen, many invariants are judged by one order of it.
+
+    @cached_property
+    def by_exchange(self) -> Mapping[str, list[HookCall]]:
         """The hooks that ran for each exchange, by its id, in order."""
         found: defaultdict[str, list[HookCall]] = defaultdict(list)
         for call in self.calls:
@@ -125,11 +129,11 @@ class Evidence:
                 found[call.exchange.id].append(call)
         return found
 
-    def by_case(self) -> Iterator[tuple[Result, Case, list[HookCall]]]:
+    @cached_property
+    def by_case(self) -> Sequence[tuple[Result, Case, list[HookCall]]]:
         """Each case's result, how it has to end, and the hooks that ran for its exchange."""
         found: defaultdict[str, list[HookCall]] = defaultdict(list)
         for call in self.calls:
             if call.exchange is not None and call.exchange.parent is None:
                 found[call.exchange.request.headers.get(NUMBER, "")].append(call)
-        for result in self.results:
-            yield result, self.expected(result), found[str(result.case.number)]
+        return [(result, self.expected(result), found[str(result.case.number)]) for result in self.results]

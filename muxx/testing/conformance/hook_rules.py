@@ -16,7 +16,7 @@ from .troupe import NUMBER
 
 def every_case_ends_as_it_should(evidence: Evidence) -> Broken:
     """Its status, its error code, and how often the provider was asked, in the row and at the provider."""
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         told = result.response.status if result.response is not None else 499
         if told not in case.statuses:
             body = result.response.body[-300:] if result.response is not None else b""
@@ -41,7 +41,7 @@ def authenticate_runs_once_per_request(evidence: Evidence) -> Broken:
 
 
 def pre_request_runs_once_for_an_accepted_request(evidence: Evidence) -> Broken:
-    for _, case, calls in evidence.by_case():
+    for _, case, calls in evidence.by_case:
         count, wanted = _count(calls, FIRST, "pre_request"), int(case.accepted and not _stopped_before(evidence, case))
         if count != wanted:
             yield f"{case}: pre_request ran {count} times, not {wanted}"
@@ -55,7 +55,7 @@ def _stopped_before(evidence: Evidence, case: Case) -> bool:
 
 
 def pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit(evidence: Evidence) -> Broken:
-    for _, case, calls in evidence.by_case():
+    for _, case, calls in evidence.by_case:
         count = _count(calls, FIRST, "pre_attempt")
         if count != case.tries:
             yield f"{case}: pre_attempt ran {count} times, not {case.tries}"
@@ -63,12 +63,12 @@ def pre_attempt_runs_once_per_upstream_call_and_never_on_a_hit(evidence: Evidenc
 
 def post_response_runs_exactly_once_per_exchange(evidence: Evidence) -> Broken:
     plugins = evidence.chains["post_response"]
-    for exchange_id, calls in evidence.by_exchange().items():
+    for exchange_id, calls in evidence.by_exchange.items():
         for plugin in plugins:
             count = _count(calls, plugin, "post_response")
             if count != 1:
                 yield f"{exchange_id}: post_response of {plugin} ran {count} times"
-    for result, case, calls in evidence.by_case():
+    for result, case, calls in evidence.by_case:
         if not calls:
             yield f"{case}: no hook saw the exchange, not even post_response"
         elif case.code != (error.code if (error := calls[-1].given["exchange"].error) is not None else None):
@@ -76,7 +76,7 @@ def post_response_runs_exactly_once_per_exchange(evidence: Evidence) -> Broken:
 
 
 def post_response_is_the_last_hook_of_its_exchange(evidence: Evidence) -> Broken:
-    for exchange_id, calls in evidence.by_exchange().items():
+    for exchange_id, calls in evidence.by_exchange.items():
         hooks = [call.hook for call in calls]
         if "post_response" in hooks and set(hooks[hooks.index("post_response") :]) != {"post_response"}:
             yield f"{exchange_id}: hooks ran after post_response: {hooks}"
@@ -84,7 +84,7 @@ def post_response_is_the_last_hook_of_its_exchange(evidence: Evidence) -> Broken
 
 def every_plugin_of_a_chain_has_its_turn(evidence: Evidence) -> Broken:
     """In order; a later one is left out only where an earlier one has answered, refused or crashed."""
-    for exchange_id, calls in evidence.by_exchange().items():
+    for exchange_id, calls in evidence.by_exchange.items():
         for hook in ("pre_request", "pre_attempt", "post_response"):
             ran = [call for call in calls if call.hook == hook]
             order = evidence.chains[hook]
@@ -131,7 +131,7 @@ def _goes_on(call: HookCall) -> bool:
 
 
 def the_end_is_the_last_chunk_and_comes_exactly_once(evidence: Evidence) -> Broken:
-    for _, case, calls in evidence.by_case():
+    for _, case, calls in evidence.by_case:
         for plugin in evidence.chains["on_chunk"]:
             mine = [call for call in calls if call.hook == "on_chunk" and call.plugin == plugin]
             kinds = [call.kind for call in mine]
@@ -158,7 +158,7 @@ def _let_through(call: HookCall) -> list[Chunk]:
 
 def every_chunk_goes_through_every_plugin(evidence: Evidence) -> Broken:
     """What one lets through is what the next one sees, chunk for chunk."""
-    for _, case, calls in evidence.by_case():
+    for _, case, calls in evidence.by_case:
         if not case.answered:
             continue
         on = [plugin for plugin in evidence.chains["on_chunk"] if _is_on(case, plugin, calls)]

@@ -23,7 +23,7 @@ def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -
     yield from (f"{request_id}: has a row, but no exchange" for request_id in sorted(stored.keys() - ended))
     listed = Counter(row["request_id"] for row in evidence.rows)
     yield from (f"{request_id}: is listed {count} times" for request_id, count in listed.items() if count != 1)
-    for result, case, calls in evidence.by_case():
+    for result, case, calls in evidence.by_case:
         if calls and (record := stored.get(calls[0].given["exchange"].id)) is not None:
             yield from (f"{case}: {problem}" for problem in row_problems(case, record))
             if result.response is not None and result.response.status != record["status"]:
@@ -35,7 +35,7 @@ def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -
 def the_row_keeps_the_answer_as_it_was_delivered(evidence: Evidence) -> Broken:
     """Where the project keeps content."""
     stored = {record["request_id"]: record["output"] for record in evidence.records}
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         said = said_in(result, case)
         output = stored.get(result.response.request_id or "") if result.response is not None else None
         if said is None or output is None:

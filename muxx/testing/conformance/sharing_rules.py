@@ -15,7 +15,7 @@ BILL = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_token
 
 def an_answer_says_whether_it_came_from_the_cache(evidence: Evidence) -> Broken:
     """In its head, with its age; and that it costs nothing then."""
-    for result, case, _ in evidence.by_case():
+    for result, case, _ in evidence.by_case:
         response = result.response
         if response is None or response.status != 200:
             continue
@@ -56,7 +56,7 @@ def post_response_comes_after_the_bill(evidence: Evidence) -> Broken:
 
 def _rows(evidence: Evidence) -> Iterator[tuple[Case, Record]]:
     records = evidence.last_records()
-    for _, case, calls in evidence.by_case():
+    for _, case, calls in evidence.by_case:
         if calls and (row := records.get(calls[0].given["exchange"].id)) is not None:
             yield case, row
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
+from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout, let_go_of_frames
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -132,6 +132,14 @@ class Call:
         self.head = head
         self.down = down
         self.task = task
+
+    def let_go(self) -> None:
+        """The exchange is over: break what would be a cycle, and keep all of it until the garbage collector comes by."""
+        exchange = self.exchange
+        self.task = self.translator = None
+        if exchange.error is not None or len(exchange.attempts) > 1:
+            for error in (exchange.error, *(attempt.error for attempt in exchange.attempts)):
+                let_go_of_frames(error)
 
     def error_event(self, error: MuxxError) -> bytes:
         """What ends a broken stream."""

@@ -12,6 +12,14 @@ import time
 from collections.abc import Iterable
 
 
+def let_go_of_frames(error: BaseException | None) -> None:
+    """Have an error that is kept, and what it came from, refer to none of the frames it went through: one of these mostly refers
+    to whoever keeps it, and then all that they hold would wait for the garbage collector."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 class MuxxError(Exception):
     """Base of every error a client can see.
 

@@ -85,6 +85,7 @@ async def carry(call: Call) -> None:
         gateway.calls.discard(call)
         exchange.timing.ended = exchange.timing.ended or time.monotonic()
         flight, call.flight, call.down.on_gone = call.flight, None, None
+        call.let_go()
         if (exchange.enders or gateway.chains.post_response) and (flight is None or not flight.owes(call)):
             gateway.after(exchange)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from muxx import Exchange, Identity, MuxxError, PluginConfig, Reply, Route, Target, WholeAnswer, hookimpl
+from muxx import Exchange, Identity, MuxxError, PluginConfig, Project, Reply, Route, Target, WholeAnswer, hookimpl
 
 from .directives import HEADER, Directives, parse
 from .key import finish, is_cacheable, prefix
@@ -97,7 +97,9 @@ class Cache:
         if said.only_if_cached:
             raise CacheMiss()
         if key is not None:
-            exchange.collect(partial(self._keep, gateway, exchange, key, asked.purges), self._max_entry_bytes)
+            # Nothing of this may refer to the exchange: that would be a cycle, and all of it would wait for the collector.
+            keep = partial(self._keep, gateway, exchange.project, exchange.id, key, asked.purges)
+            exchange.collect(keep, self._max_entry_bytes)
             if not said.no_cache:
                 exchange.cache = "miss"
                 exchange.coalesce(key)
@@ -111,12 +113,13 @@ class Cache:
         exchange.attributes["answer_of"] = entry.request_id
         return Reply(entry.answer)
 
-    def _keep(self, gateway: Gateway, exchange: Exchange, key: bytes, purges: int, answer: WholeAnswer) -> None:
+    def _keep(
+        self, gateway: Gateway, project: Project | None, request_id: str, key: bytes, purges: int, answer: WholeAnswer
+    ) -> None:
         """Store an answer, unless its provider forbids it or something was purged since it was asked for."""
-        project = exchange.project
         forbidden = answer.cache_control and "no-store" in answer.cache_control.lower()
         if project is not None and not forbidden and gateway.shared.version(ANY_PURGE) == purges:
-            self._memory.put(key, Entry(answer, project.name, answer.at + project.settings.cache_ttl, exchange.id))
+            self._memory.put(key, Entry(answer, project.name, answer.at + project.settings.cache_ttl, request_id))
 
     def _asked(self, gateway: Gateway, exchange: Exchange) -> Asked:
         """What is known of this head; found out anew when anything it depends on has changed."""

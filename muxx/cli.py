@@ -15,6 +15,7 @@ from typing import Any
 import click
 import orjson
 
+from .benchcommand import bench
 from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
 from .errors import PluginLoadError, StartError
@@ -188,8 +189,8 @@ def schema(ctx: click.Context) -> None:
     echo_json(json_schema(config_classes(discover(find_plugins_dir(ctx)))))
 
 
-for group in (models, plugins, providers, secret):
-    cli.add_command(group)
+for command in (bench, models, plugins, providers, secret):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -320,9 +320,10 @@ class Journal:
         """
         target, failures = self._written, 0
         while self._synced < target:
-            if self._group is None:
-                self._group = self._start_group()
-            if not await asyncio.shield(self._group):
+            group = self._group = self._group or self._start_group()
+            if group.done():  # its end is noted in the next turn of the loop, for which nobody else would wait here
+                await asyncio.sleep(0)
+            elif not await asyncio.shield(group):
                 failures += 1
                 if failures == 2:
                     raise LogUnavailable

@@ -42,13 +42,23 @@ def lives(word: int) -> bool:
         return True
 
 
-def usable_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def usable_cores(groups: Path = GROUPS, own: Path = OWN_GROUP) -> int:
     """How many cores this process may keep busy: those it may run on, as far as its control groups give it their time."""
-    quotas = (_quota(directory / "cpu.max") for directory in _control_groups(groups, own))
-    return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]))
+    allowed, quota = len(os.sched_getaffinity(0)), cpu_quota(groups, own)
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
-def _control_groups(groups: Path, own: Path) -> list[Path]:
+def cpu_quota(groups: Path = GROUPS, own: Path = OWN_GROUP) -> float | None:
+    """How many cores' time the control groups give this process; None where they do not limit it."""
+    quotas = (_quota(directory / "cpu.max") for directory in control_groups(groups, own))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def control_groups(groups: Path = GROUPS, own: Path = OWN_GROUP) -> list[Path]:
     """The process's group and all it is part of. Nothing where there are none, or none of the second version."""
     try:
         path = next(line[3:].strip("/") for line in own.read_text().splitlines() if line.startswith("0::"))

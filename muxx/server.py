@@ -38,6 +38,12 @@ MOST_CALLS = 9500
 SPARE_FILES = 256
 
 
+def most_calls() -> int:
+    """How many calls a process carries at a time: each takes a file for its client and one for its provider."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MOST_CALLS, (soft - SPARE_FILES) // 2)
+
+
 class Service:
     """Requests to endpoints, on the gateway of the moment: `gateway` is replaced as a whole when the configuration is
     reloaded."""
@@ -45,8 +51,7 @@ class Service:
     def __init__(self, gateway: Gateway, writable: Callable[[], bool] = lambda: True) -> None:
         self.draining = False
         self._writable = writable
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_calls = min(MOST_CALLS, (soft - SPARE_FILES) // 2)
+        self._most_calls = most_calls()
         self.use(gateway)
 
     def use(self, gateway: Gateway) -> None:

@@ -27,7 +27,7 @@ class HttpTransports:
 
     def pick(self, provider: Provider) -> Transport:
         if self._choice == "auto":
-            proxied = provider.proxy or provider.ca_file or _environment_proxy(provider.base_url)
+            proxied = provider.proxy or provider.ca_file or environment_proxy(provider.base_url)
             return cast(Transport, self._complete if proxied else self._lean)
         return self._lean if self._choice == "lean" else self._complete
 
@@ -36,7 +36,7 @@ class HttpTransports:
         await self._complete.close()
 
 
-def _environment_proxy(url: str) -> str | None:
+def environment_proxy(url: str) -> str | None:
     """The proxy HTTP_PROXY, HTTPS_PROXY and NO_PROXY mean for this URL."""
     parsed = URL(url)
     if not parsed.host or urllib.request.proxy_bypass(parsed.host):

@@ -14,8 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
@@ -25,6 +24,7 @@ from .errors import StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
+from .loop import run
 from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
 from .stderr import log_to_stderr
@@ -51,7 +51,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
     plugins = build(found, config)
     check_models(config, plugins)
     listeners = _listeners(config)
-    host, key = _run(_owned(config, plugins))
+    host, key = run(_owned(config, plugins))
     try:
         for listener in listeners:
             listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
@@ -90,7 +90,7 @@ class Service:
         def serve(parent: int) -> None:
             self._close_listeners(but=listener)
             duties = Duties(f"worker{index}", keeps=False, records=False)
-            _run(_serve(self._config, self._found, listener, self._mock, index, duties, parent))
+            run(_serve(self._config, self._found, listener, self._mock, index, duties, parent))
 
         return Child(f"worker {index}", serve)
 
@@ -99,11 +99,11 @@ class Service:
         self._close_listeners()
         os.nice(BACKGROUND)
         duties = Duties("keeper", serves=False, records=False)
-        _run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, parent))
+        run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, parent))
 
     def _record(self, parent: int) -> None:
         self._close_listeners()
-        _run(_record(self._config, self._found, self._mock, parent))
+        run(_record(self._config, self._found, self._mock, parent))
 
     def _close_listeners(self, but: socket.socket | None = None) -> None:
         for listener in self._listeners:
@@ -120,15 +120,6 @@ class Service:
             return False
         self._config, self._found = config, found
         return True
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 def _listeners(config: Config) -> list[socket.socket]:

@@ -34,7 +34,7 @@ KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version __init__ processes asked errors money request targets reply row settings exchange textwindow hookspecs tomlfile validation
+    version __init__ processes loop asked errors money request targets reply row settings exchange textwindow hookspecs tomlfile validation
     configtypes config projectsettings explain pluginfiles plugins pluginlist scaffold console chains wire wire.sse wire.body
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.pieces wire.prompt wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
@@ -53,8 +53,9 @@ FROM_THE_BOTTOM_UP = """
     budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared scanprocess scanning db sealing secret audit projectstore host rotation recorder
     strangers projects running call accounting reader flight relay translating plain refusing answering replying again ahead
     wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
-    supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands cli __main__ testing.waiting
-    testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
+    supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
+    bench.children bench.machine bench.load bench.gateway bench.measuring bench.running bench.verdict benchcommand cli __main__
+    testing.waiting testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
     testing.speaking.framing testing.speaking.openai testing.speaking.responses testing.speaking.anthropic
     testing.speaking.gemini testing.speaking testing.reading.events testing.reading.openai testing.reading.responses
     testing.reading.anthropic testing.reading.gemini testing.reading testing.answers testing.client testing.upstream

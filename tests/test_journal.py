@@ -390,6 +390,22 @@ class TestPower:
         assert 0 < len(synced) <= 4  # at most two groups, each of a segment and its directory
         assert len(lines_of(tmp_path)) == 50
 
+    @pytest.mark.timeout(20)
+    async def test_a_line_written_just_as_a_group_ends_is_synced_with_the_next(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path, "w", durability="power")
+
+        async def request(name: str) -> None:
+            journal.final(row(name))
+            await journal.sync()
+
+        first = asyncio.ensure_future(request("first"))
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # the thread is done; the loop hears of it at its next turn, and of what follows at the one after that
+        second = asyncio.ensure_future(request("second"))
+        await asyncio.gather(first, second)
+        journal.close()
+        assert len(lines_of(tmp_path)) == 2
+
     async def test_crash_durability_never_waits(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(journal_module.os, "fsync", _refuse)
         journal.final(row("a"))

@@ -204,7 +204,8 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     exchange = call.exchange
     usage = exchange.usage = usage_of(exchange, call.wire, facts, complete)
     exchange.cost = cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
-    if usage.service_tier or usage.input_audio_tokens or usage.output_audio_tokens:
+    unusual_tier = usage.service_tier and usage.service_tier not in USUAL_TIERS
+    if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens:
         _tell_details(exchange, usage)
     if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
         exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)

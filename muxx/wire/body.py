@@ -28,7 +28,7 @@ MANY = 32
 SMALL = 4096
 """Bytes up to which it pays to look at all of a body for what would make a closer look necessary."""
 
-_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+_ALIKE = bytes.maketrans(b"123456789[", b"000000000{")
 _MANY_DIGITS = b"0" * 19
 """An integer outside 64 bits has at least so many digits."""
 
@@ -48,8 +48,10 @@ def parse_json_object(data: bytes, *, max_depth: int, max_tokens: int, counted: 
         value = loads(data)
     except JSONDecodeError as error:
         raise _refusal(data, error, max_depth) from None
-    may_be_deep = len(data) > SMALL or data.count(b"{") + data.count(b"[") > max_depth
-    looks_harmless = not may_be_deep and _MANY_DIGITS not in data.translate(_DIGITS_ALIKE)
+    looks_harmless = False
+    if len(data) <= SMALL:
+        alike = data.translate(_ALIKE)
+        looks_harmless = alike.count(b"{") <= max_depth and _MANY_DIGITS not in alike
     if not looks_harmless and type(value) in (dict, list) and _survey(value, max_depth):
         _check_numbers(data)
     if type(value) is not dict:

@@ -153,7 +153,7 @@ def main() -> int:
     config = under_test(config, providers, order, port, proxied=proxied)
     key = asyncio.run(_first_key(config, plugins))
     uvloop = importlib.util.find_spec("uvloop") is not None
-    names = [plugin.name for plugin in plugins.plugins]
+    names = sorted(plugin.name for plugin in plugins.plugins)
     started = Started(port, key, f"{PROVIDER}/{MODEL}", uvloop, proxied, most_calls(), names)
     click.echo(orjson.dumps(asdict(started)))
     os.dup2(2, 1)  # nobody reads what plugins print from here on, and a full pipe would stop them

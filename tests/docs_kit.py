@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from muxx.testing import clean_environment, unused_port
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*.md")])
 
+FORKS = Path(__file__).parent / "docs_forks.py"
 GUIDE = ROOT / "plugins/README.md"
 TUTORIAL = "From an empty folder to a wheel"
 """The section of the guide that is followed from its first block to its last, in one go (tests/test_tutorial.py)."""
@@ -67,21 +69,42 @@ def blocks(*languages: str, page: Path | None = None) -> list[Block]:
     return found
 
 
+@contextmanager
+def forking() -> Iterator[Path]:
+    """The socket of a process that has imported muxx, for `Clone`: half of a page's time would be that import, again and again."""
+    with tempfile.TemporaryDirectory(prefix="muxx-") as directory:
+        path = Path(directory) / "forks"
+        server = subprocess.Popen(
+            [sys.executable, FORKS, path], cwd=directory, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not path.exists():
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield path
+        finally:
+            server.terminate()
+            server.wait()
+
+
 class Clone:
     """What a clone looks like after `make serve` has installed it: a configuration, `.venv/bin`, and no more.
 
     `python` and `muxx` are this test's own, `make` says what it would do, and a `curl` that gets an error status fails. The
-    addresses of the pages are put on free ports.
+    addresses of the pages are put on free ports. What serves is started as it is, any other command by `forks`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, forks: Path) -> None:
         self.directory = directory
         self.port = unused_port()
         self._ports = {"8080": str(self.port), "8081": str(unused_port())}
         self._bin = directory / ".venv/bin"
         self._bin.mkdir(parents=True)
         self._script("python", f'exec {sys.executable} "$@"')
-        self._script("muxx", f'exec {sys.executable} -m muxx "$@"')
+        serves = f'[ "$1" != serve ] || exec {sys.executable} -m muxx "$@"'
+        self._script("muxx", f'{serves}\nexec {sys.executable} -S -E {FORKS} {forks} "$@"')
         self._script("make", f'exec {shutil.which("make")} --no-print-directory -n -C {ROOT} "$@"')
         (directory / ".curlrc").write_text("fail-with-body\n")
         example = (ROOT / "config.example.toml").read_text()

@@ -9,7 +9,7 @@ import hmac
 import inspect
 import re
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import click
 import orjson
 import pytest
 from click.testing import CliRunner
-from docs_kit import GUIDE, PAGES, ROOT, TUTORIAL, Block, Clone, blocks
+from docs_kit import GUIDE, PAGES, ROOT, TUTORIAL, Block, Clone, blocks, forking
 
 from muxx import hookspecs
 from muxx.cli import cli
@@ -38,6 +38,17 @@ def name_of(value: Any) -> str:
 
 
 # ── the commands ──
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Path]:
+    with forking() as socket:
+        yield socket
+
+
+@pytest.fixture
+def clone(tmp_path: Path, forks: Path) -> Clone:
+    return Clone(tmp_path, forks)
 
 
 def served_by_make() -> str:
@@ -75,20 +86,19 @@ def run_page(page: Path, clone: Clone) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in SHELL_PAGES if page != README], ids=name_of)
-def test_the_commands_of_a_page_run_as_they_stand(page: Path, tmp_path: Path) -> None:
-    run_page(page, Clone(tmp_path))
+def test_the_commands_of_a_page_run_as_they_stand(page: Path, clone: Clone) -> None:
+    run_page(page, clone)
 
 
-def test_the_start_in_60_seconds_runs_as_it_stands_and_shows_what_it_promises(tmp_path: Path) -> None:
-    shown = run_page(README, Clone(tmp_path))
+def test_the_start_in_60_seconds_runs_as_it_stands_and_shows_what_it_promises(clone: Clone) -> None:
+    shown = run_page(README, clone)
     plain, streamed = shown.index('"object":"chat.completion"'), shown.index('"object":"chat.completion.chunk"')
     comment, done, said = shown.index(": muxx {"), shown.index("data: [DONE]"), shown.rindex("Hello!\nHello!" + "Hello!\nHello!\n")
     assert plain < streamed < comment < done < said
     assert "genai-prices" in shown
 
 
-def test_the_first_start_prints_one_key_and_a_line_that_works(tmp_path: Path) -> None:
-    clone = Clone(tmp_path)
+def test_the_first_start_prints_one_key_and_a_line_that_works(clone: Clone) -> None:
     with clone.serving(served_by_make()) as out:
         printed = out.read_text()
         keys = set(re.findall(r"muxx_sk_\w+", printed))
@@ -100,8 +110,7 @@ def test_the_first_start_prints_one_key_and_a_line_that_works(tmp_path: Path) ->
         assert out.read_text() == ""
 
 
-def test_files_that_a_start_leaves_are_ignored_by_git(tmp_path: Path) -> None:
-    clone = Clone(tmp_path)
+def test_files_that_a_start_leaves_are_ignored_by_git(clone: Clone, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     rules = (ROOT / ".gitignore").read_text().splitlines()
     with clone.serving(served_by_make()):
@@ -304,8 +313,8 @@ def test_an_example_configuration_is_valid(block: Block, tmp_path: Path, monkeyp
     load_config(path, config_classes(discover()))
 
 
-def test_the_shipped_configuration_passes_its_own_check(tmp_path: Path) -> None:
-    done = Clone(tmp_path).run("muxx config check --config config.example.toml")
+def test_the_shipped_configuration_passes_its_own_check(clone: Clone) -> None:
+    done = clone.run("muxx config check --config config.example.toml")
     assert done.stdout.endswith("config.example.toml: ok\n"), done.stderr
 
 
@@ -381,6 +390,5 @@ def test_make_help_lists_every_target() -> None:
     assert {line.split()[0] for line in shown.stdout.splitlines()} == declared
 
 
-def test_the_schema_is_printed_as_json(tmp_path: Path) -> None:
-    clone = Clone(tmp_path)
+def test_the_schema_is_printed_as_json(clone: Clone) -> None:
     assert orjson.loads(clone.run("muxx config schema").stdout)["title"] == "muxx.toml"

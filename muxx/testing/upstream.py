@@ -167,7 +167,8 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(data), SLICE):
             piece = data[start : start + SLICE]
             self.transport.write(piece)
-            await self._writable.wait()
+            if self.blocked:
+                await self._writable.wait()
             if request is not None:
                 request.produced += len(piece)
         await asyncio.sleep(0)  # an endless script must let the loop see the peer leave

@@ -42,7 +42,6 @@ FORMS = [
     (RESPONSES, True),
 ]
 
-each_streamed = pytest.mark.parametrize("endpoint", STREAMED, ids=str)
 each_form = pytest.mark.parametrize(("endpoint", "stream"), FORMS, ids=lambda value: str(value))
 
 
@@ -122,18 +121,18 @@ REJECTED: dict[str, Callable[[Chunk], Any]] = {
 }  # fmt: skip
 
 
-@each_form
 @pytest.mark.parametrize("bad", REJECTED)
-async def test_P03_what_cannot_be_chunks_is_plugin_error_at_every_endpoint(endpoint: Endpoint, stream: bool, bad: str) -> None:
+async def test_P03_what_cannot_be_chunks_is_plugin_error_at_every_endpoint(bad: str) -> None:
     async with serving(plugins={"instead": instead(REJECTED[bad])}) as gateway:
-        response = await answered(gateway, endpoint, stream)
-        row = await gateway.get_row(response.request_id)
-    if stream:
-        assert code_at_the_end(response, endpoint) == "plugin_error"
-        assert len(response.body) < MIB
-    else:
-        assert (response.status, error_code(response)) == (500, "plugin_error")
-    assert (row["error_code"], row["ended_by"]) == ("plugin_error", "muxx")
+        for endpoint, stream in FORMS:
+            response = await answered(gateway, endpoint, stream)
+            if stream:
+                assert code_at_the_end(response, endpoint) == "plugin_error", str(endpoint)
+                assert len(response.body) < MIB, str(endpoint)
+            else:
+                assert (response.status, error_code(response)) == (500, "plugin_error"), str(endpoint)
+            row = await gateway.get_row(response.request_id)
+            assert (row["error_code"], row["ended_by"]) == ("plugin_error", "muxx"), f"{endpoint}, streamed: {stream}"
 
 
 ODD_EVENTS = {
@@ -151,20 +150,21 @@ ODD_EVENTS = {
 """Bytes that end as an event does, and are none of this answer."""
 
 
-@each_streamed
 @pytest.mark.parametrize("odd", ODD_EVENTS)
-async def test_P03_bytes_that_are_no_event_of_the_answer_break_no_stream(endpoint: Endpoint, odd: str) -> None:
+async def test_P03_bytes_that_are_no_event_of_the_answer_break_no_stream(odd: str) -> None:
     """They are refused, or left out, or harmless: the client can read every event, and what is whole says all that it should."""
     hook = instead(lambda chunk: [Chunk("other", raw=ODD_EVENTS[odd]), chunk])
     async with serving(plugins={"instead": hook}) as gateway:
-        response = await answered(gateway, endpoint, True)
-        row = await gateway.get_row(response.request_id)
-    assert all(data for raw, data in events_of(response.body) if not raw.startswith(b":")), "an SDK dies of events without data"
-    if row["error_code"] == "plugin_error":
-        assert code_at_the_end(response, endpoint) == "plugin_error"
-    else:
-        assert row["error_code"] is None
-        assert words(whole_stream(response, endpoint), endpoint) == words(endpoint.stream, endpoint)
+        for endpoint in STREAMED:
+            response = await answered(gateway, endpoint, True)
+            row = await gateway.get_row(response.request_id)
+            read = [data for raw, data in events_of(response.body) if not raw.startswith(b":")]
+            assert all(read), f"{endpoint}: an SDK dies of events without data"
+            assert row["error_code"] in (None, "plugin_error"), str(endpoint)
+            if row["error_code"] is None:
+                assert words(whole_stream(response, endpoint), endpoint) == words(endpoint.stream, endpoint), str(endpoint)
+            else:
+                assert code_at_the_end(response, endpoint) == "plugin_error", str(endpoint)
 
 
 def whole_stream(response: RawResponse, endpoint: Endpoint) -> bytes:
@@ -201,25 +201,21 @@ ENDS: dict[str, Callable[[Chunk], Any]] = {
 """What a plugin puts in the place of the `end`."""
 
 
-@each_form
 @pytest.mark.parametrize("end", ENDS)
-async def test_P03_whatever_stands_for_the_end_an_answer_ends_once_or_with_an_error(
-    endpoint: Endpoint, stream: bool, end: str
-) -> None:
+async def test_P03_whatever_stands_for_the_end_an_answer_ends_once_or_with_an_error(end: str) -> None:
     async with serving(plugins={"instead": instead(ENDS[end], at_end=True)}) as gateway:
-        response = await answered(gateway, endpoint, stream)
-        row = await gateway.get_row(response.request_id)
-    assert row["error_code"] in (None, "plugin_error")
-    if row["error_code"] == "plugin_error":
-        if stream:
-            assert code_at_the_end(response, endpoint) == "plugin_error"
-        else:
-            assert (response.status, error_code(response)) == (500, "plugin_error")
-    elif stream:
-        assert words(whole_stream(response, endpoint), endpoint) == words(endpoint.stream, endpoint)
-    else:
-        assert response.status == 200
-        assert sorted(texts(response.json())) == sorted(texts(orjson.loads(endpoint.plain)))
+        for endpoint, stream in FORMS:
+            response = await answered(gateway, endpoint, stream)
+            row = await gateway.get_row(response.request_id)
+            assert row["error_code"] in (None, "plugin_error"), f"{endpoint}, streamed: {stream}"
+            if row["error_code"] is not None:
+                code = code_at_the_end(response, endpoint) if stream else error_code(response)
+                assert (response.status, code) == (200 if stream else 500, "plugin_error"), f"{endpoint}, streamed: {stream}"
+            elif stream:
+                assert words(whole_stream(response, endpoint), endpoint) == words(endpoint.stream, endpoint), str(endpoint)
+            else:
+                assert response.status == 200, str(endpoint)
+                assert sorted(texts(response.json())) == sorted(texts(orjson.loads(endpoint.plain))), str(endpoint)
 
 
 def peak() -> int:

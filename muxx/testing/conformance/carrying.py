@@ -174,14 +174,8 @@ class Examination:
 
     async def _end_of(self, result: Result) -> None:
         """Wait until an exchange whose client left has ended, and its provider's connection with it."""
-        case, calls = result.case, self._notes.watch.calls
-        number = str(case.number)
-
-        def ended() -> bool:
-            last = (call.exchange for call in calls if call.hook == "post_response" and call.exchange is not None)
-            return any(exchange.request.headers.get(NUMBER) == number for exchange in last)
-
-        await self._evidence.settle(f"{case}: post_response", ended)
+        case = result.case
+        await self._evidence.settle(f"{case}: post_response", lambda: case.number in self._notes.over)
         if case.part:
             return  # the call is the others' too
         open_ones = [request for request in result.upstream if request.left_at is None]

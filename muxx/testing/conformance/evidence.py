@@ -63,9 +63,9 @@ class Result:
     left_at: float | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Evidence:
-    """All that the invariants are judged by."""
+    """All that the invariants are judged by. It is much, and would be shown wherever the task is that gathers it."""
 
     subject: Subject
     notes: Notes

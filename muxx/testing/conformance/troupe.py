@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from types import MethodType
 from typing import Any
 
 from muxx.errors import PermissionDenied
@@ -43,6 +44,8 @@ class Notes:
         """By the exchange's id, what it had come to when `post_response` ran."""
         self.acted: set[int] = set()
         """Cases whose act came about."""
+        self.over: set[int] = set()
+        """Cases for whose exchange `post_response` was called."""
         self._of_record: dict[str, Case] = {}
         """By the exchange's id, the cases in which somebody crashes over the exchange's record."""
 
@@ -53,6 +56,8 @@ class Notes:
     def _interfere(self, call: HookCall) -> BaseException | None:
         """What a case's act makes of this call, the first time it is due."""
         case = self._meant(call)
+        if case is not None and call.hook == "post_response":
+            self.over.add(case.number)
         act = case.act if case is not None else None
         if case is None or act is None or act.what == "hangs" or case.number in self.acted:
             return None
@@ -95,8 +100,8 @@ class Notes:
 
     def look(self, exchange: Exchange, place: str) -> None:
         """Search all that an exchange shows for the client's credentials."""
-        names = [name for name in dir(exchange) if not name.startswith("__")]
-        shown = repr([getattr(exchange, name) for name in names])
+        values = [getattr(exchange, name) for name in dir(exchange) if not name.startswith("__")]
+        shown = repr([value for value in values if not isinstance(value, MethodType)])  # each of which shows all of it again
         shown += repr([exchange.request.headers, exchange.request.body, [vars(attempt) for attempt in exchange.attempts]])
         self.seen_secrets += [f"{place}: {canary}" for canary in self.canaries if canary in shown]
 

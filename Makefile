@@ -33,7 +33,7 @@ lint: $(VENV)/.dev ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## Measure the gateway against a bare pass-through, and its log with a million rows.
+bench: $(VENV)/.dev ## Measure the gateway against other ones. A part of it: make bench ARGS="--only streams"; all parts: ARGS=--list.
 	$(BIN)/python -m tests.bench $(ARGS)
 
 compat: $(VENV)/.dev ## Try real SDKs against a running gateway; the first run installs them. One of them: make compat ARGS=litellm.

@@ -10,12 +10,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from muxx import Limits, Shared, SpendCap
 from muxx_std.limits.ledger import Ledger
 from muxx_std.spend_caps.ledger import Held, SpendLedger
 
 from .machine import cores, on_core
+from .part import Claim, Stage, Table, say
+
+NAME = "counting"
+TITLE = "Limits and spend caps"
+WORDS = """What a project has set costs its requests so many µs of CPU more, from their admission to their settlement, exact across the workers of a host; where nothing is set,
+only spend is counted."""
 
 REQUESTS = 250
 """Of a round: few, so that some are undisturbed."""
@@ -57,8 +64,9 @@ def _capped(ledger: SpendLedger, caps: tuple[SpendCap, ...]) -> Callable[[], Non
     return requests
 
 
-def measured(rounds: int = 40) -> dict[str, float]:
+def measured(stage: Stage) -> dict[str, float]:
     """Microseconds per request: `{"rpm": 9.8}`."""
+    say(f"{NAME}: limits and spend caps")
     with tempfile.TemporaryDirectory(prefix="muxx-bench-") as name, on_core(cores()[0]):
         shared = Shared(Path(name) / "shared")
         ledger, money = Ledger(shared), SpendLedger(shared)
@@ -66,10 +74,22 @@ def measured(rounds: int = 40) -> dict[str, float]:
         work = {f"limits: {title}": _limited(ledger, limits) for title, limits in LIMITS.items()}
         work |= {"a spend cap of the day and of the month": _capped(money, CAPS), "spend counted without a cap": _capped(money, ())}
         least = dict.fromkeys(work, float("inf"))
-        for _ in range(rounds):
+        for _ in range(1 if stage.quick else 40):
             for title, requests in work.items():
                 begun = time.perf_counter()
                 requests()
                 least[title] = min(least[title], time.perf_counter() - begun)
         shared.close()
     return {title: round(took / REQUESTS * 1e6, 1) for title, took in least.items()}
+
+
+def claims(result: dict[str, Any]) -> list[Claim]:
+    return []
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    return [Table("One process, µs per request:", ("", "µs"), [(title, f"{took:.1f}") for title, took in result.items()])]
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    return []

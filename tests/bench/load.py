@@ -55,9 +55,7 @@ async def client(port: int, run: Run) -> None:
 
 async def read_answer(reader: asyncio.StreamReader) -> bytes:
     """One body, to its end by its framing."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    if head[9:12] != b"200":
-        raise WrongAnswer(f"the status is not 200: {head!r}")
+    head = await _head(reader)
     if not _CHUNKED.search(head):
         length = _LENGTH.search(head)
         if length is None:
@@ -68,6 +66,20 @@ async def read_answer(reader: asyncio.StreamReader) -> bytes:
         body.append((await reader.readexactly(size + 2))[:-2])
     await reader.readexactly(2)
     return b"".join(body)
+
+
+async def stream_head(reader: asyncio.StreamReader) -> None:
+    """Read up to the first chunk of a stream."""
+    head = await _head(reader)
+    if not _CHUNKED.search(head):
+        raise WrongAnswer(f"this is no stream: {head!r}")
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    if head[9:12] != b"200":
+        raise WrongAnswer(f"the status is not 200: {head!r}")
+    return head
 
 
 def judge(body: bytes, number: bytes, events: int) -> None:

@@ -1,6 +1,6 @@
 """What muxx is measured against: the least a reverse proxy on aiohttp can do, done well. It looks into nothing and keeps nothing.
 
-    python passthrough.py UPSTREAM_PORT LOOP      listens on a free port of 127.0.0.1 and prints it
+    python passthrough.py UPSTREAM LOOP      listens on a free port of 127.0.0.1 and prints it
 
 An application with one route, garbage collected as Python does, one client session without the defaults that slow a proxy down (its limit of 100 connections,
 cookies, decompression, headers of its own), no access log, streams relayed as they are read. The provider's key is put in the
@@ -48,9 +48,9 @@ def handler(session: aiohttp.ClientSession, url: URL) -> Callable[[web.Request],
     return carry
 
 
-async def main(upstream_port: int) -> None:
+async def main(upstream: str) -> None:
     async with client_session() as session:
-        url = URL(f"http://127.0.0.1:{upstream_port}/v1/chat/completions")
+        url = URL(f"{upstream}/v1/chat/completions")
         application = web.Application()
         application.router.add_post("/v1/chat/completions", handler(session, url))
         runner = web.AppRunner(application, access_log=None)
@@ -66,4 +66,4 @@ if __name__ == "__main__":
         import uvloop as loop
     else:
         import asyncio as loop  # type: ignore[no-redef]
-    loop.run(main(int(sys.argv[1])))
+    loop.run(main(sys.argv[1]))

@@ -1,20 +1,24 @@
 """What the benchmark sends: requests of 1 KB, an answer of 570 bytes, a stream of 100 events. All as bytes on the wire.
 
 `MARK` stands for the number of a request: the load generator puts it into the prompt, the upstream into every part of its answer.
+`STAMP` stands for the moment in which the upstream sends an event, in microseconds of the monotonic clock.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 MARK = "#" * 16
+STAMP = "@" * 16
 MODEL = "bench/gpt-4o-mini"
 """With its provider before it: that is how muxx finds it. The pass-through sends it as it is."""
 
 EVENTS = 100
+STAMPED = EVENTS - 4
+"""Events of a stream that carry text, and in it the moment they were sent: `t=1234567890123456;`. Translated it is still there."""
 PROMPT_BYTES = 1024
 ANSWER = "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. Now waltz, nymph: vex quick jigs!"
 USAGE = {
@@ -32,20 +36,37 @@ SDK_LINES = "".join(
 )  # fmt: skip
 """What the OpenAI SDK says in the head of every request."""
 PROVIDER_LINES = "x-request-id: req_7f3c2b1a\r\nopenai-processing-ms: 412\r\n"
+LAST_LINE = {False: "data: [DONE]", True: 'data: {"type":"message_stop"}'}
+"""What a stream ends with, by whether it is one of `messages`."""
 _FILLER = "Say in one paragraph what a person who has never run a server should know before they run their first one. "
 
 
-def request(port: int, key: str, *, stream: bool = False, pace_ms: int = 0) -> bytes:
-    """A chat call, whole, with `MARK` in its prompt. `pace_ms` is for the upstream to read: the time between two events."""
+class Addressed(Protocol):
+    """Whom a request is for."""
+
+    port: int
+    key: str
+    model: str
+
+
+def request(
+    server: Addressed, *, stream: bool = False, pace_ms: int = 0, prompt_bytes: int = PROMPT_BYTES, messages: bool = False
+) -> bytes:
+    """A chat call, whole, with `MARK` in its prompt. `pace_ms` is for the upstream to read: the time between two events.
+
+    With `messages` it asks for the same in Anthropic's format.
+    """
     opening = f"Call {MARK}. " + (f"Answer at pace-{pace_ms}. " if pace_ms else "")
-    prompt = (opening + _FILLER * 12)[:PROMPT_BYTES]
-    body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "temperature": 0.2}
+    prompt = (opening + _FILLER * (prompt_bytes // len(_FILLER) + 1))[:prompt_bytes]
+    body: dict[str, Any] = {"model": server.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0.2}
     if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= {"stream": True} | ({} if messages else {"stream_options": {"include_usage": True}})
+    if messages:
+        body["max_tokens"] = 1024
     data = orjson.dumps(body)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{SDK_LINES}"
-        f"Authorization: Bearer {key}\r\nContent-Length: {len(data)}\r\n\r\n"
+        f"POST /v1/{'messages' if messages else 'chat/completions'} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{SDK_LINES}"
+        f"Authorization: Bearer {server.key}\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data
 
@@ -63,7 +84,7 @@ def plain_answer() -> bytes:
 
 def stream_answer() -> list[bytes]:
     """A role, pieces of text, a finish reason, the usage and `[DONE]`: `EVENTS` in all, one chunk of the body each."""
-    words = [f" word{i}" for i in range(EVENTS - 4)]
+    words = [f" word{i} t={STAMP};" for i in range(STAMPED)]
     deltas = [_delta({"role": "assistant", "content": ""}), *(_delta({"content": word}) for word in words), _delta({}, "stop")]
     events = [orjson.dumps(delta) for delta in (*deltas, _answer("chat.completion.chunk", [], usage=USAGE))]
     chunks = [_chunk(b"data: " + data + b"\n\n") for data in (*events, b"[DONE]")]

@@ -1,8 +1,8 @@
-"""The command: rounds of all cells, each cell with the two it compares, one right after the other; then table, JSON or docs.
+"""The command: each part in turn; then tables, JSON or docs.
 
-Neighbours on a shared machine move Python's figures by a fifth from minute to minute. So the two are compared within seconds
-of each other, who goes first changes from round to round, and what is reported are medians: of the figures, and of the ratios
-per round.
+Neighbours on a shared machine move Python's figures by a fifth from minute to minute. So those who are compared are measured within
+seconds of each other, who goes first changes from round to round, and what is reported are medians: of the figures, and of the
+ratios per round.
 """
 
 from __future__ import annotations
@@ -11,116 +11,46 @@ import json
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import counting, log_store, report, translation
-from .gateways import Muxx, MuxxWithIdlePlugin, PassThrough, Server, Upstream
-from .machine import cores, facts
-from .measure import CELLS, SATURATING, WARM_UP, WARM_UP_SECONDS, Bench, Cell
-from .payloads import pieces
+from . import report
+from .machine import cores, facts, open_files
+from .part import DOCS_PATH, Part, Stage, say
+from .parts import BY_NAME, PARTS
 from .tools import BenchError, Tools, built
 
-QUIET = 0.05
-"""The share of a core that other processes may take before a cell is measured again."""
+
+def measured(parts: list[Part], stage: Stage) -> dict[str, Any]:
+    """What came of each part. One that fails leaves the others alone: what it says is its result."""
+    results: dict[str, Any] = {}
+    for number, part in enumerate(parts, 1):
+        say(f"── {part.TITLE} ({part.NAME}), part {number} of {len(parts)}")
+        try:
+            results[part.NAME] = part.measured(stage)
+        except BenchError as error:
+            say(str(error))
+            results[part.NAME] = {"failed": str(error)}
+    return results
 
 
-@dataclass(frozen=True)
-class Settings:
-    rounds: int
-    seconds: float
-    loops: tuple[str, ...]
-    cells: tuple[Cell, ...] = CELLS
-    tries: int = 3
-    """How often a cell is measured at most, to find a moment when nothing else runs on the machine."""
-    log_rows: int = log_store.ROWS
-    log_spells: int = log_store.SPELLS
-
-
-def measured(settings: Settings) -> dict[str, Any]:
-    """All of it, as plain data."""
-    with tempfile.TemporaryDirectory(prefix="muxx-bench-") as name:
-        directory = Path(name)
-        tools = built(directory)
-        loops = {loop: _loop(settings, loop, tools, directory) for loop in settings.loops}
-        store = _log_store(settings, tools, directory)
+def _outcome(parts: list[Part], stage: Stage) -> dict[str, Any]:
     return {
-        "machine": facts() | {"tools": tools.language, "cores_shared": cores()[0] == cores()[1]},
-        "settings": {"rounds": settings.rounds, "seconds": settings.seconds},
-        "loops": loops,
-        "translation": translation.measured(),
-        "log_store": store,
-        "counting": counting.measured(),
-        "floor": report.floor(loops),
+        "machine": facts() | {"tools": stage.tools.language, "cores_shared": cores()[0] == cores()[1]},
+        "settings": {"rounds": stage.rounds, "seconds": stage.seconds},
+        "parts": measured(parts, stage),
     }
 
 
-def _loop(settings: Settings, loop: str, tools: Tools, directory: Path) -> dict[str, Any]:
-    _, other_core = cores()
-    with Upstream(directory, other_core, tools.upstream, pieces()) as upstream:
-        bench = Bench(tools, upstream)
-        ceiling = {cell.name: bench.ceiling(cell, min(1.0, settings.seconds)) for cell in SATURATING}
-        rounds = []
-        for number in range(settings.rounds):
-            with tempfile.TemporaryDirectory(dir=directory) as name:
-                _say(f"{loop}: round {number + 1} of {settings.rounds}")
-                rounds.append(_round(settings, bench, loop, number, upstream.port, Path(name)))
-    return {"ceiling": ceiling, "rounds": rounds, "summary": report.summary(rounds)}
-
-
-def _log_store(settings: Settings, tools: Tools, directory: Path) -> dict[str, Any]:
-    gateway_core, other_core = cores()
-    _say(f"log: {settings.log_rows:,} rows are stored, indexed, and read")
-    with Upstream(directory, other_core, tools.upstream, pieces()) as upstream, tempfile.TemporaryDirectory(dir=directory) as name:
-        return log_store.measured(Path(name), settings.loops[0], upstream.port, gateway_core, settings.log_rows, settings.log_spells)
-
-
-def _round(settings: Settings, bench: Bench, loop: str, number: int, upstream_port: int, directory: Path) -> dict[str, Any]:
-    """All of them from their start, through every cell. At its end, muxx has a row for each request."""
-    gateway_core, _ = cores()
-    with ExitStack() as stack:
-        muxx = stack.enter_context(Muxx(directory, gateway_core, loop, upstream_port))
-        servers: list[Server] = [
-            muxx,
-            stack.enter_context(MuxxWithIdlePlugin(directory, gateway_core, loop, upstream_port)),
-            stack.enter_context(PassThrough(directory, gateway_core, loop, upstream_port)),
-        ]
-        for server in servers:
-            bench.send(server, WARM_UP, WARM_UP_SECONDS)
-            server.settle()
-        cells: dict[str, dict[str, Any]] = {}
-        for cell in settings.cells:
-            cells[cell.name] = _quietest(settings, bench, cell, servers, backwards=bool(number % 2))
-            _say(f"  {report.line(cell, cells[cell.name])}")
-        return {"requests": muxx.sent, "rows": muxx.rows(), "cells": cells}
-
-
-def _quietest(settings: Settings, bench: Bench, cell: Cell, servers: list[Server], *, backwards: bool) -> dict[str, Any]:
-    """One cell with each of its two in turn; again while neighbours are noisy, and the pair with the least noise counts."""
-    best: dict[str, Any] = {}
-    two = sorted((server for server in servers if server.name in cell.pair), key=lambda server: server.name, reverse=backwards)
-    for _ in range(settings.tries):
-        pair = {
-            server.name: bench.measure(server, cell, settings.seconds, [other for other in servers if other is not server])
-            for server in two
-        }
-        if not best or _noise(pair) < _noise(best):
-            best = pair
-        if _noise(best) <= QUIET:
-            break
-    return best
-
-
-def _noise(pair: dict[str, Any]) -> float:
-    return max(float(figures["noise"]) for figures in pair.values())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _joined(outcome: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The outcome with the parts that it has not, taken from a file that `--json` made."""
+    others = json.loads(path.read_text())
+    for field in ("machine", "settings"):
+        if others[field] != outcome[field]:
+            raise click.ClickException(f"{path} is of another run: its {field} is {others[field]}, not {outcome[field]}")
+    return outcome | {"parts": others["parts"] | outcome["parts"]}
 
 
 def _loops(choice: str | None) -> tuple[str, ...]:
@@ -133,34 +63,59 @@ def _loops(choice: str | None) -> tuple[str, ...]:
     return ("uvloop", "asyncio") if choice == "both" else (choice,)
 
 
+def _stage(directory: Path, tools: Tools, rounds: int, seconds: float, loops: tuple[str, ...], quick: bool) -> Stage:
+    if quick:
+        return Stage(directory, tools, loops[:1], 1, 0.15, quick=True)
+    return Stage(directory, tools, loops, rounds, seconds, quick=False)
+
+
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds per event loop.")
-@click.option("--seconds", type=click.FloatRange(0.1, 60), default=2.0, show_default=True, help="Load per gateway and cell.")
+@click.option("--only", multiple=True, type=click.Choice(tuple(BY_NAME)), help="Measure this part; may be given several times.")
+@click.option("--list", "listing", is_flag=True, help="List the parts.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds of what is compared.")
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=2.0, show_default=True, help="Load per measurement.")
 @click.option("--loop", type=click.Choice(["asyncio", "uvloop", "both"]), help="Event loop of both. [default: all installed]")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, allow_dash=True), help="Write everything here; - is stdout.")
+@click.option(
+    "--others", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Take the other parts from what --json wrote here."
+)
 @click.option("--quick", is_flag=True, help="One short round on one loop: proves that it works, and no more.")
-@click.option("--write-docs", is_flag=True, help=f"Write {report.DOCS_PATH} anew.")
-def main(rounds: int, seconds: float, loop: str | None, json_path: Path | None, quick: bool, write_docs: bool) -> None:
-    """Measure muxx, everything on, against a bare aiohttp pass-through.
+@click.option("--write-docs", is_flag=True, help=f"Write {DOCS_PATH} and its plot anew.")
+def main(
+    only: tuple[str, ...], listing: bool, rounds: int, seconds: float, loop: str | None, json_path: Path | None, others: Path | None,
+    quick: bool, write_docs: bool,
+) -> None:  # fmt: skip
+    """Measure muxx, everything on, against a bare aiohttp pass-through, nginx, and what other gateways are installed.
 
-    Exits 1 when muxx is below its floor or anything makes the figures worthless.
+    Exits 1 when muxx does not keep what it promises, or anything makes the figures worthless.
     """
-    if quick and write_docs:
-        raise click.UsageError("a quick run's figures are not for the docs")
+    if listing:
+        click.echo(report.listed())
+        return
+    if write_docs and (quick or (only and others is None)):
+        raise click.UsageError("the docs need all parts, and no quick ones: give the other parts with --others")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind, least of all a stopped one
-    settings = Settings(1, 0.15, _loops(loop)[:1], SATURATING, tries=1, log_rows=2000, log_spells=1) if quick else Settings(rounds, seconds, _loops(loop))
+    open_files()
+    parts = [part for part in PARTS if not only or part.NAME in only]
     try:
-        result = measured(settings)
+        with tempfile.TemporaryDirectory(prefix="muxx-bench-") as name:
+            outcome = _outcome(parts, _stage(Path(name), built(Path(name)), rounds, seconds, _loops(loop), quick))
     except BenchError as error:
         raise click.ClickException(str(error)) from error
+    if others is not None:
+        outcome = _joined(outcome, others)
+    _tell(outcome, json_path, write_docs)
+    failed = any("failed" in result for result in outcome["parts"].values())
+    if failed or not (quick or all(claim.held for claim in report.claims(outcome["parts"]))):
+        sys.exit(1)
+
+
+def _tell(outcome: dict[str, Any], json_path: Path | None, write_docs: bool) -> None:
+    said = [{"promised": claim.promised, "measured": claim.measured, "held": claim.held} for claim in report.claims(outcome["parts"])]
     if json_path is not None:
         with click.open_file(str(json_path), "w") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
+            file.write(json.dumps(outcome | {"claims": said}, indent=1) + "\n")
     if str(json_path) != "-":
-        report.show(result)
-        if quick:
-            _say("This was too quick to mean anything but that it works.")
+        report.show(outcome["parts"])
     if write_docs:
-        report.DOCS.write_text(report.page(result))
-    if not quick and not (result["floor"]["held"] and translation.held(result["translation"]) and log_store.held(result["log_store"])):
-        sys.exit(1)
+        report.write_docs(outcome)

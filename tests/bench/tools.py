@@ -1,4 +1,4 @@
-"""The upstream and the load generator: compiled from C where there is a compiler, else their twins in Python."""
+"""The upstream and the load generators: compiled from C where there is a compiler, else their twins in Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ANSWER_SECONDS = 60.0
+PROGRAMS = ("upstream", "load", "slow")
+ANSWER_SECONDS = 120.0
 """Beyond its own time: how long a run of the load generator may take before it counts as stuck."""
 
 
@@ -21,32 +22,47 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Tools:
-    """How to start the two."""
+    """How to start them."""
 
     upstream: list[str]
     load: list[str]
+    slow: list[str]
     language: str
+
+    @property
+    def upstream_in_python(self) -> list[str]:
+        """It alone can speak TLS."""
+        return _interpreted("upstream")
 
     def run_load(
         self, request: bytes, *, port: int, connections: int, seconds: float, first: int, step: int, events: int
     ) -> dict[str, Any]:
         """Send load for `seconds`; what came of it. Any wrong answer raises."""
-        arguments = [str(value) for value in (port, connections, seconds, first, step, events)]
-        done = subprocess.run(
-            [*self.load, *arguments], input=request, capture_output=True, timeout=seconds + ANSWER_SECONDS, check=False
-        )
-        if done.returncode:
-            raise BenchError(f"the load generator stopped: {done.stderr.decode(errors='replace')[-2000:]}")
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+        return _ran(self.load, request, seconds, port, connections, seconds, first, step, events)
+
+    def run_streams(
+        self, request: bytes, *, port: int, streams: int, seconds: float, first: int, stamps: int, ramp_s: float, ending: str
+    ) -> dict[str, Any]:
+        """Keep so many streams running for `seconds` after their start within `ramp_s`; what came of it, errors counted."""
+        return _ran(self.slow, request, seconds + ramp_s, port, streams, seconds, first, stamps, round(ramp_s * 1000), ending)
+
+
+def _ran(command: list[str], request: bytes, seconds: float, *arguments: object) -> dict[str, Any]:
+    done = subprocess.run(
+        [*command, *map(str, arguments)], input=request, capture_output=True, timeout=seconds + ANSWER_SECONDS, check=False
+    )
+    if done.returncode:
+        raise BenchError(f"the load generator stopped: {done.stderr.decode(errors='replace')[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def built(directory: Path) -> Tools:
-    """The two, ready to run; compiled into `directory`."""
+    """All of them, ready to run; compiled into `directory`."""
     compiler = shutil.which("cc")
     if compiler is None:
-        return Tools(_interpreted("upstream"), _interpreted("load"), "Python")
-    return Tools(_compiled("upstream", compiler, directory), _compiled("load", compiler, directory), "C")
+        return Tools(*(_interpreted(name) for name in PROGRAMS), language="Python")
+    return Tools(*(_compiled(name, compiler, directory) for name in PROGRAMS), language="C")
 
 
 def _interpreted(name: str) -> list[str]:

@@ -18,6 +18,13 @@ from muxx.wire.openai import AnswerHead
 from muxx.wire.wire import Wire
 from muxx.wire.wires import BY_NAME
 
+from .part import Claim, Stage, Table, say
+
+NAME = "translation"
+TITLE = "Translation"
+WORDS = """Where client and provider speak different formats, an event is read into what plugins see and written as the other format's. That
+costs so many µs of CPU per event besides what an event costs that passes as it came."""
+
 FORMATS = ("chat", "responses", "messages", "generate_content")
 MOST_US = 5.0
 """Per event, of every pair."""
@@ -85,25 +92,26 @@ async def _measured(said: Said, rounds: int) -> dict[str, dict[str, float]]:
     return result
 
 
-def measured(rounds: int = 15) -> dict[str, dict[str, dict[str, float]]]:
+def measured(stage: Stage) -> dict[str, dict[str, dict[str, float]]]:
     """Microseconds per event on the way from each provider's format into each client's: `{"text": {"chat": {"messages": 1.3}}}`."""
-    return {kind: asyncio.run(_measured(said, rounds)) for kind, said in SAID.items()}
+    say(f"{NAME}: all pairs of formats")
+    return {kind: asyncio.run(_measured(said, 1 if stage.quick else 15)) for kind, said in SAID.items()}
 
 
-def held(result: dict[str, dict[str, dict[str, float]]]) -> bool:
-    return all(took < MOST_US for kind in result.values() for pairs in kind.values() for took in pairs.values())
+def claims(result: dict[str, Any]) -> list[Claim]:
+    most = max(took for kind in result.values() for pairs in kind.values() for took in pairs.values())
+    return [Claim(f"That translation costs at most {MOST_US:g} µs per event", f"{most:.1f} µs", most < MOST_US)]
 
 
-def rows(result: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
+def tables(result: dict[str, Any]) -> list[Table]:
     """A row for each provider's format and kind of event, a column for each client's."""
-    return [
+    rows = [
         (f"{name}, {kind}", *(f"{pairs[client]:.1f}" if client in pairs else "" for client in FORMATS))
         for kind, formats in result.items()
         for name, pairs in formats.items()
     ]
+    return [Table("µs per event, into each client's format:", ("the provider's format, events of", *FORMATS), rows)]
 
 
-def sentence(result: dict[str, dict[str, dict[str, float]]]) -> str:
-    most = max(took for kind in result.values() for pairs in kind.values() for took in pairs.values())
-    word = "is within" if held(result) else "IS BEYOND"
-    return f"Translation costs at most {most:.1f} µs per event, which {word} the {MOST_US:g} µs it may."
+def remarks(result: dict[str, Any]) -> list[str]:
+    return []

@@ -5,12 +5,14 @@
 // PIECES (made by payloads.py) holds whole runs of bytes, each after its length as a little-endian u32: first the plain answer with
 // its head, then the events of a stream, the first with the head and the last with the end of the body. Sixteen '#' in a piece stand
 // for the number of the request, which the prompt brings as "Call NUMBER": so whoever asked can tell its answer from another's.
+// Sixteen '@' stand for the moment it is sent, in microseconds of the monotonic clock: so whoever reads it can tell how long it took.
 //
 // Of a stream one event is written per turn of the loop: streams that run at once take turns. "pace-MS" in the prompt puts MS
 // milliseconds between two events; without it they come as fast as the connection takes them.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,27 +23,33 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 4096, PIECES = 4096, ROOM = 65536, DIGITS = 16 };
+enum { MOST = 32768, PIECES = 4096, ROOM = 65536, DIGITS = 16 };
+enum { RETRY = 1000000, LEAST_WAIT = 100000 };  // ns: until a full connection is tried again; so that it wakes 10,000 times a second at most
 
 typedef struct {
     char *bytes;
     uint32_t length;
-    int64_t number_at;  // where the number belongs; -1: nowhere
+    int64_t number_at, stamp_at;  // where the number and the moment belong; -1: nowhere
 } piece;
 
 typedef struct {
     int fd;
     int next;  // the event to write next; 0: no stream runs, for piece 0 is the plain answer
-    int active;  // place in `streaming`
-    int64_t due, gap;
+    int place;  // in `streaming`
+    int64_t gap;
     size_t have, from, to;  // bytes read and not answered; bytes of `out` not yet written
     char number[DIGITS];
     char in[ROOM], out[ROOM];
 } connection;
 
+typedef struct {
+    int64_t due;
+    connection *of;
+} turn_of;
+
 static piece pieces[PIECES];
 static int piece_count, streams, poller;
-static connection *streaming[MOST];
+static turn_of streaming[MOST];  // a heap: whoever is due first comes first
 
 static int64_t now(void) {
     struct timespec t;
@@ -60,16 +68,32 @@ static void load_pieces(const char *path) {
     for (uint32_t length; piece_count < PIECES && fread(&length, 4, 1, file) == 1; piece_count++) {
         char *bytes = malloc(length);
         if (length > ROOM || fread(bytes, 1, length, file) != length) die("a piece is too long or cut off");
-        char *mark = memmem(bytes, length, "################", DIGITS);
-        pieces[piece_count] = (piece){bytes, length, mark ? mark - bytes : -1};
+        char *mark = memmem(bytes, length, "################", DIGITS), *stamp = memmem(bytes, length, "@@@@@@@@@@@@@@@@", DIGITS);
+        pieces[piece_count] = (piece){bytes, length, mark ? mark - bytes : -1, stamp ? stamp - bytes : -1};
     }
     fclose(file);
 }
 
+static void set(int place, turn_of turn) {
+    streaming[place] = turn;
+    turn.of->place = place;
+}
+
+// Put a turn where it belongs, from `place` on, which is free.
+static void settle(int place, turn_of turn) {
+    for (int above; place && streaming[above = (place - 1) / 2].due > turn.due; place = above) set(place, streaming[above]);
+    for (int below; (below = 2 * place + 1) < streams; place = below) {
+        if (below + 1 < streams && streaming[below + 1].due < streaming[below].due) below++;
+        if (streaming[below].due >= turn.due) break;
+        set(place, streaming[below]);
+    }
+    set(place, turn);
+}
+
 static void stop_streaming(connection *c) {
     if (!c->next) return;
-    streaming[c->active] = streaming[--streams];
-    streaming[c->active]->active = c->active;
+    turn_of last = streaming[--streams];
+    if (last.of != c) settle(c->place, last);
     c->next = 0;
 }
 
@@ -91,6 +115,10 @@ static void flush(connection *c) {
 static void put(connection *c, const piece *p) {
     memcpy(c->out, p->bytes, p->length);
     if (p->number_at >= 0) memcpy(c->out + p->number_at, c->number, DIGITS);
+    if (p->stamp_at >= 0) {
+        int64_t left = now() / 1000;
+        for (char *digit = c->out + p->stamp_at + DIGITS; digit-- > c->out + p->stamp_at; left /= 10) *digit = '0' + left % 10;
+    }
     c->from = 0;
     c->to = p->length;
     flush(c);
@@ -106,9 +134,7 @@ static void answer(connection *c, char *body, size_t length) {
     c->next = 1;
     c->gap = pace ? atoi(pace + 5) * 1000000LL : 0;
     // Paced streams that were asked for together do not beat together.
-    c->due = now() + (c->gap ? (int64_t)(rand() % (c->gap / 1000)) * 1000 : 0);
-    c->active = streams;
-    streaming[streams++] = c;
+    settle(streams++, (turn_of){now() + (c->gap ? (int64_t)(rand() % (c->gap / 1000)) * 1000 : 0), c});
 }
 
 // Answer the requests that have come whole; one after the other, for HTTP/1.1 answers are in order.
@@ -147,26 +173,33 @@ static void welcome(int listener) {
     }
 }
 
-// One event for every stream that is due. Returns how long nothing will be, in ms.
-static int turn(void) {
-    int64_t t = now(), wait = -1;
-    for (int i = 0; i < streams; i++) {
-        connection *c = streaming[i];
+// One event for every stream that is due. Returns for how many ns nothing will be; -1: until somebody asks.
+static int64_t turn(void) {
+    int64_t t = now();
+    while (streams && streaming[0].due <= t) {
+        connection *c = streaming[0].of;
         if (c->from < c->to) flush(c);
-        if (c->from == c->to && c->due <= t) {
-            put(c, &pieces[c->next]);
-            c->due = c->gap ? c->due + c->gap : t;
-            if (++c->next == piece_count) {
-                stop_streaming(c);
-                requests(c);
-                i--;
-                continue;
-            }
+        if (c->from < c->to) {
+            settle(0, (turn_of){t + RETRY, c});
+            continue;
         }
-        int64_t left = c->from < c->to ? 1000000 : c->due > t ? c->due - t : 0;
-        if (wait < 0 || left < wait) wait = left;
+        if (c->next < piece_count) put(c, &pieces[c->next++]);
+        if (c->next < piece_count || c->from < c->to) {
+            settle(0, (turn_of){c->gap ? streaming[0].due + c->gap : t + 1, c});
+        } else {
+            stop_streaming(c);
+            requests(c);
+        }
     }
-    return wait < 0 ? -1 : (int)((wait + 999999) / 1000000);
+    if (!streams) return -1;
+    int64_t wait = streaming[0].due - now();
+    return wait <= 1 ? 0 : wait < LEAST_WAIT ? LEAST_WAIT : wait;
+}
+
+static int events(struct epoll_event *ready, int most, int64_t wait) {
+    struct timespec pause = {wait / 1000000000, wait % 1000000000};
+    if (wait > 0) ppoll(&(struct pollfd){poller, POLLIN, 0}, 1, &pause, 0);  // epoll_wait itself knows nothing below a millisecond
+    return epoll_wait(poller, ready, most, wait < 0 ? -1 : 0);
 }
 
 int main(int count, char **arguments) {
@@ -183,7 +216,7 @@ int main(int count, char **arguments) {
     struct epoll_event interest = {EPOLLIN, {.ptr = 0}}, ready[256];
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &interest);
     for (;;) {
-        int found = epoll_wait(poller, ready, 256, turn());
+        int found = events(ready, 256, turn());
         for (int i = 0; i < found; i++) {
             if (ready[i].data.ptr)
                 readable(ready[i].data.ptr);

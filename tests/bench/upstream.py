@@ -1,15 +1,21 @@
-"""`upstream.c` in Python, for machines without a C compiler: the same arguments, the same bytes, slower."""
+"""`upstream.c` in Python, for machines without a C compiler: the same arguments, the same bytes, slower.
+
+With a certificate and its key as two arguments more it speaks TLS.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 MARK = b"#" * 16
+STAMP = b"@" * 16
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _PACE = re.compile(rb"pace-(\d+)")
 
@@ -61,15 +67,18 @@ class Upstream(asyncio.Protocol):
 
     async def _stream(self, number: bytes, seconds: float) -> None:
         for piece in self._pieces[1:]:
-            self._transport.write(piece.replace(MARK, number))
+            self._transport.write(piece.replace(MARK, number).replace(STAMP, b"%016d" % (time.monotonic_ns() // 1000)))
             await asyncio.sleep(seconds)
         self._streaming = None
         self._answer_next()
 
 
-async def main(path: str) -> None:
-    pieces = read_pieces(path)
-    server = await asyncio.get_running_loop().create_server(lambda: Upstream(pieces), "127.0.0.1", 0, backlog=4096)
+async def main(path: str, *certificate: str) -> None:
+    pieces, tls = read_pieces(path), None
+    if certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(*certificate)
+    server = await asyncio.get_running_loop().create_server(lambda: Upstream(pieces), "127.0.0.1", 0, backlog=4096, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -79,4 +88,4 @@ if __name__ == "__main__":
         import uvloop as loop
     except ImportError:
         import asyncio as loop  # type: ignore[no-redef]
-    loop.run(main(sys.argv[1]))
+    loop.run(main(*sys.argv[1:]))

@@ -125,7 +125,7 @@ ADAPTERS = (
     ),
     Adapter(
         "HAProxy", "haproxy", ("-db", "-f", "{config}"),
-        "global\n    maxconn 25000\n    nbthread 1\ndefaults\n    mode http\n    option http-keep-alive\n    option http-no-delay\n"
+        "global\n    maxconn 9000\n    nbthread 1\ndefaults\n    mode http\n    option http-keep-alive\n    option http-no-delay\n"
         "    timeout connect 5s\n    timeout client 600s\n    timeout server 600s\nfrontend clients\n    bind 127.0.0.1:{port}\n"
         "    monitor-uri /ready\n    default_backend provider\nbackend provider\n    http-reuse always\n"
         '    http-request set-header Authorization "Bearer sk-upstream"\n    server provider {address}\n',

@@ -13,7 +13,7 @@ from .server import Server
 
 NAME = "idle"
 TITLE = "Thousands of idle streams"
-WORDS = """As many streams as one worker takes, at once, with half a second between the events of each: 100 events in 50 s. Memory is the most that the process
+WORDS = """As many streams as one worker takes, at once, with a second between the events of each: 100 events in 100 s. Memory is the most that the process
 which carries them was resident with."""
 
 MOST_STREAMS = 9500
@@ -25,7 +25,7 @@ SHOWN = {"muxx": "muxx", "pass-through": "bare", "nginx": "nginx"}
 def measured(stage: Stage) -> dict[str, Any]:
     """What each of them made of the streams, and its memory in MiB at rest and at most."""
     most = min(MOST_STREAMS, (open_files() - SPARE_FILES) // 2)
-    streams = Streams(100, 5, 0.3, 0.2) if stage.quick else Streams(most, 500, 20.0, 10.0)
+    streams = Streams(100, 5, 0.3, 0.2) if stage.quick else Streams(most, 1000, 20.0, 20.0)
     loop = stage.loops[0]
     figures = {}
     with stage.upstream() as (directory, upstream), running(directory, loop, upstream, Muxx) as servers:

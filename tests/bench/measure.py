@@ -132,6 +132,7 @@ class Bench:
             stamps=STAMPED,
             ramp_s=streams.ramp_s,
             ending=LAST_LINE[messages],
+            stream_s=EVENTS * streams.pace_ms / 1000,
         )
         self._next += result["asked"]
         server.sent += result["asked"]

@@ -48,7 +48,7 @@ static size_t request_size;
 static char *request_number;
 static const char *ending;
 static uint64_t first, asked, answers, errors;
-static char what[256];
+static char what[512];
 static int port, stamps, poller, running;
 static int64_t from, until;  // the window, µs
 static uint64_t events, on_time;
@@ -64,7 +64,11 @@ static int64_t now(void) {
 static void start(client *c);
 
 static void failed(client *c, const char *why) {
-    if (!errors++) snprintf(what, sizeof what, "request %s: %s, status %d", c->number, why, c->status);
+    if (!errors++) {
+        snprintf(what, sizeof what, "request %s: %s, status %d: %.*s", c->number, why, abs(c->status), (int)c->held, c->line);
+        for (char *at = what; *at; at++)
+            if (*at == '"' || *at == '\\' || (unsigned char)*at < ' ') *at = '\'';  // so that it stands in JSON
+    }
     if (errors > MOST_ERRORS) {
         fprintf(stderr, "too many errors; the first: %s\n", what);
         exit(1);
@@ -156,7 +160,10 @@ static int read_head(client *c, const char **data, size_t *size) {
 // What has come of an answer. 1 at its end, -1 where it is none of a stream.
 static int feed(client *c, const char *data, size_t size, int64_t at) {
     if (!c->status && !read_head(c, &data, &size)) return 0;
-    if (c->status != 200) return -1;
+    if (c->status != 200) {
+        memcpy(c->line, data, c->held = size < LINE ? size : LINE);
+        return -1;
+    }
     while (size) {
         if (c->expected == DATA) {
             size_t part = size < c->left ? size : c->left;

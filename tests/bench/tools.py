@@ -41,16 +41,22 @@ class Tools:
         return _ran(self.load, request, seconds, port, connections, seconds, first, step, events)
 
     def run_streams(
-        self, request: bytes, *, port: int, streams: int, seconds: float, first: int, stamps: int, ramp_s: float, ending: str
-    ) -> dict[str, Any]:
-        """Keep so many streams running for `seconds` after their start within `ramp_s`; what came of it, errors counted."""
-        return _ran(self.slow, request, seconds + ramp_s, port, streams, seconds, first, stamps, round(ramp_s * 1000), ending)
+        self, request: bytes, *, port: int, streams: int, seconds: float, first: int, stamps: int, ramp_s: float, ending: str,
+        stream_s: float,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Keep so many streams running for `seconds` after their start within `ramp_s`; what came of it, errors counted.
+
+        `stream_s` is how long a stream takes, for the last ones are read to their end."""
+        longest = seconds + ramp_s + stream_s
+        return _ran(self.slow, request, longest, port, streams, seconds, first, stamps, round(ramp_s * 1000), ending)
 
 
 def _ran(command: list[str], request: bytes, seconds: float, *arguments: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [*command, *map(str, arguments)], input=request, capture_output=True, timeout=seconds + ANSWER_SECONDS, check=False
-    )
+    allowed = seconds + ANSWER_SECONDS
+    try:
+        done = subprocess.run([*command, *map(str, arguments)], input=request, capture_output=True, timeout=allowed, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"the load generator was still waiting for answers after {allowed:.0f} s") from error
     if done.returncode:
         raise BenchError(f"the load generator stopped: {done.stderr.decode(errors='replace')[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout)

@@ -14,8 +14,13 @@ from .part import DOCS
 PLOT = DOCS.with_suffix(".svg")
 WIDTH, LEFT, RIGHT = 760, 190, 90
 LINE, BAR, GAP = 20, 14, 26
-COLOURS = {"muxx": "#2563eb", "bare": "#9ca3af", "nginx": "#059669"}
-OTHER_COLOUR = "#93b4f4"
+OTHERWISE = "#93b4f4"
+"""muxx, set up in another way."""
+COLOURS = {
+    "muxx": "#2563eb", "no recording": OTHERWISE, "muxx, reading plugin": OTHERWISE, "muxx, translated": OTHERWISE,
+    "bare": "#9ca3af", "nginx": "#059669",
+}  # fmt: skip
+OTHER_COLOUR = "#d1d5db"
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def _of_calls(result: dict[str, Any]) -> Panel:
         if cell.name in one["rounds"] and cell.name.startswith("plain-"):
             rates = {name: figures["requests_per_s"] for name, figures in medians(one["rounds"][cell.name]).items()}
             bars += [
-                Bar(f"{cell.connections} × {calls.SHOWN[name]}", rates[name], f"{rates[name]:,.0f}", calls.SHOWN[name])
+                Bar(f"{calls.SHOWN[name]}, {cell.connections}", rates[name], f"{rates[name]:,.0f}", calls.SHOWN[name])
                 for name in calls.SHOWN
                 if name in rates and name not in ("nginx", "direct")
             ]

@@ -105,7 +105,7 @@ def _rows(rounds: list[Figures], *, paced: bool) -> list[tuple[str, ...]]:
     for name, shown in SHOWN.items():
         if name in found:
             one = found[name]
-            delays = f"{one['p50_ms']:.2f} / {one['p99_ms']:.1f} / {one['most_ms']:.0f}" if paced else ""
+            delays = f"{one['p50_ms']:.2f} / {one['p99_ms']:.1f} / {one['most_ms']:.1f}" if paced else ""
             cpu = "" if name == "direct" else f"{one['cpu_us']:.1f}"
             times = f"{ratio(rounds, name, 'nginx', 'cpu_us'):.2f}" if cpu and "nginx" in found else ""
             on_time = f"{one['on_time']:.2%}" if paced else ""

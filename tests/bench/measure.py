@@ -220,7 +220,7 @@ def medians(rounds: Sequence[Figures]) -> Figures:
 
 def ratio(rounds: Sequence[Figures], first: str, second: str, field: str) -> float:
     """The median of the ratios of one to the other, round by round: neighbours disturb both of a round alike."""
-    return round(median(one[first][field] / one[second][field] for one in rounds), 3)
+    return round(median(float(one[first][field] / one[second][field]) for one in rounds), 3)
 
 
 def told(turn: Figures, rate: str = "requests_per_s") -> str:

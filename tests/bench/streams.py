@@ -101,7 +101,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
 
 def _rows(rounds: list[Figures], *, paced: bool) -> list[tuple[str, ...]]:
     found = medians(rounds)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, shown in SHOWN.items():
         if name in found:
             one = found[name]

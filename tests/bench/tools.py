@@ -24,10 +24,13 @@ class BenchError(Exception):
 class Tools:
     """How to start them."""
 
-    upstream: list[str]
-    load: list[str]
-    slow: list[str]
+    commands: dict[str, list[str]]
+    """Of each of `PROGRAMS`."""
     language: str
+
+    @property
+    def upstream(self) -> list[str]:
+        return self.commands["upstream"]
 
     @property
     def upstream_in_python(self) -> list[str]:
@@ -38,7 +41,7 @@ class Tools:
         self, request: bytes, *, port: int, connections: int, seconds: float, first: int, step: int, events: int
     ) -> dict[str, Any]:
         """Send load for `seconds`; what came of it. Any wrong answer raises."""
-        return _ran(self.load, request, seconds, port, connections, seconds, first, step, events)
+        return _ran(self.commands["load"], request, seconds, port, connections, seconds, first, step, events)
 
     def run_streams(
         self, request: bytes, *, port: int, streams: int, seconds: float, first: int, stamps: int, ramp_s: float, ending: str,
@@ -48,7 +51,7 @@ class Tools:
 
         `stream_s` is how long a stream takes, for the last ones are read to their end."""
         longest = seconds + ramp_s + stream_s
-        return _ran(self.slow, request, longest, port, streams, seconds, first, stamps, round(ramp_s * 1000), ending)
+        return _ran(self.commands["slow"], request, longest, port, streams, seconds, first, stamps, round(ramp_s * 1000), ending)
 
 
 def _ran(command: list[str], request: bytes, seconds: float, *arguments: object) -> dict[str, Any]:
@@ -67,8 +70,8 @@ def built(directory: Path) -> Tools:
     """All of them, ready to run; compiled into `directory`."""
     compiler = shutil.which("cc")
     if compiler is None:
-        return Tools(*(_interpreted(name) for name in PROGRAMS), language="Python")
-    return Tools(*(_compiled(name, compiler, directory) for name in PROGRAMS), language="C")
+        return Tools({name: _interpreted(name) for name in PROGRAMS}, "Python")
+    return Tools({name: _compiled(name, compiler, directory) for name in PROGRAMS}, "C")
 
 
 def _interpreted(name: str) -> list[str]:

@@ -77,9 +77,9 @@ def test_a_quick_run_measures_all_gateways_and_finds_a_row_for_every_request() -
     result = quick_run("calls", "streams")
     assert result["machine"]["tools"] == "C"
     (loop,) = result["parts"]["calls"]["loops"].values()
-    assert set(loop["rounds"]) == {"plain-c64", "stream-burst"}
-    for (turn,) in loop["rounds"].values():
-        assert set(turn) >= OURS | {"muxx, no recording"}
+    assert set(loop["rounds"]) == {"plain-c64", "stream-burst", "idle-stream"}
+    for cell, (turn,) in loop["rounds"].items():
+        assert set(turn) >= ({"muxx", "idle plugin"} if cell == "idle-stream" else OURS | {"muxx, no recording"})
         assert all(set(figures) == CALLS and figures["requests"] > 0 for figures in turn.values())
     assert loop["rows"] == loop["requests"] > 0
     assert_streams(result["parts"]["streams"])

@@ -38,7 +38,7 @@ CELLS = (
     Cell("idle-plain", "plain calls, 64 connections", IDLE, 64),
     Cell("idle-stream", "bursts of 100 events, 16 at once", IDLE, 16, stream=True),
 )
-QUICK = ("plain-c64", "stream-burst")
+QUICK = ("plain-c64", "stream-burst", "idle-stream")
 """What a quick run is content with."""
 
 SHOWN = {
@@ -55,13 +55,12 @@ def measured(stage: Stage) -> dict[str, Any]:
 
 def _loop(stage: Stage, loop: str) -> dict[str, Any]:
     cells = [cell for cell in CELLS if not stage.quick or cell.name in QUICK]
-    kinds = [Muxx, Unrecorded, *([] if stage.quick else [WithIdlePlugin])]
     rounds: dict[str, list[Figures]] = {cell.name: [] for cell in cells}
     requests = rows = 0
     with stage.upstream() as (above, upstream):
         bench = Bench(stage, upstream)
         for number, directory in stage.each_round(above, f"{NAME}, {loop}"):
-            with running(directory, loop, upstream, *kinds, others=True) as servers:
+            with running(directory, loop, upstream, Muxx, Unrecorded, WithIdlePlugin, others=True) as servers:
                 bench.warm_up([server for server in servers.values() if server.ours])
                 for cell in cells:
                     rounds[cell.name].append(_compared(stage, bench, cell, servers, backwards=bool(number % 2)))

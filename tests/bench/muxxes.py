@@ -42,7 +42,7 @@ class Muxx(Server):
     more = ""
     server_lines = ""
     plugin = ""
-    """The source of a plugin of one file, which then stands in its folder of plugins."""
+    """The source of a plugin of one file, which then stands in its folder of plugins, under the name `own`."""
 
     def __init__(
         self, directory: Path, core: int, *other_cores: int, loop: str, upstream: str, environment: Mapping[str, str] = {}
@@ -115,7 +115,7 @@ import muxx
 class Idle:
     @muxx.hookimpl
     def pre_request(self, exchange: muxx.Exchange) -> None:
-        exchange.skip_chunks("idle")
+        exchange.skip_chunks("own")
 
     @muxx.hookimpl
     def on_chunk(self, chunk: muxx.Chunk) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import test_alerts_conformance as of_alerts
 import test_limits_conformance as of_limits
+from workshop_kit import FEW_WAYS_PLUGIN, put_few_ways
 
 from muxx import hookimpl
 from muxx.testing import clean_environment
@@ -169,11 +170,8 @@ def run_pytest(*arguments: str, directory: Path) -> subprocess.CompletedProcess[
 
 
 def test_it_runs_for_an_installed_plugin_from_the_command_line(tmp_path: Path) -> None:
-    """Through a few ways only: the plugins above go through all of them."""
-    (tmp_path / "few_ways.py").write_text(
-        "from muxx.testing.conformance import FEW_WAYS, Conformance\nConformance.ways = FEW_WAYS\n"
-    )
-    suite = ("-p", "few_ways", "-p", "muxx.testing.fixtures", "--pyargs", "muxx.testing.conformance", "--muxx-plugin")
+    put_few_ways(tmp_path)
+    suite = ("-p", FEW_WAYS_PLUGIN, "-p", "muxx.testing.fixtures", "--pyargs", "muxx.testing.conformance", "--muxx-plugin")
     done = run_pytest(*suite, "pricing", directory=tmp_path)
     assert done.returncode == 0, done.stdout
     assert f"{len(INVARIANTS)} passed" in done.stdout

@@ -19,12 +19,28 @@ from muxx.testing import clean_environment, unused_port
 BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 TOOLS = ("mypy", "muxx", "pytest", "ruff")
 
+FEW_WAYS_PLUGIN = "few_ways"
+_FEW_WAYS = """
+def pytest_sessionstart():
+    from muxx.testing import conformance
+    conformance.Conformance.ways = conformance.FEW_WAYS
+"""
+
+
+def put_few_ways(directory: Path) -> None:
+    """A plugin for a pytest that finds modules there: the conformance suite goes a few ways only.
+
+    What is tested is that it runs. In `test_conformance.py` it goes all of them.
+    """
+    (directory / f"{FEW_WAYS_PLUGIN}.py").write_text(_FEW_WAYS)
+
 
 class Workshop:
     """Scripts run in `folder`, which is empty at first.
 
     Nothing is fetched: muxx, setuptools and the tools of this test's environment are visible to every Python there, as if they
-    had been installed. What a script installs goes into the environment that it made itself. Port 8080 is a free one.
+    had been installed. What a script installs goes into the environment that it made itself. Port 8080 is a free one, and the
+    conformance suite goes a few ways.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -36,11 +52,15 @@ class Workshop:
         self._script("python3", f'exec {BASE_PYTHON} "$@"')
         for tool in TOOLS:
             self._script(tool, f'exec python -P -m {tool} "$@"')  # by the Python of the environment that is active
-        visible = (sysconfig.get_path("purelib"), str(ROOT), str(ROOT / "plugins"))
+        beside = directory / "beside"
+        beside.mkdir()
+        put_few_ways(beside)
+        visible = (sysconfig.get_path("purelib"), str(ROOT), str(ROOT / "plugins"), str(beside))
         self.environment = clean_environment() | {
             "HOME": str(directory),
             "PATH": f"{self._bin}:{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(visible),
+            "PYTEST_ADDOPTS": f"-p {FEW_WAYS_PLUGIN}",
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say that there shall be none
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",

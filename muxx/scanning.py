@@ -7,7 +7,6 @@ started when first something is read, and ends when nothing has been for a while
 from __future__ import annotations
 
 import asyncio
-import marshal
 import os
 import sqlite3
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import scanprocess
-from .scanprocess import LENGTH_BYTES
+from .scanprocess import LENGTH_BYTES, decoded, message_of
 
 IDLE_SECONDS = 60.0
 """How long a process is kept that nobody asks."""
@@ -30,7 +29,7 @@ class ScannedRow:
 
     __slots__ = ("_places", "_values")
 
-    def __init__(self, places: Mapping[str, int], values: tuple[Any, ...]) -> None:
+    def __init__(self, places: Mapping[str, int], values: Sequence[Any]) -> None:
         self._places = places
         self._values = values
 
@@ -94,14 +93,13 @@ class ScanProcesses:
     async def _asked(self, process: Process, question: tuple[Any, ...]) -> list[ScannedRow]:
         assert process.stdin is not None
         assert process.stdout is not None
-        data = marshal.dumps(question)
-        process.stdin.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+        process.stdin.write(message_of(question))
         await process.stdin.drain()
         places: dict[str, int] = {}
         rows: list[ScannedRow] = []
         while True:
             length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
-            kind, *said = marshal.loads(await process.stdout.readexactly(length))  # noqa: S302 (of our own process)
+            kind, *said = decoded(await process.stdout.readexactly(length))
             match kind:
                 case "names":
                     places = {name: place for place, name in enumerate(said[0])}

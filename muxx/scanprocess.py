@@ -3,13 +3,14 @@ of muxx and takes a few megabytes.
 
 python -I -S scanprocess.py DATABASE NICENESS BUSY_MS
 
-A message is four bytes of length and a value of `marshal`. Asked `(sql, params, seconds or None)`, it answers `("names", (name,
-…))`, any number of `("rows", [(value, …), …])`, then `("end",)`; or at any place `("late",)`, or `("error", class, text)`.
+A message is four bytes of length and JSON, in which an object `{"$bytes": hex}` stands for bytes. Asked `[sql, params, seconds or
+null]`, it answers `["names", [name, …]]`, any number of `["rows", [[value, …], …]]`, then `["end"]`; or at any place `["late"]`,
+or `["error", class, text]`.
 """
 
 from __future__ import annotations
 
-import marshal
+import json
 import os
 import sqlite3
 import sys
@@ -23,6 +24,7 @@ ROWS_A_MESSAGE = 100
 STEPS_A_LOOK = 2000
 """Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond."""
 LENGTH_BYTES = 4
+_BYTES = "$bytes"
 
 
 def main(path: str, niceness: str, busy_ms: str) -> None:
@@ -32,7 +34,7 @@ def main(path: str, niceness: str, busy_ms: str) -> None:
     db.execute(f"PRAGMA busy_timeout = {int(busy_ms):d}")
     db.execute("PRAGMA query_only = ON")
     while (head := sys.stdin.buffer.read(LENGTH_BYTES)) and len(head) == LENGTH_BYTES:
-        sql, params, seconds = marshal.loads(sys.stdin.buffer.read(int.from_bytes(head, "big")))  # noqa: S302 (of our worker)
+        sql, params, seconds = decoded(sys.stdin.buffer.read(int.from_bytes(head, "big")))
         _answer(db, sys.stdout.buffer, sql, params, seconds)
 
 
@@ -43,19 +45,36 @@ def _answer(
     db.set_progress_handler(None if ends is None else lambda: time.monotonic() > ends, STEPS_A_LOOK)
     try:
         cursor = db.execute(sql, params)
-        _say(out, ("names", tuple(column[0] for column in cursor.description or ())))
+        _say(out, "names", [column[0] for column in cursor.description or ()])
         while rows := cursor.fetchmany(ROWS_A_MESSAGE):
-            _say(out, ("rows", rows))
-        _say(out, ("end",))
+            _say(out, "rows", rows)
+        _say(out, "end")
     except sqlite3.Error as error:
         late = ends is not None and time.monotonic() > ends
-        _say(out, ("late",) if late else ("error", type(error).__name__, str(error)))
+        _say(out, *(("late",) if late else ("error", type(error).__name__, str(error))))
     out.flush()
 
 
-def _say(out: BinaryIO, message: tuple[Any, ...]) -> None:
-    data = marshal.dumps(message)
-    out.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+def _say(out: BinaryIO, *message: Any) -> None:
+    out.write(message_of(message))
+
+
+def message_of(value: Any) -> bytes:
+    data = json.dumps(value, separators=(",", ":"), default=_tagged).encode()
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data
+
+
+def decoded(data: bytes) -> Any:
+    """What `message_of` said, lists for tuples, from what follows its length."""
+    return json.loads(data, object_hook=_untagged)
+
+
+def _tagged(value: Any) -> dict[str, str]:
+    return {_BYTES: bytes(value).hex()}
+
+
+def _untagged(found: dict[str, Any]) -> Any:
+    return bytes.fromhex(found[_BYTES]) if found.keys() == {_BYTES} else found
 
 
 if __name__ == "__main__":

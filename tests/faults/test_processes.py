@@ -356,11 +356,12 @@ async def test_a_start_looks_for_plugins_once_and_a_reload_once_in_each_process(
     async with gateway_process(tmp_path, upstream, workers=2, PYTHONPATH=path) as gateway:
         looked = tmp_path / "looked"
         supervisor, workers = gateway.process.pid, workers_of(gateway)
-        await eventually(lambda: recorder_of(gateway) is not None)
+        await eventually(lambda: recorder_of(gateway) is not None and keeper_of(gateway) is not None)
+        keeper = keeper_of(gateway)
         assert looked.read_text().split() == [str(supervisor)]
         gateway.reload()
-        await eventually(lambda: messages(gateway).count("configuration reloaded") == 2)
-        assert sorted(looked.read_text().split()) == sorted(map(str, (supervisor, supervisor, *workers)))
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert sorted(looked.read_text().split()) == sorted(map(str, (supervisor, supervisor, keeper, *workers)))
 
 
 async def test_the_first_start_prints_one_key_and_the_line_that_uses_it(tmp_path: Path, upstream: Upstream) -> None:
@@ -400,7 +401,7 @@ async def test_G02_a_running_stream_outlives_a_reload(tmp_path: Path, upstream: 
         assert len(children(gateway.process.pid)) == 4, "a file no child could start with reaches none of them"
         gateway.config_path.write_text(good + '\n[[models]]\nname = "new"\ntargets = ["openai/gpt-4o"]\n')
         gateway.reload()
-        await eventually(lambda: messages(gateway).count("configuration reloaded") == 2)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
         assert (await gateway.chat(model="new")).status == 200
         upstream.release.set()
         answer = await stream.rest()

@@ -217,7 +217,9 @@ async def run_chunk(chain: Chain, args: tuple[Any, Any], chunk: Chunk, most_byte
     for step in chain:
         results: list[Chunk] = []
         for item in chunks:
-            returned = [await run_step(step, (*args, item), None)]
+            returned = [start_step(step, (*args, item))]
+            if type(returned[0]) is _Resumed:
+                returned = [await finish_step(step, returned.pop(), None)]
             if returned[0] is None:
                 results.append(item)
             else:

@@ -22,7 +22,7 @@ from orjson import dumps, loads
 from ...reply import Chunk, ToolCall
 from ..sse import Event, data_of
 from .answer import ChatFacts, assembled, parse_answer
-from .pieces import Slot, choices_of, decode, distinct, index_of, joined, put, rebuild, slot_of
+from .pieces import Slot, choices_of, decode, distinct, index_of, joined, plain_text, put, rebuild, slot_of
 from .thoughts import Signatures, Thoughts, extra_of
 from .usage import usage_object
 
@@ -104,6 +104,8 @@ class ChunkEncoder:
         """Events are decoded here; not only Chunks encoded that came from none."""
         self._lane: _Lane | None = None
         """The text of which the last piece was."""
+        self._plain: Chunk | None = None
+        """The last event's Chunk, as it was decoded, where it was a piece of text and nothing else."""
 
     def decode(self, event: Event) -> list[Chunk]:
         """The Chunks of the answer's next event; none of one without data."""
@@ -114,7 +116,11 @@ class ChunkEncoder:
         if _is_done(data):
             self._done = raw
             return [end_chunk(self._facts, raw)]
-        chunks = self._pieces(raw, data)
+        value = self._read(data)
+        self._plain = plain = plain_text(value, "delta", raw)
+        if plain is not None:
+            return [Chunk("text", plain.text, plain.index, raw=raw)]
+        chunks = decode(value, "delta", raw)
         for chunk in chunks:
             if chunk.finish_reason:
                 self._said.add(chunk.index)
@@ -126,8 +132,14 @@ class ChunkEncoder:
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order."""
-        if self._lane is not None and type(chunks) is list and len(chunks) == 1 and (event := self._piece(self._lane, chunks[0])):
-            return event
+        if type(chunks) is list and len(chunks) == 1:
+            chunk: Chunk = chunks[0]
+            if chunk.raw is not None and chunk == self._plain:
+                self._lane = None
+                self._note(chunk)
+                return chunk.raw
+            if self._lane is not None and (event := self._piece(self._lane, chunk)):
+                return event
         self._lane = None
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):

@@ -55,7 +55,7 @@ class SpendCaps:
         if project is None:
             return
         ledger = self._ledger = self._ledger or SpendLedger(gateway.shared)
-        caps = [cap for cap in project.settings.spend_caps if cap.action == "block"]
+        caps = project.settings.spend_caps and [cap for cap in project.settings.spend_caps if cap.action == "block"]
         worst = self._worst(gateway, exchange, attempt) if caps else 0
         held = exchange.state.get(HELD)
         try:

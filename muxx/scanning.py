@@ -95,18 +95,16 @@ class ScanProcesses:
         assert process.stdout is not None
         process.stdin.write(message_of(question))
         await process.stdin.drain()
-        places: dict[str, int] = {}
         rows: list[ScannedRow] = []
         while True:
             length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
             kind, *said = decoded(await process.stdout.readexactly(length))
             match kind:
-                case "names":
+                case "more" | "last":
                     places = {name: place for place, name in enumerate(said[0])}
-                case "rows":
-                    rows += [ScannedRow(places, row) for row in said[0]]
-                case "end":
-                    return rows
+                    rows += [ScannedRow(places, row) for row in said[1]]
+                    if kind == "last":
+                        return rows
                 case "late":
                     raise TimeoutError
                 case _:

@@ -4,7 +4,7 @@ of muxx and takes a few megabytes.
 python -I -S scanprocess.py DATABASE NICENESS BUSY_MS
 
 A message is four bytes of length and JSON, in which an object `{"$bytes": hex}` stands for bytes. Asked `[sql, params, seconds or
-null]`, it answers `["names", [name, …]]`, any number of `["rows", [[value, …], …]]`, then `["end"]`; or at any place `["late"]`,
+null]`, it answers any number of `["more", [name, …], [[value, …], …]]`, then one such `["last", …]`; or in its place `["late"]`,
 or `["error", class, text]`.
 """
 
@@ -45,10 +45,10 @@ def _answer(
     db.set_progress_handler(None if ends is None else lambda: time.monotonic() > ends, STEPS_A_LOOK)
     try:
         cursor = db.execute(sql, params)
-        _say(out, "names", [column[0] for column in cursor.description or ()])
-        while rows := cursor.fetchmany(ROWS_A_MESSAGE):
-            _say(out, "rows", rows)
-        _say(out, "end")
+        names = [column[0] for column in cursor.description or ()]
+        while len(rows := cursor.fetchmany(ROWS_A_MESSAGE)) == ROWS_A_MESSAGE:
+            _say(out, "more", names, rows)
+        _say(out, "last", names, rows)
     except sqlite3.Error as error:
         late = ends is not None and time.monotonic() > ends
         _say(out, *(("late",) if late else ("error", type(error).__name__, str(error))))

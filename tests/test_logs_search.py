@@ -181,7 +181,8 @@ async def candidates(bench: Bench, **question: Any) -> set[int]:
         filter = Filter(environment=None, metadata=metadata)
     asked = await listing.Listing(bench.host.db, filter, 1, None)._indexes()
     [(index, words, _)] = asked[0]
-    found = {row[0] for row in await bench.host.db.scan_logs(index.newest, (words, 1000))}
+    [(_, positions)] = await bench.host.db.scan_logs(index.newest, (words, 1000))
+    found = set(orjson.loads(positions))
     ids = await bench.host.db.read_logs("SELECT position, request_id FROM generations")
     return {int(row["request_id"][4:]) for row in ids if row["position"] in found}
 
@@ -200,4 +201,4 @@ def test_whatever_like_finds_the_index_has_among_its_candidates(before: str, tex
         runs = text_runs(filter)
         [(like,)] = db.execute("SELECT ? LIKE ? ESCAPE '\\'", (content, like_pattern(filter.spelt_text or "")))
         if runs and like:
-            assert db.execute(INDEXES[1].newest, (text_words(runs), 1)).fetchall() == [(1,)]
+            assert db.execute(INDEXES[1].newest, (text_words(runs), 1)).fetchall() == [(1, "[1]")]

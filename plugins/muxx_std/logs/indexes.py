@@ -73,9 +73,10 @@ class Index:
     among: str
     """A condition on a generation `g`: it is a candidate for the words, between two positions."""
     newest: str
-    """The positions of the newest candidates for the words, at most so many."""
+    """How many candidates there are for the words, at most so many, and the positions of the newest as a JSON list."""
 
 
+_AS_LIST = "SELECT count(*), json_group_array(rowid) FROM"
 _FACETS_REACHED = "(SELECT position FROM logs_indexed WHERE name = 'facets')"
 _FACETS_GONE = " ".join(
     (
@@ -119,7 +120,7 @@ FACETS = Index(
     ),
     "INSERT INTO logs_facets (logs_facets, rank) VALUES (?, ?)",
     "g.position IN (SELECT rowid FROM logs_facets WHERE logs_facets MATCH ? AND rowid BETWEEN ? AND ?)",
-    "SELECT rowid FROM logs_facets WHERE logs_facets MATCH ? ORDER BY rowid DESC LIMIT ?",
+    " ".join((_AS_LIST, "(SELECT rowid FROM logs_facets WHERE logs_facets MATCH ? ORDER BY rowid DESC LIMIT ?)")),
 )
 
 _TEXT_ROW = (
@@ -154,7 +155,7 @@ TEXT = Index(
     " CROSS JOIN contents AS c ON c.request_id = g.request_id WHERE g.position > ? AND g.position <= ? ORDER BY g.position",
     "INSERT INTO logs_text (logs_text, rank) VALUES (?, ?)",
     "g.position IN (SELECT rowid FROM logs_text WHERE logs_text MATCH ? AND rowid BETWEEN ? AND ?)",
-    "SELECT rowid FROM logs_text WHERE logs_text MATCH ? ORDER BY rowid DESC LIMIT ?",
+    " ".join((_AS_LIST, "(SELECT rowid FROM logs_text WHERE logs_text MATCH ? ORDER BY rowid DESC LIMIT ?)")),
 )
 INDEXES = (FACETS, TEXT)
 

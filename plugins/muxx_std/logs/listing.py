@@ -167,9 +167,9 @@ class Listing:
             if last - reached > MOST_UNINDEXED:
                 continue
             try:
-                found = await self._db.scan_logs(searched.newest, (words, MOST_CANDIDATES + 1), seconds=ASK_SECONDS)
-                if len(found) <= MOST_CANDIDATES:
-                    positions = orjson.dumps([*(row[0] for row in found), *range(reached + 1, last + 1)]).decode()
+                [(count, found)] = await self._db.scan_logs(searched.newest, (words, MOST_CANDIDATES + 1), seconds=ASK_SECONDS)
+                if count <= MOST_CANDIDATES:
+                    positions = _joined(found, orjson.dumps([*range(reached + 1, last + 1)]).decode())
                     left = max(ends - time.monotonic(), 0.0)
                     await self._read(_SELECT_BY_POSITION, ["g.position IN (SELECT value FROM json_each(?))"], [positions], left)
                     return True
@@ -187,3 +187,8 @@ class Listing:
         if self._filter.project is None:
             return await self._db.scan_logs(sql.replace(*_ANY_PROJECT), values)
         return await self._db.scan_logs(sql, (self._filter.project, *values))
+
+
+def _joined(first: str, second: str) -> str:
+    """Two JSON lists as one."""
+    return first[:-1] + ("," if len(first) > 2 and len(second) > 2 else "") + second[1:]

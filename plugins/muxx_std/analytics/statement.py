@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .periods import day_name, edges, hour_name
+from .periods import DAY, day_name, edges, hour_name
 from .question import Question
 from .schema import MEMBER_VALUE
 
@@ -87,7 +87,15 @@ def _lines(question: Question) -> str:
 
 def _from_sums(question: Question, table: str, period: str, when: str) -> str:
     member = ["member = :member"] if question.member is not None else []
-    return _select(question, period, question.column or "''", table, [when, *member])
+    summed = not (table == _TABLES["users"] and _is_of_one_day(question))
+    return _select(question, period, question.column or "''", table, [when, *member], summed=summed)
+
+
+def _is_of_one_day(question: Question) -> bool:
+    """Whether the sums of users' days have one line for each user it is about: to group them takes longer than to read them."""
+    span = question.span
+    by_user = question.by == "user" and question.project is not None and question.environment is not None
+    return by_user and span.is_of_days and span.end - span.start == DAY
 
 
 def _from_rows(question: Question, table: str, period: str, when: str) -> str:
@@ -97,14 +105,18 @@ def _from_rows(question: Question, table: str, period: str, when: str) -> str:
     return _select(question, period, question.column or "''", table, [when, *answered])
 
 
-def _select(question: Question, period: str, value: str, table: str, conditions: list[str]) -> str:
+def _select(
+    question: Question, period: str, value: str, table: str, conditions: list[str], *, summed: bool = True
+) -> str:
     for name, wanted in (("project", question.project), ("environment", question.environment), *question.filters.items()):
         if wanted is not None:
             conditions.append(" ".join((name, "= :" + name)))
     start, where = _STARTS[question.interval].replace("period", period), " AND ".join(conditions)
+    head = ("SELECT", start, "AS start,", value, "AS value,")
+    if not summed:
+        return " ".join((*head, ", ".join(question.figures), "FROM", table, "WHERE", where))
     totals = ", ".join("sum(" + name + ") AS " + name for name in question.figures)
-    pieces = ("SELECT", start, "AS start,", value, "AS value,", totals, "FROM", table, "WHERE", where, _grouping(question))
-    return " ".join(pieces)
+    return " ".join((*head, totals, "FROM", table, "WHERE", where, _grouping(question)))
 
 
 def _grouping(question: Question) -> str:

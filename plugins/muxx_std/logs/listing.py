@@ -25,8 +25,8 @@ from .filters import Filter
 from .indexes import FACETS, TEXT, Index, facet_words, text_runs, text_words
 from .schema import COLUMNS
 
-PAGE_SECONDS = 0.12
-CHUNK_SECONDS = 0.02
+PAGE_SECONDS = 0.09
+CHUNK_SECONDS = 0.015
 """What a chunk should take: it is also how far past its time a page may end."""
 FIRST_ROWS = 1000
 FIRST_TEXTS = 100
@@ -34,7 +34,7 @@ FIRST_TEXTS = 100
 LEAST_ROWS, MOST_ROWS = 50, 250_000
 MOST_CANDIDATES = 2000
 """Candidates that are simply looked at, all of them."""
-ASK_SECONDS = 0.04
+ASK_SECONDS = 0.03
 """How long an index may take to say which ones they are; where it takes longer, they are not few."""
 MOST_COUNTED = 64
 """Runs of a text that are compared for the rarest."""

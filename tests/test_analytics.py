@@ -35,12 +35,17 @@ from muxx_std.analytics.question import MEASURES, Question
 WEEK = Span(MIDNIGHT - 2 * DAY, MIDNIGHT + 3 * DAY)
 CROOKED = Span(MIDNIGHT - DAY - 3 * 3600, MIDNIGHT + DAY + 5 * 3600)
 SAME_DAY = Span(MIDNIGHT + 3600, MIDNIGHT + 7200)
+ONE_DAY = Span(MIDNIGHT, MIDNIGHT + DAY)
 QUESTIONS = [
     *(Question(span, interval) for span in (WEEK, CROOKED) for interval in ("hour", "day", "week", "month", "total")),
     *(Question(WEEK, "day", by) for by in (*MEASURES, "metadata.team", "answer")),
     *(Question(WEEK, "day", by, environment=None) for by in (*MEASURES, "metadata.team")),
     *(Question(WEEK, "week", by, "shop") for by in ("model", "user", "metadata.team", "answer")),
     *(Question(CROOKED, "hour", by) for by in ("user", "metadata.team", "key")),
+    *(Question(ONE_DAY, interval, "user", "shop") for interval in ("hour", "day", "week", "month", "total")),
+    Question(ONE_DAY, "day", "user", "shop", environment=None),
+    Question(ONE_DAY, "day", "user"),
+    Question(ONE_DAY, "total", "user", "shop", filters={"user_id": "ada"}),
     Question(SAME_DAY, "total", "user"),
     Question(SAME_DAY, "total", "provider"),
     Question(WEEK, "total", "model", filters={"key_id": "key_1"}),

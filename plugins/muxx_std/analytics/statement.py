@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .periods import DAY, day_name, edges, hour_name
+from .periods import DAY, Span, day_name, edges, hour_name
 from .question import Question
 from .schema import MEMBER_VALUE
 
@@ -21,6 +21,11 @@ _RANKS = {
     "cache": "sum(hits) + sum(joined) DESC, value",
 }
 """Which values are wanted: the most expensive, or those that the cache gave most often."""
+_RANKS_OF_ONE_PERIOD = {
+    "spend": "cost_micro * 1000000.0 + cost_rest DESC, requests DESC, value",
+    "cache": "hits + joined DESC, value",
+}
+"""The same where each value has one line."""
 
 _TABLES = {
     "models": "analytics_days",
@@ -46,9 +51,16 @@ def figures(question: Question) -> str:
             "FROM (", _lines(question), ")", _grouping(question), "HAVING sum(requests) <> 0)",
             "SELECT 1 AS is_total, '' AS start, '' AS value,", totals, "FROM grouped UNION ALL",
             "SELECT 0, start, value,", names, "FROM grouped WHERE value IN",
-            "(SELECT value FROM grouped GROUP BY value ORDER BY", _RANKS[question.about], "LIMIT :limit + 1)",
+            "(SELECT value FROM grouped", _ranking(question), "LIMIT :limit + 1)",
         )
     )  # fmt: skip
+
+
+def _ranking(question: Question) -> str:
+    one_period = question.interval == "total" or (question.interval != "hour" and _is_of_one_day(question.span))
+    if one_period:
+        return " ".join(("ORDER BY", _RANKS_OF_ONE_PERIOD[question.about]))
+    return " ".join(("GROUP BY value ORDER BY", _RANKS[question.about]))
 
 
 def requests(question: Question) -> str:
@@ -87,15 +99,18 @@ def _lines(question: Question) -> str:
 
 def _from_sums(question: Question, table: str, period: str, when: str) -> str:
     member = ["member = :member"] if question.member is not None else []
-    summed = not (table == _TABLES["users"] and _is_of_one_day(question))
+    summed = not (table == _TABLES["users"] and _has_each_user_once(question))
     return _select(question, period, question.column or "''", table, [when, *member], summed=summed)
 
 
-def _is_of_one_day(question: Question) -> bool:
+def _has_each_user_once(question: Question) -> bool:
     """Whether the sums of users' days have one line for each user it is about: to group them takes longer than to read them."""
-    span = question.span
     by_user = question.by == "user" and question.project is not None and question.environment is not None
-    return by_user and span.is_of_days and span.end - span.start == DAY
+    return by_user and _is_of_one_day(question.span)
+
+
+def _is_of_one_day(span: Span) -> bool:
+    return span.is_of_days and span.end - span.start == DAY
 
 
 def _from_rows(question: Question, table: str, period: str, when: str) -> str:

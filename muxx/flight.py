@@ -98,31 +98,22 @@ class Flight:
     def _hold(self, data: bytes) -> None:
         self.begun = True
         self.pieces.append(data)
-        size, flights = len(data), self._flights
-        self._held += size
-        flights.held += size
+        self._held += len(data)
+        self._flights.held += len(data)
 
     def feed(self, data: bytes) -> None:
-        begins, pump, readers = not self.begun, self._pump, self.readers
+        begins = not self.begun
         self._hold(data)
         if begins:
             self._tell_those_who_wait(None)
-        if pump is not None and pump.done() and not pump.cancelled() and pump.exception() is None:
+        if self._pump is not None and self._pump.done() and not self._pump.cancelled() and self._pump.exception() is None:
             self.ended = True
-        if len(readers) == 1:
-            [reader] = readers
-            if not reader.takes_newest(data):
-                reader.advance()
-        else:
-            for reader in tuple(readers):
-                reader.advance()
-        if not self.kept or self._held > self._most or self._flights.held > MOST_HELD:
-            self._keep_less()
-
-    def _keep_less(self) -> None:
-        if self.kept:
+        for reader in tuple(self.readers):
+            reader.advance()
+        if self.kept and (self._held > self._most or self._flights.held > MOST_HELD):
             self._keep_no_longer()
-        self._drop_read()
+        if not self.kept:
+            self._drop_read()
 
     def _pumped(self, pump: asyncio.Future[None]) -> None:
         """The provider's body has ended, cleanly or not."""

@@ -62,24 +62,16 @@ class Reader:
         self.advance()
         return done
 
-    def takes_newest(self, data: bytes) -> bool:
-        """Hand on a piece that has just come, where it is the next one and there may be more: `advance` in short."""
-        sink, at = self._sink, self.next + 1
-        if sink is None or self.paused or at != len(self._flight.pieces) or self._flight.ended:
-            return False
-        self.next = at
-        sink.feed(data)
-        return True
-
     def advance(self) -> None:
         """Hand on what has come, as far as the sink takes it, and then the end."""
         flight = self._flight
         pieces = flight.pieces
-        while (at := self.next) < len(pieces):
-            if (sink := self._sink) is None or self.paused:
+        while self.next < len(pieces):
+            sink = self._sink
+            if sink is None or self.paused:
                 return
-            self.next = at + 1
-            sink.feed(pieces[at])
+            self.next += 1
+            sink.feed(pieces[self.next - 1])
         if flight.ended and self._done is not None and not self._done.done():
             if flight.error is None:
                 self._done.set_result(None)

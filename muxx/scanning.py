@@ -76,6 +76,7 @@ class ScanProcesses:
                 self._idle.append(process)
                 return rows
             finally:
+                self._stay()
                 self._retiring = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._retire)
 
     def _waiting(self) -> Process | None:

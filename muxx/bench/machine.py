@@ -7,7 +7,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +60,7 @@ class Use:
 
 def now(proc: Path = PROC) -> Moment:
     processes = {int(entry.name): found for entry in _numbered(proc) if (found := _process(entry)) is not None}
-    return Moment(processes, _busy(proc), time.monotonic())
+    return Moment(processes, busy_seconds(os.sched_getaffinity(0), proc), time.monotonic())
 
 
 def between(start: Moment, end: Moment, ours: tuple[int, ...]) -> Use | None:
@@ -98,12 +98,13 @@ def _process(entry: Path) -> Process | None:
     return Process(int(fields[2]), sum(map(int, fields[11:15])) / _ticks(), before.partition("(")[2])
 
 
-def _busy(proc: Path) -> float:
+def busy_seconds(cores: Iterable[int], proc: Path = PROC) -> float:
+    """What all processes together have used of these cores since boot; 0 where nobody can say."""
     try:
         text = (proc / "stat").read_text()
     except OSError:
         return 0.0
-    lines = [re.search(rf"^cpu{core} (\d+) (\d+) (\d+) ", text, re.MULTILINE) for core in os.sched_getaffinity(0)]
+    lines = [re.search(rf"^cpu{core} (\d+) (\d+) (\d+) ", text, re.MULTILINE) for core in set(cores)]
     return sum(int(ticks) for line in lines if line for ticks in line.groups()) / _ticks()
 
 

@@ -8,7 +8,7 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,13 +95,6 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
-
-
-def busy_seconds(cores: Iterable[int]) -> float:
-    """What all processes together have used of these cores since boot."""
-    text = Path("/proc/stat").read_text()
-    lines = [re.search(rf"^cpu{core} (\d+) (\d+) (\d+) ", text, re.MULTILINE) for core in set(cores)]
-    return sum(int(ticks) for line in lines if line for ticks in line.groups()) / TICKS
 
 
 def own_seconds() -> float:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol, TypeVar
 
-from .machine import busy_seconds, cores, own_seconds
+from muxx.bench.machine import busy_seconds
+
+from .machine import cores, own_seconds
 from .part import Stage, say
 from .payloads import EVENTS, LAST_LINE, PROMPT_BYTES, STAMPED, request
 from .server import Server, Upstream

@@ -22,7 +22,7 @@ from orjson import dumps, loads
 from ...reply import Chunk, ToolCall
 from ..sse import Event, data_of
 from .answer import ChatFacts, assembled, parse_answer
-from .pieces import Slot, choices_of, decode, distinct, index_of, joined, plain_text, put, rebuild, slot_of
+from .pieces import Slot, choices_of, copied, decode, distinct, index_of, joined, put, rebuild, slot_of
 from .thoughts import Signatures, Thoughts, extra_of
 from .usage import usage_object
 
@@ -104,8 +104,8 @@ class ChunkEncoder:
         """Events are decoded here; not only Chunks encoded that came from none."""
         self._lane: _Lane | None = None
         """The text of which the last piece was."""
-        self._plain: Chunk | None = None
-        """The last event's Chunk, as it was decoded, where it was a piece of text and nothing else."""
+        self._decoded: list[Chunk] = []
+        """The last event's Chunks as they were before anybody could change them."""
 
     def decode(self, event: Event) -> list[Chunk]:
         """The Chunks of the answer's next event; none of one without data."""
@@ -116,14 +116,11 @@ class ChunkEncoder:
         if _is_done(data):
             self._done = raw
             return [end_chunk(self._facts, raw)]
-        value = self._read(data)
-        self._plain = plain = plain_text(value, "delta", raw)
-        if plain is not None:
-            return [Chunk("text", plain.text, plain.index, raw=raw)]
-        chunks = decode(value, "delta", raw)
+        chunks = self._pieces(raw, data)
         for chunk in chunks:
             if chunk.finish_reason:
                 self._said.add(chunk.index)
+        self._decoded = list(map(copied, chunks))
         return chunks
 
     def end(self) -> Chunk:
@@ -132,15 +129,11 @@ class ChunkEncoder:
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order."""
-        if type(chunks) is list and len(chunks) == 1:
-            chunk: Chunk = chunks[0]
-            if chunk.raw is not None and chunk == self._plain:
-                self._lane = None
-                self._note(chunk)
-                return chunk.raw
-            if self._lane is not None and (event := self._piece(self._lane, chunk)):
-                return event
+        if self._lane is not None and type(chunks) is list and len(chunks) == 1 and (event := self._piece(self._lane, chunks[0])):
+            return event
         self._lane = None
+        if chunks and chunks == self._decoded:  # what nearly every event is: nobody changed it
+            return self._as_it_came(self._decoded)
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):
             group = list(run)
@@ -165,10 +158,14 @@ class ChunkEncoder:
         data = data_of(raw)
         originals = self._pieces(raw, data) if data and not _is_done(data) else []
         if group == originals:
-            for chunk in group:
-                self._note(chunk)
-            return raw
+            return self._as_it_came(group)
         return b"".join(self._changed(raw, originals, wanted) for wanted in distinct(group))
+
+    def _as_it_came(self, chunks: list[Chunk]) -> bytes:
+        """The event that these are all of."""
+        for chunk in chunks:
+            self._note(chunk)
+        return chunks[0].raw or b""
 
     def _changed(self, raw: bytes, originals: list[Chunk], wanted: dict[Slot, Chunk]) -> bytes:
         """The event with what is left of it; what never stood in it follows in events of its own."""

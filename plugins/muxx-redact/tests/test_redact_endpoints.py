@@ -161,7 +161,14 @@ async def test_texts_that_come_whole_and_plain_answers_are_masked_in_every_kind(
 
 
 @one_loop
-@pytest.mark.parametrize(("seed", "status"), [*((seed, "completed") for seed in range(4)), (1, "incomplete"), (3, "failed")])
+@pytest.mark.parametrize(
+    ("seed", "status"),
+    [
+        *((seed, "completed") for seed in range(4)), (1, "incomplete"), (3, "failed"),
+        *(pytest.param(seed, "incomplete", marks=pytest.mark.soak) for seed in (0, 2, 3)),
+        *(pytest.param(seed, "failed", marks=pytest.mark.soak) for seed in (0, 1, 2)),
+    ],
+)  # fmt: skip
 async def test_it_does_not_matter_how_the_network_cuts_a_responses_stream(
     gateway: RunningGateway, seed: int, status: str
 ) -> None:

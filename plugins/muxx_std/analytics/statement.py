@@ -21,11 +21,6 @@ _RANKS = {
     "cache": "sum(hits) + sum(joined) DESC, value",
 }
 """Which values are wanted: the most expensive, or those that the cache gave most often."""
-_RANKS_OF_ONE_PERIOD = {
-    "spend": "cost_micro * 1000000.0 + cost_rest DESC, requests DESC, value",
-    "cache": "hits + joined DESC, value",
-}
-"""The same where each value has one line."""
 
 _TABLES = {
     "models": "analytics_days",
@@ -57,10 +52,11 @@ def figures(question: Question) -> str:
 
 
 def _ranking(question: Question) -> str:
-    one_period = question.interval == "total" or (question.interval != "hour" and _is_of_one_day(question.span))
-    if one_period:
-        return " ".join(("ORDER BY", _RANKS_OF_ONE_PERIOD[question.about]))
-    return " ".join(("GROUP BY value ORDER BY", _RANKS[question.about]))
+    """In what order values are wanted. Where there is one period each has one line, which is its sum already."""
+    rank = _RANKS[question.about]
+    if question.interval == "total" or (question.interval != "hour" and _is_of_one_day(question.span)):
+        return " ".join(("ORDER BY", rank.replace("sum(", "(")))
+    return " ".join(("GROUP BY value ORDER BY", rank))
 
 
 def requests(question: Question) -> str:

@@ -45,6 +45,7 @@ _NEWEST = (float("inf"), 0)
 _OLDEST = float("-inf")
 _SELECT = " ".join(("SELECT g.position,", ", ".join("g." + name for name in COLUMNS), "FROM generations AS g WHERE "))
 _SELECT_BY_POSITION = _SELECT.replace("WHERE", "NOT INDEXED WHERE")
+_IN_LISTS = "g.position IN (SELECT value FROM json_each(?) UNION ALL SELECT value FROM json_each(?))"
 _NEWEST_FIRST = " ORDER BY g.started_at DESC, g.position DESC LIMIT ?"
 _BEFORE = "(g.started_at, g.position) < (?, ?)"
 _FROM = "FROM generations AS g WHERE g.project = ? AND"
@@ -169,9 +170,9 @@ class Listing:
             try:
                 [(count, found)] = await self._db.scan_logs(searched.newest, (words, MOST_CANDIDATES + 1), seconds=ASK_SECONDS)
                 if count <= MOST_CANDIDATES:
-                    positions = _joined(found, orjson.dumps([*range(reached + 1, last + 1)]).decode())
+                    unindexed = orjson.dumps([*range(reached + 1, last + 1)]).decode()
                     left = max(ends - time.monotonic(), 0.0)
-                    await self._read(_SELECT_BY_POSITION, ["g.position IN (SELECT value FROM json_each(?))"], [positions], left)
+                    await self._read(_SELECT_BY_POSITION, [_IN_LISTS], [found, unindexed], left)
                     return True
             except TimeoutError:
                 asked.remove(each)
@@ -187,8 +188,3 @@ class Listing:
         if self._filter.project is None:
             return await self._db.scan_logs(sql.replace(*_ANY_PROJECT), values)
         return await self._db.scan_logs(sql, (self._filter.project, *values))
-
-
-def _joined(first: str, second: str) -> str:
-    """Two JSON lists as one."""
-    return first[:-1] + ("," if len(first) > 2 and len(second) > 2 else "") + second[1:]

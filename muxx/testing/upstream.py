@@ -6,10 +6,12 @@ Built on a plain asyncio protocol rather than an HTTP library, because a fault i
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -276,9 +278,17 @@ def _in_turn(choosers: Sequence[Chooser]) -> Chooser:
     return lambda request: (queue.pop(0) if len(queue) > 1 else queue[0])(request)
 
 
+_BELOW_EPHEMERAL = range(10_240, 32_768)
+"""Ports no system gives out by itself: the ephemeral ones of Linux begin at 32768 and those of other systems later."""
+
+
 def unused_port() -> int:
-    """A port of 127.0.0.1 nobody listens on just now: for a refused connection, or for a server that needs one beforehand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 nobody listens on just now: for a refused connection, or for a server that needs one beforehand.
+
+    It is none that another socket could be given by the kernel in the meantime.
+    """
+    while True:
+        port = secrets.choice(_BELOW_EPHEMERAL)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

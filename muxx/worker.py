@@ -11,7 +11,7 @@ import gc
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ from .recorder import Recorder
 from .server import Service
 
 BACKLOG = 2048
+ACCEPTS_PER_TURN = 16
+"""uvloop takes one connection of each listening socket in a turn of its loop. Where many come at once, as after a restart, the last
+ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
 CLOSING_SECONDS = 0.1
@@ -104,7 +107,7 @@ class Worker:
         self._index = index
         self._duties = duties
         self._recorder: RecorderThread | None = None
-        self._accepting: asyncio.Server | None = None
+        self._accepting: list[asyncio.Server] = []
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
         self._gateways: set[Gateway] = set()
@@ -125,8 +128,7 @@ class Worker:
         self.service = Service(self.gateway, lambda: self.journal.healthy)
         self._connections = self.service.server()
         if listener is not None:
-            loop = asyncio.get_running_loop()
-            self._accepting = await loop.create_server(self._connections, sock=listener, backlog=BACKLOG)
+            self._accepting = await accept(listener, self._connections)
         self._upkeep = asyncio.create_task(self._rotate(), name="journal")
 
     async def _new_gateway(self, config: Config, plugins: PluginSet) -> Gateway:
@@ -177,8 +179,8 @@ class Worker:
     async def stop(self, grace: float | None = None) -> None:
         """Stop accepting, let running exchanges finish for `grace` seconds, end the rest with `shutting_down`; no row is lost."""
         self.service.draining = True
-        if self._accepting is not None:
-            self._accepting.close()
+        for accepting in self._accepting:
+            accepting.close()
         await self._quiet(self.config.server.shutdown_grace_s if grace is None else grace)
         for gateway in self._gateways:
             gateway.calls.abort_all(ShuttingDown())
@@ -235,6 +237,13 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}. Is another server running there?", 4) from error
     listener.setblocking(False)
     return listener
+
+
+async def accept(listener: socket.socket, protocols: Callable[[], asyncio.Protocol]) -> list[asyncio.Server]:
+    """Serve the connections of a bound socket, which is theirs from now on."""
+    loop = asyncio.get_running_loop()
+    sockets = [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
+    return [await loop.create_server(protocols, sock=sock, backlog=BACKLOG) for sock in sockets]
 
 
 def freeze() -> None:

@@ -20,7 +20,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from .answer import Answer
 from .errors import InvalidRequest, MuxxError
-from .incoming import KnownHead
+from .incoming import KnownHead, KnownHeads
 
 if TYPE_CHECKING:
     from .config import ServerConfig
@@ -45,7 +45,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_body", "_head_seconds", "_head_timer", "_left", "_serve",
-        "answer", "draining", "followed", "head", "known", "outbox", "refuse", "remote",
+        "answer", "draining", "followed", "head", "heads", "known", "outbox", "refuse", "remote",
     )  # fmt: skip
 
     def __init__(self, manager: ConnectionServer, **options: Any) -> None:
@@ -55,6 +55,7 @@ class Connection(RequestHandler):
         self.outbox = manager.outbox
         self._head_seconds = manager.head_seconds
         self.draining = manager.draining
+        self.heads = manager.heads
         self._head_timer: asyncio.TimerHandle | None = None
         self._body: StreamReader = EMPTY_PAYLOAD
         self._left = 0
@@ -163,10 +164,11 @@ class Connection(RequestHandler):
         """As aiohttp's, without its ways for other protocols: what follows an Upgrade is dropped, for none is served here."""
         if self._force_close or self._close or self._upgraded or self._parser is None:
             return
-        if self._left == 0 and self.known is not None and self._waiter is not None and not self._messages:
-            body = self.known.body_of(data)
+        if self._left == 0 and self._waiter is not None and not self._messages:
+            known = self.known or self._begun_like_others(data)
+            body = known.body_of(data) if known is not None else None
             if body is not None and not self._waiter.done():
-                self._messages.append(cast(Any, (self.known, body)))
+                self._messages.append(cast(Any, (known, body)))
                 self._waiter.set_result(None)
                 return
         messages: Any
@@ -187,6 +189,13 @@ class Connection(RequestHandler):
                 self._stop_waiting()
         elif data and not messages and not self._request_in_progress and not self._messages:
             self._await_head()
+
+    def _begun_like_others(self, data: bytes) -> KnownHead | None:
+        """A new connection's head, where another one has begun with the same."""
+        known = self.known = self.heads.find(data) if self._head_timer is not None else None
+        if known is not None:
+            self._stop_waiting()
+        return known
 
     def _follow(self, data: bytes, messages: Any) -> None:
         """Keep count of where the parser stands. In any doubt it is lost for good, and all of the connection goes through it.
@@ -259,7 +268,13 @@ class ConnectionServer(web.Server):
     """aiohttp's server, making our connections and handing their requests to `serve`."""
 
     def __init__(
-        self, server: ServerConfig, serve: Serve, refuse: Refuse, draining: Callable[[], bool], outbox: Outbox
+        self,
+        server: ServerConfig,
+        serve: Serve,
+        refuse: Refuse,
+        draining: Callable[[], bool],
+        outbox: Outbox,
+        heads: KnownHeads,
     ) -> None:
         super().__init__(
             _unused,
@@ -276,6 +291,7 @@ class ConnectionServer(web.Server):
         self.draining = draining
         self.outbox = outbox
         self.head_seconds = server.head_timeout_s
+        self.heads = heads
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)

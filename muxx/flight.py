@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .transport import UpstreamResponse
     from .wire.wire import Facts
 
-MOST_HELD = 64 * 1024 * 1024
+MOST_HELD = 16 * 1024 * 1024
 """Bytes of running answers that one gateway keeps; beyond, answers pass through and are neither shared nor collected."""
 
 LEAST_KEPT = 256 * 1024

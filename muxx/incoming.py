@@ -29,11 +29,16 @@ if TYPE_CHECKING:
 LONGEST_LENGTH = 12
 """Digits, and one more, of a Content-Length that is looked at."""
 
+MOST_HEADS = 256
+"""Heads that a worker knows for new connections; each takes some 10 KB."""
+
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
 
 class KnownHead:
-    """A head that was checked, and what was learnt of it: good for the connection's next one when that is the same.
+    """A head that was checked, and what was learnt of it: good for the next one of its connection, or the first one of another,
+    when that is the same.
 
     Only the length of the body may differ. A head with anything rare in it (chunks, Expect, no length) is the same as none.
 
@@ -78,6 +83,16 @@ class KnownHead:
             self._before = b"\r\n".join([*lines[: at + 1], line[: -len(length)]])
             self._after = b"\r\n" + b"\r\n".join(lines[at + 2 :])
 
+    @property
+    def told_by_bytes(self) -> bool:
+        """Whether `body_of` may know it again."""
+        return bool(self._before)
+
+    @property
+    def but_length(self) -> bytes:
+        """Its bytes, without those of the length."""
+        return self._before + self._after
+
     def body_of(self, data: bytes) -> bytes | None:
         """The body, when `data` is this head and the whole of a body, and nothing else."""
         before = self._before
@@ -90,6 +105,38 @@ class KnownHead:
             return None
         body = data[end + len(self._after) :]
         return body if len(body) == int(length) else None
+
+
+class KnownHeads:
+    """The heads with which connections have begun, for those that come: clients of one kind and key all send the same.
+
+    So a burst of connections costs no parsing, and what is known of their head takes its memory once.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, KnownHead] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, known: KnownHead) -> None:
+        if known.told_by_bytes:
+            if len(self._known) >= MOST_HEADS:
+                del self._known[next(iter(self._known))]
+            self._known[known.but_length] = known
+
+    def find(self, data: bytes) -> KnownHead | None:
+        """The one that `data` begins with, whatever its body."""
+        length = _LENGTH.search(data) if self._known else None
+        if length is None:
+            return None
+        end = data.find(b"\r\n\r\n", length.end() - 2) + 4
+        return self._known.get(data[: length.start(1)] + data[length.end(1) : end])
+
+    def clear(self) -> None:
+        self._known.clear()
 
 
 class Incoming(HttpRequest):
@@ -159,13 +206,25 @@ def receive(
     if known is None or not known.is_same(message):
         connection.known = None
         try:
-            known = connection.known = KnownHead(message, reader)
+            known = connection.known = _another(connection, message, reader, begins=known is None)
         except MuxxError:
             answer.close_after()  # where the next request would begin is not to be guessed
             raise
-        if connection.followed is message:  # with requests in a row, another head may have been read meanwhile
-            known.remember(connection.head)
     return Incoming(connection, known, message, reader, None, answer, server)
+
+
+def _another(connection: Connection, message: RawRequestMessage, payload: StreamReader, *, begins: bool) -> KnownHead:
+    """A head that is not the connection's last one. What it `begins` with, others may have begun with meanwhile."""
+    if connection.followed is not message:  # with requests in a row, the next one's head may have been read already
+        return KnownHead(message, payload)
+    head, connection.followed, connection.head = connection.head, None, b""
+    known = connection.heads.find(head) if begins else None
+    if known is None:
+        known = KnownHead(message, payload)
+        known.remember(head)
+        if begins:
+            connection.heads.add(known)
+    return known
 
 
 def check_framing(message: RawRequestMessage, payload: StreamReader) -> None:

@@ -23,7 +23,7 @@ from .endpoints import HEALTH_PATHS, Table
 from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, Unavailable
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers
-from .incoming import KnownHead, receive
+from .incoming import KnownHead, KnownHeads, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
 from .reply import Reply
@@ -52,12 +52,14 @@ class Service:
         self.draining = False
         self._writable = writable
         self._most_calls = most_calls()
+        self.heads = KnownHeads()
         self.use(gateway)
 
     def use(self, gateway: Gateway) -> None:
         """Serve new requests with this gateway."""
         self.gateway = gateway
         self._table = Table(gateway)
+        self.heads.clear()  # what plugins of the old gateway had learnt of them goes with it
 
     @property
     def ready(self) -> bool:
@@ -65,9 +67,8 @@ class Service:
 
     def server(self) -> ConnectionServer:
         """What a listening socket hands its connections to."""
-        return ConnectionServer(
-            self.gateway.config.server, self.serve, self._refuse, lambda: self.draining, self.gateway.journal.outbox
-        )
+        config, outbox = self.gateway.config.server, self.gateway.journal.outbox
+        return ConnectionServer(config, self.serve, self._refuse, lambda: self.draining, outbox, self.heads)
 
     async def serve(
         self, connection: Connection, message: RawRequestMessage | KnownHead, payload: StreamReader | bytes, answer: Answer

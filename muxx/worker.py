@@ -27,8 +27,8 @@ from .server import Service
 
 BACKLOG = 2048
 ACCEPTS_PER_TURN = 16
-"""uvloop takes one connection of each listening socket in a turn of its loop. Where many come at once, as after a restart, the last
-ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
+"""uvloop takes one connection of each listening socket in a turn of its loop. Where many come at once, as after a restart, the
+last ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
 CLOSING_SECONDS = 0.1

@@ -10,6 +10,8 @@ import orjson
 import pytest
 
 from muxx import HttpRequest, hookimpl
+from muxx.incoming import MOST_HEADS
+from muxx.server import Service
 from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, pause
 
 ROUNDS = 12
@@ -35,6 +37,11 @@ async def say(gateway: RunningGateway, *pieces: bytes, answers: int) -> list[int
         for _ in range(answers):
             statuses.append((await client.read_response()).status)
     return statuses
+
+
+def service_of(gateway: RunningGateway) -> Service:
+    assert gateway._running is not None
+    return gateway._running.worker.service
 
 
 def asked(upstream: ScriptedUpstream) -> list[str]:
@@ -145,3 +152,41 @@ async def test_requests_in_a_row_are_each_known_by_their_own_bytes() -> None:
             assert (await client.read_response()).status == 200
     assert [tag for tag, _ in seen] == ["1", "2", "1", "2", "2"]
     assert all(known in (None, tag) for tag, known in seen)
+
+
+async def test_a_connection_that_begins_like_another_one_is_known_and_carries_its_own_body(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream
+) -> None:
+    scripted_upstream.choose = chat()
+    contents = ["a", "b" * 9000, "cc"]
+    for content in contents:
+        assert await say(muxx_gateway, request(muxx_gateway, content), answers=1) == [200]
+    cut = request(muxx_gateway, "in two pieces")
+    assert await say(muxx_gateway, cut[:-7], cut[-7:], answers=1) == [200]
+    assert await say(muxx_gateway, cut[:30], cut[30:], answers=1) == [200]
+    assert asked(scripted_upstream) == [*contents, "in two pieces", "in two pieces"]
+
+
+async def test_what_is_learnt_of_a_head_is_known_to_all_connections_that_begin_with_it_until_the_gateway_is_another() -> None:
+    seen: list[Any] = []
+
+    class Watches:
+        @hookimpl(tryfirst=True)
+        def authenticate(self, request: HttpRequest) -> None:
+            seen.append(request.memory.get("watches"))
+            request.memory["watches"] = request.headers["X-Tag"]
+
+    async with RunningGateway(plugins={"watches": Watches}) as gateway:
+        for tag in ("1", "1", "2", "1"):
+            assert await say(gateway, request(gateway, "a", f"X-Tag: {tag}"), answers=1) == [200]
+        assert seen == [None, "1", None, "1"]
+        service_of(gateway).use(gateway.gateway)
+        assert await say(gateway, request(gateway, "a", "X-Tag: 1"), answers=1) == [200]
+        assert seen[4:] == [None]
+
+
+async def test_only_so_many_heads_are_known_to_connections_that_begin() -> None:
+    async with RunningGateway() as gateway:
+        for number in range(MOST_HEADS + 3):
+            assert await say(gateway, head(gateway, 2, f"X-Tag: {number}") + b"{}", answers=1) == [400]
+        assert len(service_of(gateway).heads) == MOST_HEADS

@@ -8,6 +8,7 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..fragments import Fragments
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer
 from ..sse import Event, is_comment
@@ -23,9 +24,9 @@ class BlockFacts:
 
     def __init__(self, begun: dict[str, Any]) -> None:
         self.begun = begun
-        self.text: list[str] = []
-        self.thinking: list[str] = []
-        self.partial_json: list[str] = []
+        self.text = Fragments()
+        self.thinking = Fragments()
+        self.partial_json = Fragments()
         self.citations: list[Any] = []
         self.signature: str | None = None
         self.compaction: str | None = None
@@ -172,8 +173,8 @@ class MessageStream(MessageFacts):
         self.done = False
         self.error: Any = None
         self.value: Any = None
-        self._texts: dict[int, list[str]] = {}
-        """The pieces of the text of each block, where the short way puts them."""
+        self._texts: dict[int, Fragments] = {}
+        """The text of each block, where the short way puts them."""
         self._counted = 0
         self._ended: dict[str, Any] = {}
         """What was said of the message at its end."""

@@ -13,6 +13,7 @@ from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..fragments import Fragments
 from ..sse import Event, is_comment
 from .usage import read_usage, usage_object
 
@@ -45,7 +46,7 @@ class ToolText:
         self.id: str | None = None
         self.name: str | None = None
         self.type = "function"
-        self.arguments: list[str] = []
+        self.arguments = Fragments()
 
     def add(self, fragment: dict[str, Any]) -> None:
         """Take a fragment of a `tool_calls` entry, or a whole one. A custom tool's `input` stands where arguments would."""
@@ -80,8 +81,8 @@ class Choice:
     def __init__(self, index: int) -> None:
         self.index = index
         self.finish_reason: str | None = None
-        self.text: list[str] = []
-        self.reasoning: list[str] = []
+        self.text = Fragments()
+        self.reasoning = Fragments()
         self.refusal: list[str] = []
         self.transcript: list[str] = []
         self.tool_calls: list[ToolText] = []
@@ -128,7 +129,7 @@ class Choice:
         return [*self.text, *self.reasoning, *self.refusal, *self.transcript, *names, *arguments]
 
     def fragments(self) -> int:
-        """How many pieces of text have come."""
+        """A number that grows with every piece of text."""
         calls = [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
         tools = sum(1 + len(call.arguments) for call in calls)
         return len(self.text) + len(self.reasoning) + len(self.refusal) + len(self.transcript) + tools

@@ -8,6 +8,7 @@ from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..fragments import Fragments
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer
 from ..sse import Event, is_comment
@@ -38,9 +39,9 @@ class ResponseFacts:
         self.usage_invalid = False
         self.error: Any = None
         self.answer: dict[str, Any] = {}
-        self._spoken: dict[tuple[int, int], list[str]] = {}
+        self._spoken: dict[tuple[int, int], Fragments] = {}
         """The answer's text, by output and content index."""
-        self._others: dict[tuple[int, Path], list[str]] = {}
+        self._others: dict[tuple[int, Path], Fragments] = {}
 
     @property
     def finish_reasons(self) -> dict[int, str]:
@@ -65,7 +66,7 @@ class ResponseFacts:
         """Text has come that the reported usage does not count yet. A plain answer's usage counts all of it."""
         return False
 
-    def _pieces(self) -> list[list[str]]:
+    def _pieces(self) -> list[Fragments]:
         return [*self._spoken.values(), *self._others.values()]
 
     def learn(self, answer: dict[str, Any]) -> None:
@@ -101,10 +102,10 @@ class ResponseFacts:
         if type(text) is str and text and not (pieces := self._pieces_of(number, kind, path)):
             pieces.append(text)
 
-    def _pieces_of(self, number: int, kind: TextKind, path: Path) -> list[str]:
+    def _pieces_of(self, number: int, kind: TextKind, path: Path) -> Fragments:
         if kind == "text" and len(path) > 1 and type(index := path[1]) is int:
-            return self._spoken.setdefault((number, index), [])
-        return self._others.setdefault((number, path), [])
+            return self._spoken.setdefault((number, index), Fragments())
+        return self._others.setdefault((number, path), Fragments())
 
 
 class ResponseStream(ResponseFacts):

@@ -31,8 +31,9 @@ class HttpRequest:
     For a plugin route `params` holds the decoded path parameters and `identity` the caller, and `body()` reads the body.
 
     `memory` is for what costs something to learn from a head. Clients send the same head again and again, so the requests of
-    one connection share one `memory` for as long as their heads are equal, byte for byte, but for the length of the body. A
-    plugin keeps its entry under itself; it must still be true of a later request.
+    one connection share one `memory` for as long as their heads are equal, byte for byte, but for the length of the body; and
+    connections that begin with equal heads share it too. A plugin keeps its entry under itself; it must be true of any request
+    with this head, whoever's, and still be true of a later one.
     """
 
     __slots__ = ("_headers", "identity", "memory", "method", "params", "path", "query_string", "remote")

@@ -95,24 +95,28 @@ class Flight:
             else:
                 pump.add_done_callback(self._pumped)
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, data: bytes) -> tuple[int, int]:
+        """How many bytes are held now, of this answer and of all."""
+        size, flights = len(data), self._flights
         self.begun = True
         self.pieces.append(data)
-        self._held += len(data)
-        self._flights.held += len(data)
+        self._held = held = self._held + size
+        flights.held = held_by_all = flights.held + size
+        return held, held_by_all
 
     def feed(self, data: bytes) -> None:
-        begins = not self.begun
-        self._hold(data)
+        begins, pump = not self.begun, self._pump
+        held, held_by_all = self._hold(data)
         if begins:
             self._tell_those_who_wait(None)
-        if self._pump is not None and self._pump.done() and not self._pump.cancelled() and self._pump.exception() is None:
+        if pump is not None and pump.done() and not pump.cancelled() and pump.exception() is None:
             self.ended = True
         for reader in tuple(self.readers):
             reader.advance()
-        if self.kept and (self._held > self._most or self._flights.held > MOST_HELD):
-            self._keep_no_longer()
         if not self.kept:
+            self._drop_read()
+        elif held > self._most or held_by_all > MOST_HELD:
+            self._keep_no_longer()
             self._drop_read()
 
     def _pumped(self, pump: asyncio.Future[None]) -> None:

@@ -66,12 +66,12 @@ class Reader:
         """Hand on what has come, as far as the sink takes it, and then the end."""
         flight = self._flight
         pieces = flight.pieces
-        while self.next < len(pieces):
+        while (at := self.next) < len(pieces):
             sink = self._sink
             if sink is None or self.paused:
                 return
-            self.next += 1
-            sink.feed(pieces[self.next - 1])
+            self.next = at + 1
+            sink.feed(pieces[at])
         if flight.ended and self._done is not None and not self._done.done():
             if flight.error is None:
                 self._done.set_result(None)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .chains import describe_crash
@@ -96,7 +96,7 @@ class Relay:
         if over.done():
             self._distrust(data)
             return
-        now = time.monotonic()
+        now = monotonic()
         if self.first_event is None:
             self.first_event = now
         try:
@@ -107,14 +107,14 @@ class Relay:
         self._take(events)
         if stream.done:
             self._distrust(self._splitter.tail if events[-1][0] is self._ending else events[-1][0])
-        if not over.done():
-            finished = stream.finished
-            if self._waits_for_token:
-                self._waits_for_token = not (finished or stream.output_bytes)
-            if not self._waits_for_token:
-                self._limits.due = now + (self._grace if finished else self._between)
-            if self._down.paused:
-                self._pause()
+        if over.done():
+            return
+        if self._waits_for_token and (stream.finished or stream.output_bytes):
+            self._waits_for_token = False
+        if not self._waits_for_token:
+            self._limits.due = now + (self._grace if stream.finished else self._between)
+        if self._down.paused:
+            self._pause()
 
     def _distrust(self, surplus: bytes) -> None:
         """Bytes after the end: this connection is not to be trusted with another answer. Line ends harm nobody."""
@@ -223,7 +223,7 @@ class Relay:
     def _resume(self) -> None:
         if self._pausing:
             self._pausing = False
-            self._limits.due = time.monotonic() + self._between
+            self._limits.due = monotonic() + self._between
             self._response.resume()
 
 

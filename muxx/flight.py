@@ -48,6 +48,8 @@ class Flight:
     facts: Facts | None = None
     """What is known of the whole answer, once an exchange has had all of it; until then, of as much as anybody has had."""
     complete = False
+    follower: Reader | None = None
+    """The only reader, while it has had all that has come: what comes goes straight to its sink."""
     _pump: asyncio.Future[None] | None = None
     _trusted = True
     _stopped = False
@@ -95,28 +97,37 @@ class Flight:
             else:
                 pump.add_done_callback(self._pumped)
 
-    def _hold(self, data: bytes) -> tuple[int, int]:
-        """How many bytes are held now, of this answer and of all."""
-        size, flights = len(data), self._flights
+    def _hold(self, data: bytes) -> None:
         self.begun = True
         self.pieces.append(data)
-        self._held = held = self._held + size
-        flights.held = held_by_all = flights.held + size
-        return held, held_by_all
+        self._held += len(data)
+        self._flights.held += len(data)
 
     def feed(self, data: bytes) -> None:
-        begins, pump = not self.begun, self._pump
-        held, held_by_all = self._hold(data)
-        if begins:
-            self._tell_those_who_wait(None)
+        pump = self._pump
         if pump is not None and pump.done() and not pump.cancelled() and pump.exception() is None:
             self.ended = True
+        reader = self.follower
+        if reader is None:
+            self._feed_all(data)
+        else:
+            if self.kept:
+                self._hold(data)
+                reader.next += 1
+            reader.take(data)
+        if self.kept and (self._held > self._most or self._flights.held > MOST_HELD):
+            self._keep_no_longer()
+            self._drop_read()
+
+    def _feed_all(self, data: bytes) -> None:
+        """To any number of readers, each of which may be anywhere."""
+        begins = not self.begun
+        self._hold(data)
+        if begins:
+            self._tell_those_who_wait(None)
         for reader in tuple(self.readers):
             reader.advance()
         if not self.kept:
-            self._drop_read()
-        elif held > self._most or held_by_all > MOST_HELD:
-            self._keep_no_longer()
             self._drop_read()
 
     def _pumped(self, pump: asyncio.Future[None]) -> None:
@@ -189,6 +200,7 @@ class Flight:
         reader = Reader(self, call)
         if self.begun:
             reader.begin(self.response, None)
+        self.follower = None
         self.readers.add(reader)
         return reader
 
@@ -196,6 +208,7 @@ class Flight:
         """The reader's exchange wants no more. With the last one the call ends."""
         if reader not in self.readers:
             return
+        self.follower = None
         self.readers.discard(reader)
         own = reader.call is self.starter
         if own and not self.begun:  # this attempt came to nothing

@@ -66,13 +66,27 @@ class Reader:
         """Hand on what has come, as far as the sink takes it, and then the end."""
         flight = self._flight
         pieces = flight.pieces
-        while (at := self.next) < len(pieces):
+        while self.next < len(pieces):
             sink = self._sink
             if sink is None or self.paused:
                 return
-            self.next = at + 1
-            sink.feed(pieces[at])
-        if flight.ended and self._done is not None and not self._done.done():
+            self.next += 1
+            sink.feed(pieces[self.next - 1])
+        if flight.ended:
+            self._end()
+        elif flight.begun and len(flight.readers) == 1 and self._sink is not None and not self.paused:
+            flight.follower = self
+
+    def take(self, data: bytes) -> None:
+        """Hand on what has just come; all before it has been."""
+        if self._sink is not None:
+            self._sink.feed(data)
+        if self._flight.ended:
+            self._end()
+
+    def _end(self) -> None:
+        flight = self._flight
+        if self._done is not None and not self._done.done():
             if flight.error is None:
                 self._done.set_result(None)
             else:
@@ -80,7 +94,7 @@ class Reader:
                 self._done.exception()
 
     def pause(self) -> None:
-        self.paused = True
+        self.paused, self._flight.follower = True, None
         self._flight.balance()
 
     def resume(self) -> None:

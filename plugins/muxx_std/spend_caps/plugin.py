@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RECOVER_SECONDS = 2.0
 ADJUST_SECONDS = 1.0
-FLUSH_SECONDS = 0.2
+FLUSH_SECONDS = 0.25
 """What no cap waits for is added up so often. Its holds are in the shared file meanwhile, so nothing is lost with a process."""
 DAY_SECONDS = 86_400
 EPOCH = date(1970, 1, 1)

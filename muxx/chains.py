@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from functools import partial
 from time import monotonic
 from traceback import clear_frames
 from types import TracebackType
@@ -177,29 +178,52 @@ def _loop_deadline(step: Step, budget: Budget) -> float:
     return deadline if step.timeout_s is None else min(deadline, now + step.timeout_s)
 
 
-async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind: type[T]) -> T | None:
-    """The first result that is not None; later steps do not run. None when there is none. One of another kind is a crash."""
+async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind: type[T] | None) -> T | None:
+    """The first result that is not None; later steps do not run. None when there is none. One of another kind is a crash.
+
+    Where `kind` is None, what steps return does not matter, and all of them run.
+    """
     budget: Budget | None = None
+    started = monotonic()
+    late = started + SLOW_SECONDS
+    """Before it no step can have been slow. The clock is read once between two steps: this is on the path of every request."""
     for step in chain:
-        result = start_step(step, args)
-        if type(result) is _Resumed:
-            budget = budget or Budget(seconds)
-            result = await finish_step(step, result, budget)
-        if isinstance(result, kind):
-            return result
-        if result is not None:
-            _crashed(step, f"it returned neither None nor a {kind.__name__}")
+        try:  # as in `start_step`
+            result = step.call(*args)
+            if result is not None and step.is_async:
+                try:
+                    pending = result.send(None)
+                except StopIteration as done:
+                    result = done.value
+                else:
+                    result = _Resumed(step, result, pending)
+        except MuxxError:
+            _measure(step, started)
+            raise
+        except BaseException as error:
+            _measure(step, started)
+            _failed(step, error)
+            started = monotonic()
+        else:
+            ended = monotonic()
+            if ended > late:
+                _measure(step, started)
+            started = ended
+            if result is None:
+                continue
+            if type(result) is _Resumed:
+                budget = budget or Budget(seconds)
+                result = await finish_step(step, result, budget)
+                started = monotonic()
+            if kind is not None and result is not None:
+                if isinstance(result, kind):
+                    return result
+                _crashed(step, f"it returned neither None nor a {kind.__name__}")
     return None
 
 
-async def run_all(chain: Chain, args: tuple[Any, ...], seconds: float) -> None:
-    """Every step in order; the first refusal or crash ends it."""
-    budget: Budget | None = None
-    for step in chain:
-        result = start_step(step, args)
-        if type(result) is _Resumed:
-            budget = budget or Budget(seconds)
-            await finish_step(step, result, budget)
+run_all = partial(first_result, kind=None)
+"""Every step in order; the first refusal or crash ends it. Takes a chain, the arguments and the seconds it may take."""
 
 
 async def run_isolated(chain: Chain, args: tuple[Any, ...], seconds: float) -> None:
@@ -299,18 +323,19 @@ def _is_whole(raw: bytes) -> bool:
 def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
     """The first cost; a crash is logged and counts as not knowing."""
     for step in chain:
-        started = time.monotonic()
+        started = monotonic()
         try:
             cost = step.call(*args)
         except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
-            log.error("plugin %s failed in price: %s", step.plugin, describe_crash(error))
-            continue
-        finally:
             _measure(step, started)
-        if isinstance(cost, Cost):
-            return cost
-        if cost is not None:
-            log.error("plugin %s failed in price: it returned neither None nor a Cost", step.plugin)
+            log.error("plugin %s failed in price: %s", step.plugin, describe_crash(error))
+        else:
+            if monotonic() - started > SLOW_SECONDS:
+                _measure(step, started)
+            if isinstance(cost, Cost):
+                return cost
+            if cost is not None:
+                log.error("plugin %s failed in price: it returned neither None nor a Cost", step.plugin)
     return None
 
 

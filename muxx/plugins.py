@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -392,9 +393,12 @@ def _full_signature(full: tuple[str, ...], function: Callable[..., Any]) -> Call
     wanted = tuple(_arguments(function))
     if wanted == full:
         return function
-    picks = [full.index(name) for name in wanted]
+    places = [full.index(name) for name in wanted]
+    # Of one place, or none, a slice: `itemgetter` would give the bare item, and needs one at least.
+    first = places[0] if places else 0
+    pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(first, first + len(places)))
 
     def adapted(*args: Any) -> Any:
-        return function(*[args[i] for i in picks])
+        return function(*pick(args))
 
     return adapted

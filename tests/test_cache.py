@@ -173,6 +173,20 @@ def test_the_least_recently_used_leave_first_and_looking_through_is_no_use() -> 
     assert memory.get(entry(0)[0]) is not None
 
 
+def test_an_entry_that_is_put_again_takes_its_own_place() -> None:
+    memory = Memory(3 * (300 + OVERHEAD))
+    for number in range(3):
+        memory.put(*entry(number))
+    key, larger = entry(1, size=310)
+    assert memory.put(key, larger)
+    assert (memory.get(key), len(memory), memory.get(entry(0)[0])) == (larger, 2, None)
+    key, same = entry(2)
+    assert memory.put(key, same)
+    assert (memory.get(key), len(memory), memory.size) == (same, 2, 610 + 2 * OVERHEAD)
+    assert not memory.put(*entry(2, size=10**6))
+    assert memory.get(key) is same
+
+
 def test_what_is_too_large_for_all_of_it_is_not_kept() -> None:
     memory = Memory(OVERHEAD)
     assert not memory.put(*entry(1))

@@ -349,6 +349,27 @@ async def test_a_plain_step_that_holds_the_loop_is_measured_and_named(caplog: py
     assert "async def" in record.message
 
 
+async def test_only_the_slow_one_of_several_is_named_and_for_its_own_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither those that are slow only together, nor the time in which a step waits, nor what runs after the slow one."""
+    part = SLOW_SECONDS / 2 + 0.01
+
+    async def waits() -> None:
+        await asyncio.sleep(SLOW_SECONDS + 0.02)
+
+    def ignored() -> None:
+        time.sleep(part)
+        raise ValueError
+
+    def slow() -> None:
+        time.sleep(SLOW_SECONDS + 0.02)
+
+    steps = chain(lambda: time.sleep(part), lambda: time.sleep(part), waits, lambda: None, lambda: time.sleep(part), slow, waits)
+    await run_all((step(ignored, on_error="ignore"), *steps, step(ignored, on_error="ignore")), (), LONG)
+    [record] = [record for record in caplog.records if "held the event loop" in record.message]
+    assert "plugin p5 held the event loop for" in record.message
+    assert float(record.message.partition(" ms")[0].rpartition(" ")[2]) < 1e3 * (SLOW_SECONDS + part)
+
+
 async def test_a_slow_plain_step_is_named_when_it_crashes_too(caplog: pytest.LogCaptureFixture) -> None:
     def hook() -> None:
         time.sleep(SLOW_SECONDS + 0.02)

@@ -246,6 +246,14 @@ def test_a_cost_is_the_sum_of_its_parts(
     assert cost.output_pico == out * (rates.output or 0) + thought * rates.reasoning + spoken * rates.output_audio
 
 
+@given(st.builds(Rates, leaf, st.none() | leaf, *[leaf] * 6), any_usage | st.builds(Usage, counts, counts))
+def test_prices_that_never_change_are_those_of_each_moment(rates: Rates, usage: Usage) -> None:
+    """What is worked out the short way comes to the same as by periods, of which there are two here."""
+    always, now = Tariff("m", "v", (Period(0, rates),)), Tariff("m", "v", (Period(1, rates), Period(0, rates)))
+    assert now.flat is None
+    assert always.cost(usage, NOW) == now.cost(usage, NOW)
+
+
 def test_impossible_parts_are_held_within_the_whole() -> None:
     assert price("gpt-4o", Usage(100, 10, cache_read_tokens=10**9)) == price("gpt-4o", Usage(100, 10, cache_read_tokens=100))
     assert price("gpt-4o", Usage(100, 10, cache_read_tokens=-5)) == price("gpt-4o", Usage(100, 10))

@@ -22,7 +22,7 @@ from muxx.projectstore import ensure_project
 from muxx.sealing import CannotOpen, Seal
 from muxx.secret import Secret
 from muxx.settings import Alert, ProjectSettings, SpendCap
-from muxx.testing import RunningGateway, leak
+from muxx.testing import RunningGateway, chat_body, leak
 from muxx.testing.client import post_chat
 from muxx.testing.settings import PROVIDER_KEY
 from muxx_std.keys.store import KeyStore
@@ -426,3 +426,8 @@ async def test_the_cache_of_a_project_is_as_it_is_set_now() -> None:
         assert (await gateway.chat()).header("x-muxx-cache") == "MISS"
         await store.change("default", {"cache": {"enabled": None}})
         assert (await gateway.chat()).header("x-muxx-cache") == "HIT"
+        async with await gateway.connect() as client:
+            for enabled, expected in ((None, "HIT"), (False, "MISS"), (None, "HIT")):
+                await store.change("default", {"cache": {"enabled": enabled}})
+                await client.post_chat(gateway.key, chat_body())
+                assert (await client.read_response()).header("x-muxx-cache") == expected, "on a connection that is kept"

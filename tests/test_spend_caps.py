@@ -136,6 +136,39 @@ async def test_without_a_cap_everything_is_counted_all_the_same() -> None:
         await eventually(lambda: figures(gateway) == (3 * ANSWER, 0))
 
 
+async def test_without_a_cap_a_clock_that_is_set_back_opens_no_window_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(config=NO_CACHE) as gateway:
+        gateway.upstream.script(chat())
+        ledger, real, tomorrow = SpendLedger(gateway.gateway.shared), time.time, today() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real() + 86_400)
+            await gateway.chat("Tomorrow.")
+            await eventually(lambda: ledger.figures("default", tomorrow)["day"] == (ANSWER, 0))
+        rows = [await gateway.get_row((await gateway.chat(text)).request_id) for text in ("Back.", "Again.")]
+        assert {row["attributes"]["spend_day"] for row in rows} == {time.strftime("%Y-%m-%d", time.gmtime(tomorrow * 86_400))}
+        await eventually(lambda: ledger.figures("default", tomorrow)["day"] == (3 * ANSWER, 0))
+
+
+async def test_a_further_attempt_without_a_cap_is_counted_once() -> None:
+    models = [{"name": "both", "targets": ["openai/gpt-4o-mini", "openai/gpt-4o"]}]
+    async with serving(config=merged(NO_CACHE, {"models": models})) as gateway:
+        gateway.upstream.script(answers.error(500), chat())
+        assert (await gateway.chat(model="both")).status == 200
+        await eventually(lambda: figures(gateway) == (ANSWER, 0))
+        assert not any(holds for _, _, holds in SpendLedger(gateway.gateway.shared).holds.blocks())
+
+
+async def test_a_cap_that_is_set_later_knows_what_was_spent_before() -> None:
+    async with serving(config=NO_CACHE) as gateway:
+        gateway.upstream.script(chat())
+        await gateway.chat("Before.")
+        caps = [{"window": "day", "usd": str(Decimal(ANSWER).scaleb(-12)), "action": "block"}]
+        await gateway.gateway.host.projects.change("default", {"spend_caps": caps})
+        refused = await gateway.chat("After.")
+        assert refused.status == 402
+        assert f"Current: {dollars(ANSWER)}" in refused.json()["error"]["message"]
+
+
 # ── how holds end ──
 
 

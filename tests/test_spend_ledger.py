@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from muxx import Shared, SpendCap
 from muxx.ids import RequestIds
 from muxx_std.spend_caps.account import DAY_MS, month_of
-from muxx_std.spend_caps.holds import Holds
-from muxx_std.spend_caps.ledger import Held, NoRoom, Reached, SpendLedger
+from muxx_std.spend_caps.holds import Holds, NoRoom
+from muxx_std.spend_caps.ledger import Reached, SpendLedger
+from muxx_std.spend_caps.tally import Held
 
 DAY = 20_786  # 29 November 2026
 DAILY = SpendCap("day", 1_000)
@@ -87,6 +88,40 @@ class TestHolding:
         ledger.settle(more, 7)
         assert ledger.figures("p", DAY)["day"] == (7, 0)
 
+    def test_a_cap_that_is_new_knows_what_no_cap_waited_for(self, shared: Shared) -> None:
+        ledger = SpendLedger(shared)
+        for day in (DAY, DAY + 1):
+            held = ledger.holds.take(ledger.tally("p", day), ids.next())
+            held.tally.settle_soon(held, 450)
+        other = ledger.holds.take(ledger.tally("q", DAY), ids.next())
+        other.tally.settle_soon(other, 7)
+        assert ledger.figures("p", DAY)["day"] == (0, 0)
+        assert take(ledger, 1_601, MONTHLY, day=DAY + 1) == Reached(MONTHLY, 900)
+        assert take(ledger, 551, DAILY) == Reached(DAILY, 450)
+        assert ledger.figures("q", DAY)["day"] == (0, 0)
+        ledger.flush()
+        assert ledger.figures("q", DAY)["day"] == (7, 0)
+
+    def test_a_place_says_whose_its_hold_is_whoever_had_it_before(self, shared: Shared) -> None:
+        ledger = SpendLedger(shared)
+        for project, day, pico in (("p", DAY, 0), ("p", DAY, 5), ("q", DAY, 0), ("q", DAY + 1, 9), ("p", DAY + 1, 0)):
+            request = ids.next()
+            if pico:
+                held = held_of(ledger.hold(project, [MONTHLY], day, request, pico))
+            else:
+                held = ledger.holds.take(ledger.tally(project, day), request)
+            found = ledger.holds.read(held.at)
+            assert (found.request_id, found.day, found.pico) == (request, day, pico)
+            assert found.key == ledger.account(project).words
+            if pico:
+                ledger.settle(held, pico)
+            else:
+                held.tally.settle_soon(held, 1)
+                ledger.flush()
+            assert [holds for _, _, holds in ledger.holds.blocks()] == [[]]
+        assert ledger.figures("p", DAY)["month"] == (7, 0)
+        assert ledger.figures("q", DAY + 1) == {"day": (9, 0), "month": (10, 0)}
+
     def test_projects_have_accounts_of_their_own(self, shared: Shared) -> None:
         ledger = SpendLedger(shared)
         ledger.settle(held_of(take(ledger, 1_000, DAILY)), 1_000)
@@ -118,7 +153,7 @@ class TestHolding:
         with pytest.raises(NoRoom):
             take(ledger, 1)
         ledger.settle(held.pop(), 1)
-        held.append(held_of(take(ledger, 1)))
+        held.append(held_of(take(ledger, 0)))
         assert ledger.figures("p", DAY)["day"] == (1, 2 * 16 * 84 - 1)
 
     def test_closing_gives_the_blocks_back(self, shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +242,8 @@ class TestTheDead:
             shared = Shared(tmp_path / f"many{n}")
             monkeypatch.setattr("muxx_std.spend_caps.holds.this_process", lambda: DEAD)
             dying = SpendLedger(shared)
-            held = [held_of(take(dying, 0)) for _ in range(5)]
-            first = [dying.settle_soon(one, 7) for one in held]
+            held = [dying.holds.take(dying.tally("p", DAY), ids.next()) for _ in range(5)]
+            first = [one.tally.settle_soon(one, 7) for one in held]
             assert first == [True, False, False, False, False]
             dies, died = _Dying(dying, n), False
             try:
@@ -221,6 +256,35 @@ class TestTheDead:
             for block, holds in ledger.abandoned().items():
                 ledger.settle_abandoned(block, {hold.request_id: 7 for hold in holds})
             assert ledger.figures("p", DAY) == {"day": (35, 0), "month": (35, 0)}, n
+            shared.close()
+            if not died:
+                return
+        pytest.fail("it never came to the end")
+
+    def test_what_the_dead_had_begun_is_done_before_others_get_their_places(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where all of it was done but for the word that says so: done again later, it would end a hold of somebody else."""
+        for n in range(1, 200):
+            shared = Shared(tmp_path / f"begun{n}")
+            monkeypatch.setattr("muxx_std.spend_caps.holds.this_process", lambda: DEAD)
+            dying, died, request = SpendLedger(shared), False, ids.next()
+            held = held_of(dying.hold("p", [DAILY], DAY, request, 300))
+            dies = _Dying(dying, n)
+            try:
+                dying.settle(held, 250)
+            except _Killed:
+                died = True
+            dies.stop()
+            monkeypatch.undo()
+            ledger = SpendLedger(shared)
+            for block in ledger.abandoned():
+                ledger.settle_abandoned(block, {request: 250})
+            assert ledger.abandoned() == {}
+            other = held_of(take(ledger, 100, DAILY, project="other"))
+            held_of(take(ledger, 0, DAILY))
+            assert ledger.holds.read(other.at).pico == 100, n
+            assert [len(holds) for _, _, holds in ledger.holds.blocks()] == [2], n
             shared.close()
             if not died:
                 return
@@ -280,7 +344,13 @@ class _Dying:
         self._ledger = ledger
         self._counters = [ledger.holds._table(0)]
         ledger.accounts._table = self._wrapped(ledger.table.table)
-        ledger.holds._tables[0] = SimpleNamespace(table=self._wrapped(self._counters[0].table))  # type: ignore[call-overload]
+        self._places = ledger.holds._free
+        self._wrap_holds(self._wrapped(self._counters[0].table))
+
+    def _wrap_holds(self, table: Any) -> None:
+        self._ledger.holds._tables[0] = SimpleNamespace(table=table)  # type: ignore[call-overload]
+        for held in self._places:
+            held.table = table
 
     def _wrapped(self, view: memoryview) -> Any:
         dying = self
@@ -321,9 +391,9 @@ class Money(RuleBasedStateMachine):
         day = ledger.day_for("p", self.day)
         answer = take(ledger, pico, DAILY, MONTHLY, day=day)
         month = [known for known in self.spent if month_of(known) == month_of(day)]
-        in_day = self.spent.get(day, 0) + sum(held.pico for _, held in self.open if held.day == day)
+        in_day = self.spent.get(day, 0) + sum(held.pico for _, held in self.open if held.tally.day == day)
         in_month = sum(self.spent[known] for known in month)
-        in_month += sum(held.pico for _, held in self.open if month_of(held.day) == month_of(day))
+        in_month += sum(held.pico for _, held in self.open if month_of(held.tally.day) == month_of(day))
         assert isinstance(answer, Held) == (in_day + pico <= DAILY.usd_pico and in_month + pico <= MONTHLY.usd_pico)
         if isinstance(answer, Held):
             self.open.append((ledger, answer))
@@ -343,7 +413,7 @@ class Money(RuleBasedStateMachine):
             ledger, held = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
             pico = int(held.pico * share)
             ledger.settle(held, pico)
-            self.spent[held.day] = self.spent.get(held.day, 0) + pico
+            self.spent[held.tally.day] = self.spent.get(held.tally.day, 0) + pico
 
     @rule(days=st.sampled_from([-1, 0, 1, 1, 2]))
     def midnight_or_a_clock_that_jumps(self, days: int) -> None:
@@ -353,7 +423,7 @@ class Money(RuleBasedStateMachine):
     @invariant()
     def no_window_is_above_its_cap(self) -> None:
         if hasattr(self, "ledgers"):
-            for day in {held.day for _, held in self.open} | {self.day}:
+            for day in {held.tally.day for _, held in self.open} | {self.day}:
                 figures = self.ledgers[0].figures("p", day)
                 assert sum(figures["day"]) <= DAILY.usd_pico
                 assert sum(figures["month"]) <= MONTHLY.usd_pico
@@ -371,8 +441,7 @@ TestMoney.settings = hypothesis_settings(max_examples=40, stateful_step_count=30
 
 def test_a_hold_is_found_by_its_requests_id(shared: Shared) -> None:
     ledger, request = SpendLedger(shared), ids.next()
-    at = ledger.holds.take(ledger.account("p").words, DAY, request)
-    assert at is not None
-    hold = ledger.holds.read(at)
+    held = ledger.holds.take(ledger.tally("p", DAY), request)
+    hold = ledger.holds.read(held.at)
     assert (hold.request_id, hold.day, hold.pico, hold.key) == (request, DAY, 0, ledger.account("p").words)
     assert isinstance(ledger.holds, Holds)

@@ -15,6 +15,9 @@ from orjson import OPT_SORT_KEYS, dumps
 NOT_COUNTED = frozenset({"stream", "stream_options", "user", "metadata", "store"})
 """Members of a body that leave the answer as it is."""
 
+SPECIAL = NOT_COUNTED | {"background", "conversation", "previous_response_id"}
+"""Members for which a body has to be looked at more closely."""
+
 
 def prefix(fields: Iterable[str]) -> bytes:
     """The part of a key that a connection's requests share, to be `finish`ed: 32 bytes."""
@@ -25,14 +28,17 @@ def prefix(fields: Iterable[str]) -> bytes:
     return digest.digest()
 
 
-def finish(prefix: bytes, body: Mapping[str, Any]) -> bytes:
-    """The key of a request with this body. The order of its members and white space do not count."""
-    if not NOT_COUNTED.isdisjoint(body):
+def finish(prefix: bytes, body: Mapping[str, Any]) -> bytes | None:
+    """The key of a request with this body; None where its answer is not to be kept. The order of its members and white space do
+    not count."""
+    if not SPECIAL.isdisjoint(body):
+        if not _is_cacheable(body):
+            return None
         body = {name: value for name, value in body.items() if name not in NOT_COUNTED}
     return sha256(prefix + dumps(body, option=OPT_SORT_KEYS)).digest()
 
 
-def is_cacheable(body: Mapping[str, Any]) -> bool:
+def _is_cacheable(body: Mapping[str, Any]) -> bool:
     """False where the answer is more than its text: one the provider is to store, or one that goes on from what it has stored."""
     get = body.get
     return get("store") is not True and not (get("background") or get("conversation") or get("previous_response_id"))

@@ -13,14 +13,14 @@ from pydantic import AfterValidator, Field
 from muxx import Exchange, Identity, MuxxError, PluginConfig, Project, Reply, Route, Target, WholeAnswer, hookimpl
 
 from .directives import HEADER, Directives, parse
-from .key import finish, is_cacheable, prefix
+from .key import finish, prefix
 from .memory import Entry, Memory
 from .store import ANY_PURGE, MIGRATIONS, CacheStore, Figures, purge_names
 
 if TYPE_CHECKING:
     import click
 
-    from muxx import Gateway
+    from muxx import Gateway, Shared
 
 UPKEEP_SECONDS = 5.0
 """How often a worker says how much it holds."""
@@ -58,6 +58,8 @@ class Asked(NamedTuple):
 
     targets: tuple[Target, ...]
     identity: Identity | None
+    project: Project | None
+    """As it was set then."""
     purges: int
     """How often anything had been purged."""
     said: Directives
@@ -87,19 +89,28 @@ class Cache:
     @hookimpl(trylast=True)
     def pre_request(self, gateway: Gateway, exchange: Exchange) -> Reply | None:
         """Answer from memory, or see that the answer is shared with those who ask the same meanwhile, and kept."""
-        asked = self._asked(gateway, exchange)
-        said, body = asked.said, exchange.request.body
-        key = finish(asked.prefix, body) if asked.usable and is_cacheable(body) else None
+        request, shared = exchange.request, gateway.shared
+        purges = shared.version(ANY_PURGE)
+        asked: Asked | None = request.memory.get(self)
+        if (
+            asked is None
+            or asked.targets is not exchange.targets
+            or asked.identity is not exchange.identity
+            or asked.project is not exchange.project
+            or asked.purges != purges
+        ):
+            asked = request.memory[self] = self._find_out(gateway, exchange, purges)
+        said, project = asked.said, exchange.project
+        key = finish(asked.prefix, request.body) if asked.usable else None
         if key is not None and not said.no_cache and (entry := self._memory.get(key)) is not None:
             reply = self._hit(exchange, entry, said.max_age)
             if reply is not None:
                 return reply
         if said.only_if_cached:
             raise CacheMiss()
-        if key is not None:
+        if key is not None and project is not None:
             # Nothing of this may refer to the exchange: that would be a cycle, and all of it would wait for the collector.
-            keep = partial(self._keep, gateway, exchange.project, exchange.id, key, asked.purges)
-            exchange.collect(keep, self._max_entry_bytes)
+            exchange.collect(partial(self._keep, shared, project, exchange.id, key, purges), self._max_entry_bytes)
             if not said.no_cache:
                 exchange.cache = "miss"
                 exchange.coalesce(key)
@@ -113,28 +124,15 @@ class Cache:
         exchange.attributes["answer_of"] = entry.request_id
         return Reply(entry.answer)
 
-    def _keep(
-        self, gateway: Gateway, project: Project | None, request_id: str, key: bytes, purges: int, answer: WholeAnswer
-    ) -> None:
+    def _keep(self, shared: Shared, project: Project, request_id: str, key: bytes, purges: int, answer: WholeAnswer) -> None:
         """Store an answer, unless its provider forbids it or something was purged since it was asked for."""
-        forbidden = answer.cache_control and "no-store" in answer.cache_control.lower()
-        if project is not None and not forbidden and gateway.shared.version(ANY_PURGE) == purges:
+        if answer.cache_control and "no-store" in answer.cache_control.lower():
+            return
+        if shared.version(ANY_PURGE) == purges:
             self._memory.put(key, Entry(answer, project.name, answer.at + project.settings.cache_ttl, request_id))
 
-    def _asked(self, gateway: Gateway, exchange: Exchange) -> Asked:
-        """What is known of this head; found out anew when anything it depends on has changed."""
-        memory, purges = exchange.request.memory, gateway.shared.version(ANY_PURGE)
-        asked: Asked | None = memory.get(self)
-        if (
-            asked is None
-            or asked.targets is not exchange.targets
-            or asked.identity is not exchange.identity
-            or asked.purges != purges
-        ):
-            asked = memory[self] = self._find_out(gateway, exchange, purges)
-        return asked
-
     def _find_out(self, gateway: Gateway, exchange: Exchange, purges: int) -> Asked:
+        """What is to be known of a head; found out anew when anything it depends on has changed."""
         request, targets, identity = exchange.request, exchange.targets, exchange.identity
         forwards = any(target.provider.forward_client_credentials for target in targets)
         caller = () if identity is None else (identity.project, identity.environment)
@@ -147,7 +145,7 @@ class Cache:
         said, project = parse(request.headers.get(HEADER)), exchange.project
         has_cache = project is not None and project.settings.cache_enabled
         usable = has_cache and not said.no_store and not (forwards and request.brings_own_credential)
-        return Asked(targets, identity, purges, said, usable, prefix(fields))
+        return Asked(targets, identity, project, purges, said, usable, prefix(fields))
 
     def _purged(self, gateway: Gateway, identity: Identity | None) -> str:
         """How often all, and this project's part, has been purged, as every key says; what that has made impossible to find is

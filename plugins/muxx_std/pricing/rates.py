@@ -8,11 +8,12 @@ $0.0375 per 1M tokens is 37,500 of them and only 37.5 nano-dollars.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from muxx import Cost, Usage
 
-HIGHEST_SIDE_PICO = 2**62 - 1
+SIDE_BITS = 62
+HIGHEST_SIDE_PICO = 2**SIDE_BITS - 1
 """Neither side of a cost exceeds this ($4.6M), so that a total fits SQLite's 64-bit integer even for a provider's nonsense."""
 
 SECONDS_PER_DAY = 24 * 60 * 60
@@ -21,6 +22,9 @@ KINDS = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_read_audio",
 )  # fmt: skip
 """Every kind of token that can have a price of its own; `Usage` counts exactly these."""
+
+PLAIN, DETAILED = 2, len(KINDS)
+"""The places in a `Usage` where the kinds begin that are parts of input and output, and where they end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,14 @@ class Tariff:
     model: str
     version: str
     periods: tuple[Period, ...]
+    flat: tuple[int, int] | None = field(init=False, repr=False)
+    """The prices of plain input and output that hold at any time, for any number of tokens; None where it is not so simple."""
+
+    def __post_init__(self) -> None:
+        only = self.periods[0]
+        rates = only.rates if len(self.periods) == 1 and not only.tiers and not only.hours else None
+        flat = None if rates is None or rates.output is None else (rates.input, rates.output)
+        object.__setattr__(self, "flat", flat)
 
     def at(self, now: float) -> Period:
         """The period that `now` is in; which of its hours it is, `Period.at` says."""
@@ -135,6 +147,15 @@ class Tariff:
 
     def cost(self, usage: Usage, now: float) -> Cost | None:
         """What `usage` costs at `now`; None when any of it has no known price."""
+        if self.flat is not None and not any(usage[PLAIN:DETAILED]):
+            pico_in, pico_out = self.flat
+            cost_in, cost_out = usage[0] * pico_in, usage[1] * pico_out
+            if not (cost_in | cost_out) >> SIDE_BITS:  # neither is negative, nor above the highest
+                return Cost(cost_in, cost_out, self.version)
+        return self._detailed_cost(usage, now)
+
+    def _detailed_cost(self, usage: Usage, now: float) -> Cost | None:
+        """As `cost`, whatever the prices depend on and the counts say."""
         period = self.at(now)
         if period.hours:
             period = period.at(now)

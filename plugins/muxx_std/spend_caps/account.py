@@ -57,14 +57,14 @@ def month_of(day: int) -> int:
 
 class Accounts:
     """The records of a table, as accounts. `at` is a record's first word; every call is made while the record is held, but for
-    `day_for`. `write_hold` changes a word among the holds, `listed` reads a list of holds."""
+    `day_for`. `write_hold` changes a word among the holds, `end_listed` ends the holds of a list."""
 
     def __init__(
-        self, table: memoryview, write_hold: Callable[[int, int], None], listed: Callable[[int], Iterable[int]]
+        self, table: memoryview, write_hold: Callable[[int, int], None], end_listed: Callable[[int], None]
     ) -> None:
         self._table = table
         self._write_hold = write_hold
-        self._listed = listed
+        self._end_listed = end_listed
 
     def day_for(self, at: int, day: int, now: int) -> int:
         """The day in which a request of that day counts: no earlier one than the newest that was seen, so that no clock that is
@@ -76,8 +76,7 @@ class Accounts:
     def open(self, at: int, day: int, now: int) -> Windows:
         """See to it that there is a record of the day and its month. In this order, for the process may die in between."""
         table = self._table
-        if table[at + _PENDING]:
-            self._complete(at)
+        self.complete(at)
         table[at + _KEPT] = FOR_EVER
         if table[at + _NEWEST] < day:
             table[at + _BEGAN] = now
@@ -92,8 +91,10 @@ class Accounts:
         table, changes = self._table, list(then)
         for slot in windows:
             if slot is not None:
-                changes.append((slot + _SPENT, max(table[slot + _SPENT] + spent, 0)))
-                changes.append((slot + _HELD, max(table[slot + _HELD] + held, 0)))
+                if spent:
+                    changes.append((slot + _SPENT, max(table[slot + _SPENT] + spent, 0)))
+                if held:
+                    changes.append((slot + _HELD, max(table[slot + _HELD] + held, 0)))
         place = at + _CHANGES
         for word, value in changes:
             table[place], table[place + 1] = word, value
@@ -102,8 +103,10 @@ class Accounts:
         table[at + _PENDING] = len(changes) + 1  # from here on they happen, even if this process dies
         self._apply(at, changes, ending)
 
-    def _complete(self, at: int) -> None:
-        """What a process that died had begun."""
+    def complete(self, at: int) -> None:
+        """Do what a process that died had begun; it may have done all of it but say so."""
+        if not self._table[at + _PENDING]:
+            return
         table, first = self._table, at + _CHANGES
         places = range(first, first + 2 * (table[at + _PENDING] - 1), 2)
         self._apply(at, [(table[place], table[place + 1]) for place in places], table[at + _ENDING])
@@ -116,9 +119,12 @@ class Accounts:
             else:
                 table[word] = value
         if ending:
-            for hold in self._listed(ending):
-                self._write_hold(hold, 0)
+            self._end_listed(ending)
         table[at + _PENDING] = 0
+
+    def newest(self, at: int) -> int:
+        """The newest day that was seen."""
+        return self._table[at + _NEWEST]
 
     def adjusted(self, at: int) -> int:
         """The number of the last correction of a price that is counted."""

@@ -4,17 +4,21 @@ A process takes blocks of holds as it needs them, from tables that are made as t
 (`filled`), there is a next one. Words of a block, from its first on: until when it has to be kept, the process whose it is, then
 its holds, of six words each:
 
-    0   the day whose window it is of, and 1; 0: there is no hold here
-    1   pico-dollars
-    2   the account's key, two words
-    4   the request's id, two words
+    0   the request's id, two words; the first is 0: there is no hold here
+    2   the day whose window it is of
+    3   pico-dollars
+    4   the account's key, two words
+
+A hold begins with its id, when the rest is there, and ends with it. What is left of a place serves the next request of the same
+project and day: so where one after the other comes, its id is all that is written.
 
 A block is its process's alone while that lives. Later whoever finds it settles what is still held there, and frees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,12 +26,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from muxx import StartError, lives, this_process
 
 from .account import FOR_EVER, HOLDS, Change
+from .tally import AccountKey, Held, Tally
 
 if TYPE_CHECKING:
     from muxx import Counters, Shared
 
 _OWNER, _FIRST = 1, 2
-_DAY, _PICO, _KEY, _ID, _HOLD_WORDS = 0, 1, 2, 4, 6
+_DAY, _PICO, _KEY, _HOLD_WORDS = 2, 3, 4, 6
 _HOLDS_PER_BLOCK = 84
 WORDS = _FIRST + _HOLDS_PER_BLOCK * _HOLD_WORDS
 BLOCKS = 64
@@ -37,12 +42,15 @@ MOST_TABLES = 64
 NOBODY = 1
 """The process of holds that no living process has: of requests that were open when the host went down."""
 
-_WORD = 1 << 64
 _TABLE_SHIFT = 32
 _IN_TABLE = (1 << _TABLE_SHIFT) - 1
 _ID_PREFIX = "req_"
+_ID_AT = len(_ID_PREFIX)
+_bytes_of = bytes.fromhex
 
-AccountKey = tuple[int, int]
+
+class NoRoom(Exception):
+    """More is under way, or more projects spend, than the tables have room for."""
 
 
 class Hold(NamedTuple):
@@ -64,12 +72,12 @@ class Holds:
         self._salt = token_bytes(16)
         self._tables: list[Counters] = []
         self._blocks: list[int] = []
-        self._free: list[int] = []
+        self._free: list[Held] = []
 
     def _table(self, number: int) -> Counters:
         """That table; made where it is not there. `StartError` when there is no room on the disk."""
         while len(self._tables) <= number:
-            self._tables.append(self._shared.counters(f"spend.holds.{len(self._tables)}", BLOCKS, WORDS))
+            self._tables.append(self._shared.counters(f"spend.held.{len(self._tables)}", BLOCKS, WORDS))
         return self._tables[number]
 
     def open(self) -> None:
@@ -80,35 +88,56 @@ class Holds:
         """Change the word at that place."""
         self._table(at >> _TABLE_SHIFT).table[at & _IN_TABLE] = value
 
-    def take(self, key: AccountKey, day: int, request_id: str) -> int | None:
-        """Where this request's hold stands from now on, of no money yet; None when there is no room for more."""
-        if not self._free and not self._grow():
-            return None
-        place = self._free.pop()
-        table, at = self._tables[place >> _TABLE_SHIFT].table, place & _IN_TABLE
-        number = int(request_id.removeprefix(_ID_PREFIX), 16)
-        table[at + _PICO] = 0
-        table[at + _KEY], table[at + _KEY + 1] = key
-        table[at + _ID], table[at + _ID + 1] = number >> 64, number % _WORD
-        table[at + _DAY] = day + 1
-        return place
+    def end(self, places: Sequence[int]) -> None:
+        """The holds at these places have ended."""
+        self._table(max(places) >> _TABLE_SHIFT)
+        tables = [counters.table for counters in self._tables]
+        for at in places:
+            tables[at >> _TABLE_SHIFT][at & _IN_TABLE] = 0
 
-    def give_back(self, at: int) -> None:
-        """The hold has ended: another request may have its place."""
-        self._free.append(at)
+    def take(self, tally: Tally, request_id: str) -> Held:
+        """This request's hold, of no money yet. Raises `NoRoom`."""
+        free = self._free or self._grow(tally)
+        held = free.pop()
+        if held.tally is not tally:
+            self._label(held, tally)
+        held.table[held.id_words] = array("Q", _bytes_of(request_id[_ID_AT:]))
+        return held
 
-    def _grow(self) -> bool:
+    def _label(self, held: Held, tally: Tally) -> None:
+        """Say whose the holds of this place are, while there is none."""
+        table, at = held.table, held.at & _IN_TABLE
+        table[at + _DAY], table[at + _PICO] = tally.day, 0
+        table[at + _KEY], table[at + _KEY + 1] = tally.account.words
+        held.tally = tally
+
+    def give_back(self, ended: Iterable[Held]) -> None:
+        """These holds of nothing have ended: other requests may have their places."""
+        self._free.extend(ended)
+
+    def let_go(self, held: Held) -> None:
+        """This hold has ended, or is to end now, whatever it was of."""
+        at = held.at & _IN_TABLE
+        held.table[at] = held.table[at + _PICO] = held.pico = 0
+        self._free.append(held)
+
+    def _grow(self, tally: Tally) -> list[Held]:
+        """Have places for more holds. Raises `NoRoom`."""
         name = blake2b(self._salt + len(self._blocks).to_bytes(4), digest_size=16).digest()
         try:
             found = next((block for number in range(MOST_TABLES) if (block := self._block(number, name)) is not None), None)
-        except StartError:
-            return False  # a full disk
+        except StartError:  # a full disk
+            raise NoRoom from None
         if found is None:
-            return False
+            raise NoRoom
         self._blocks.append(found)
-        end = found + _FIRST + _HOLDS_PER_BLOCK * _HOLD_WORDS
-        self._free.extend(reversed(range(found + _FIRST, end, _HOLD_WORDS)))
-        return True
+        table, first = self._tables[found >> _TABLE_SHIFT].table, found + _FIRST
+        for at in reversed(range(first, first + _HOLDS_PER_BLOCK * _HOLD_WORDS, _HOLD_WORDS)):
+            id_at = at & _IN_TABLE
+            held = Held(at, table, slice(id_at, id_at + 2), tally)
+            self._label(held, tally)
+            self._free.append(held)
+        return self._free
 
     def _block(self, number: int, name: bytes) -> int | None:
         """A block of that table; None when it is full, and then there is a next one."""
@@ -135,15 +164,20 @@ class Holds:
                 owner = table[block + _OWNER]
                 if table[block] and owner:
                     places = range(block + _FIRST, block + _FIRST + _HOLDS_PER_BLOCK * _HOLD_WORDS, _HOLD_WORDS)
-                    yield start | block, owner, [self.read(start | at) for at in places if table[at + _DAY]]
+                    yield start | block, owner, [self.read(start | at) for at in places if table[at]]
             if not counters.filled:
                 return
 
     def read(self, place: int) -> Hold:
         table, at = self._table(place >> _TABLE_SHIFT).table, place & _IN_TABLE
-        number = table[at + _ID] << 64 | table[at + _ID + 1]
         key = table[at + _KEY], table[at + _KEY + 1]
-        return Hold(place, table[at + _DAY] - 1, table[at + _PICO], key, f"{_ID_PREFIX}{number:032x}")
+        return Hold(place, table[at + _DAY], table[at + _PICO], key, _ID_PREFIX + table[at : at + 2].tobytes().hex())
+
+    def accounts_in(self, block: int) -> set[AccountKey]:
+        """Whose holds the places of this block are, or were."""
+        table, first = self._table(block >> _TABLE_SHIFT).table, (block & _IN_TABLE) + _FIRST + _KEY
+        places = range(first, first + _HOLDS_PER_BLOCK * _HOLD_WORDS, _HOLD_WORDS)
+        return {(table[at], table[at + 1]) for at in places}
 
     def free(self, block: int) -> None:
         """Nothing is held in this block any more, and nobody will."""
@@ -166,4 +200,4 @@ def amount_of(at: int, pico: int) -> Change:
 
 def end_of(at: int) -> Change:
     """The change that ends a hold."""
-    return HOLDS + at + _DAY, 0
+    return HOLDS + at, 0

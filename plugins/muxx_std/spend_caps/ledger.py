@@ -3,47 +3,32 @@
 A request that goes up has a hold, of the most it may cost where a cap may refuse it, else of nothing. The hold ends in the moment
 in which its cost is added to what is spent. The row is in the journal before that: so a hold whose process has died is settled by
 its row, and one without row and trace was never sent.
+
+Where no cap waits for it, a request takes its hold in its process's own memory of places (`holds.take`) and no lock at all; what
+such requests came to is added up together now and then (`flush`), and always before this process asks a cap.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from hashlib import blake2b
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import account, holds
 from .account import Accounts, Windows
-from .holds import NOBODY, AccountKey, Hold, Holds
+from .holds import NOBODY, Hold, Holds, NoRoom
 from .lists import MOST, HoldLists
+from .tally import Account, AccountKey, Held, Tally
 
 if TYPE_CHECKING:
-    from muxx import Counters, Holding, Shared, SpendCap
+    from muxx import Counters, Shared, SpendCap
 
 ACCOUNTS = 4096
 """Projects that can spend on one host: 1.2 MiB of the shared file."""
-
-
-class Account:
-    """Where a project's account is looked for, and held; `record` is its first word, once it was found. It stays there."""
-
-    __slots__ = ("holding", "key", "record", "words")
-
-    def __init__(self, key: bytes, holding: Holding) -> None:
-        self.key = key
-        self.words: AccountKey = (int.from_bytes(key[:8]), int.from_bytes(key[8:]))
-        self.holding = holding
-        self.record: int | None = None
-
-
-class Held(NamedTuple):
-    """A request's hold: of how many pico-dollars, in the window of which day."""
-
-    account: Account
-    at: int
-    day: int
-    pico: int
 
 
 class Reached(NamedTuple):
@@ -53,8 +38,7 @@ class Reached(NamedTuple):
     current_pico: int
 
 
-class NoRoom(Exception):
-    """More is under way, or more projects spend, than the tables have room for."""
+_place_of = attrgetter("at")
 
 
 def monotonic_ms() -> int:
@@ -72,7 +56,9 @@ class SpendLedger:
         self._shared = shared
         self._now = now
         self._known: dict[str, Account] = {}
-        self._over: list[tuple[Held, int]] = []
+        self.tallies: dict[str, Tally] = {}
+        """By project, that of the day in which its last request counts."""
+        self._due: list[Tally] = []
 
     @cached_property
     def table(self) -> Counters:
@@ -80,11 +66,14 @@ class SpendLedger:
 
     @cached_property
     def accounts(self) -> Accounts:
-        return Accounts(self.table.table, self.holds.write, self._lists.read)
+        return Accounts(self.table.table, self.holds.write, self._end_listed)
 
     @cached_property
     def _lists(self) -> HoldLists:
         return HoldLists(self._shared)
+
+    def _end_listed(self, ending: int) -> None:
+        self.holds.end(self._lists.read(ending))
 
     @cached_property
     def holds(self) -> Holds:
@@ -103,49 +92,55 @@ class SpendLedger:
         known = self._known.get(project)
         if known is None:
             key = blake2b(project.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-            known = self._known[project] = self._account_of(key)
+            known = self._known[project] = self._account_of((int.from_bytes(key[:8]), int.from_bytes(key[8:])))
         return known
 
-    def _account_of(self, key: bytes) -> Account:
-        return Account(key, self._shared.holding((self.table.place(key),)))
+    def _account_of(self, words: AccountKey) -> Account:
+        key = words[0].to_bytes(8) + words[1].to_bytes(8)
+        return Account(key, words, self._shared.holding((self.table.place(key),)))
+
+    def tally(self, project: str, day: int) -> Tally:
+        """Where this process adds up the project's requests of that day (since 1970)."""
+        tally = self.tallies.get(project)
+        if tally is None or tally.day != day:
+            tally = self.tallies[project] = Tally(self.account(project), day, self._due)
+        return tally
 
     def hold(self, project: str, caps: Iterable[SpendCap], day: int, request_id: str, pico: int) -> Held | Reached:
         """Hold so much for a request that began on that day (since 1970), unless one of the caps is in the way.
 
-        Without caps nothing has to be compared, so the account is not even looked for. Raises `NoRoom`.
+        Raises `NoRoom`.
         """
-        owner = self.account(project)
-        at = self.holds.take(owner.words, day, request_id)
-        if at is None:
-            raise NoRoom
-        held = Held(owner, at, day, 0)
-        if not caps:
-            return held
+        held = self.holds.take(self.tally(project, day), request_id)
         reached = None
         try:
             reached = self._raise(held, caps, pico)
         except BaseException:
-            self.settle(held, 0)
+            self.holds.let_go(held)
             raise
-        if isinstance(reached, Reached):
-            self.settle(held, 0)
+        if reached is None:
+            return held
+        self.holds.let_go(held)
         return reached
 
     def raise_to(self, held: Held, caps: Iterable[SpendCap], pico: int) -> Held | Reached:
         """Hold more for a request, for its next attempt may cost more; what it holds stays when a cap is in the way."""
-        return self._raise(held, caps, pico) if pico > held.pico and caps else held
+        return (self._raise(held, caps, pico) if pico > held.pico else None) or held
 
-    def _raise(self, held: Held, caps: Iterable[SpendCap], pico: int) -> Held | Reached:
-        with held.account.holding:
-            now = self._now()
-            record, windows = self._open(held.account, held.day, now)
+    def _raise(self, held: Held, caps: Iterable[SpendCap], pico: int) -> Reached | None:
+        owner = held.tally.account
+        if owner.is_due:  # a cap that is new has to know what was spent before
+            self._settle_due([tally for tally in self._due if tally.account is owner])
+        with owner.holding:
+            record, windows = self._open(held.tally, self._now())
             more = pico - held.pico
             for cap in caps:
                 spent, others = self.accounts.figures_in(windows[cap.window == "month"])
                 if spent + others + more > cap.usd_pico:
                     return Reached(cap, spent + others)
             self.accounts.change(record, windows, 0, more, [holds.amount_of(held.at, pico)])
-            return held._replace(pico=pico)
+            held.pico = pico
+        return None
 
     def day_for(self, project: str, day: int) -> int:
         """The day in whose windows a request of that day counts: as a rule its own. See `Accounts.day_for`."""
@@ -156,54 +151,53 @@ class SpendLedger:
 
     def settle(self, held: Held, pico: int) -> None:
         """The request came to so much: its hold ends, and that is spent."""
-        with held.account.holding:
-            record, windows = self._open(held.account, held.day, self._now())
+        with held.tally.account.holding:
+            record, windows = self._open(held.tally, self._now())
             self.accounts.change(record, windows, pico, -held.pico, [holds.end_of(held.at)])
-        self.holds.give_back(held.at)
-
-    def settle_soon(self, held: Held, pico: int) -> bool:
-        """As `settle`, at the next `flush`, for a hold of nothing that no cap waits for: many cost little more than one. True
-        when it is the first since then."""
-        self._over.append((held, pico))
-        return len(self._over) == 1
+        self.holds.let_go(held)
 
     def flush(self) -> None:
-        """Settle what is over."""
-        over, self._over = self._over, []
-        groups: dict[tuple[Account, int], list[tuple[Held, int]]] = {}
-        for one in over:
-            groups.setdefault((one[0].account, one[0].day), []).append(one)
-        for (owner, day), ended in groups.items():
-            for start in range(0, len(ended), MOST):
-                self._settle_all(owner, day, ended[start : start + MOST])
+        """Settle what is over (`Tally.settle_soon`)."""
+        self._settle_due(self._due.copy())
 
-    def _settle_all(self, owner: Account, day: int, ended: list[tuple[Held, int]]) -> None:
+    def _settle_due(self, due: Iterable[Tally]) -> None:
+        for tally in due:
+            self._due.remove(tally)
+            tally.account.is_due = False
+            over, tally.over = tally.over, []
+            for start in range(0, len(over), MOST):
+                self._settle_all(tally, over[start : start + MOST])
+
+    def _settle_all(self, tally: Tally, over: list[tuple[Held, int]]) -> None:
         now = self._now()
-        places = [held.at for held, _ in ended]
-        ending = self._lists.write(places, now)
+        helds, picos = zip(*over, strict=True)
+        ending = self._lists.write(array("Q", map(_place_of, helds)), now)
         if not ending:
-            for held, pico in ended:
+            for held, pico in over:
                 self.settle(held, pico)
             return
-        with owner.holding:
-            record, windows = self._open(owner, day, now)
-            self.accounts.change(record, windows, sum(pico for _, pico in ended), 0, (), ending)
-        for place in places:
-            self.holds.give_back(place)
+        with tally.account.holding:
+            record, windows = self._open(tally, now)
+            self.accounts.change(record, windows, sum(picos), 0, (), ending)
+            if self.accounts.newest(record) > tally.day:
+                self.tallies.clear()  # for the next request the day is asked for anew
+        self.holds.give_back(helds)
 
     def keep(self, held: Held, pico: int) -> None:
         """The request came to so much, but there is no row that says so, and there will be none before this process has ended: so
         much stays held until then."""
-        with held.account.holding:
-            record, windows = self._open(held.account, held.day, self._now())
+        with held.tally.account.holding:
+            record, windows = self._open(held.tally, self._now())
             self.accounts.change(record, windows, 0, pico - held.pico, [holds.amount_of(held.at, pico)])
 
-    def _open(self, owner: Account, day: int, now: int) -> tuple[int, Windows]:
+    def _open(self, tally: Tally, now: int) -> tuple[int, Windows]:
+        """The record of an account, and the windows of a day, while they are held. Raises `NoRoom`."""
+        owner = tally.account
         if owner.record is None:
             owner.record = self.table.find(owner.key, now)
             if owner.record is None:
                 raise NoRoom
-        return owner.record, self.accounts.open(owner.record, day, now)
+        return owner.record, self.accounts.open(owner.record, tally.day, now)
 
     def figures(self, project: str, day: int) -> dict[str, tuple[int, int]]:
         """By kind of window, what is spent and held, in pico-dollars, in the one that the day is in."""
@@ -217,9 +211,9 @@ class SpendLedger:
     def add(self, project: str, day: int, pico: int, adjusted: int = 0) -> None:
         """Add to what a project has spent on a day, of either sign: a sum of rows, or a price that was corrected. `adjusted` is
         the number of the last correction in it; one that is counted already is not counted again."""
-        owner = self.account(project)
-        with owner.holding:
-            record, windows = self._open(owner, day, self._now())
+        tally = self.tally(project, day)
+        with tally.account.holding:
+            record, windows = self._open(tally, self._now())
             if not adjusted:
                 self.accounts.change(record, windows, pico, 0)
             elif adjusted > self.accounts.adjusted(record):
@@ -239,13 +233,23 @@ class SpendLedger:
                     self._settle_once(hold, costs[hold.request_id])
         with self._shared.holding([self.table.head]):
             if any(found == block and not left for found, left in self.holds.abandoned()):
+                self._complete_begun(block)
                 self.holds.free(block)
+
+    def _complete_begun(self, block: int) -> None:
+        """Nothing that the dead process began may be done later, when the block's places are somebody else's."""
+        for words in self.holds.accounts_in(block):
+            owner = self._account_of(words)
+            with owner.holding:
+                record = self.table.peek(owner.key)
+                if record is not None:
+                    self.accounts.complete(record)
 
     def _settle_once(self, hold: Hold, pico: int) -> None:
         """Unless another process has just done so."""
-        owner = self._account_of(hold.key[0].to_bytes(8) + hold.key[1].to_bytes(8))
+        owner = self._account_of(hold.key)
         with owner.holding:
-            record, windows = self._open(owner, hold.day, self._now())
+            record, windows = self._open(Tally(owner, hold.day, self._due), self._now())
             now_there = self.holds.read(hold.at)  # its amount may have been changed by what was left to do
             if now_there.day == hold.day and now_there.request_id == hold.request_id:
                 change = [holds.end_of(hold.at)]
@@ -253,8 +257,4 @@ class SpendLedger:
 
     def leave_open(self, project: str, day: int, request_id: str, pico: int) -> None:
         """A request that was open when the host went down: its hold is one of nobody, until its row says what it came to."""
-        owner = self.account(project)
-        at = self._nobodys.take(owner.words, day, request_id)
-        if at is None:
-            raise NoRoom
-        self._raise(Held(owner, at, day, 0), (), pico)
+        self._raise(self._nobodys.take(self.tally(project, day), request_id), (), pico)

@@ -7,7 +7,7 @@ start (`refill.recover`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
@@ -30,19 +30,27 @@ class HoldLists:
         self._counters: Counters = shared.counters("spend.lists", LISTS, WORDS)
         self._key = token_bytes(16)
         self._holding = shared.holding((self._counters.place(self._key),))
+        self._at, self._until = 0, 0
+        """Where this ledger's list stands, and until when it need not be looked for again, in milliseconds."""
 
-    def write(self, holds: Sequence[int], now: int) -> int:
+    def write(self, holds: array[int], now: int) -> int:
         """Where the list with these stands, until the next is written; 0 when there is no room. At most `MOST`."""
-        table = self._counters.table
+        if now >= self._until and not self._keep(now):
+            return 0
+        table, at, count = self._counters.table, self._at, len(holds)
+        table[at + _FIRST : at + _FIRST + count] = holds
+        table[at + _COUNT] = count
+        return at
+
+    def _keep(self, now: int) -> bool:
+        """Keep the list's place for another while; False when there is none."""
         with self._holding:
             at = self._counters.find(self._key, now)
             if at is None:
-                return 0
-            table[at] = now + KEPT_MS
-        for place, hold in enumerate(holds, at + _FIRST):
-            table[place] = hold
-        table[at + _COUNT] = len(holds)
-        return at
+                return False
+            self._counters.table[at] = now + KEPT_MS
+        self._at, self._until = at, now + KEPT_MS // 2
+        return True
 
     def read(self, at: int) -> list[int]:
         table = self._counters.table

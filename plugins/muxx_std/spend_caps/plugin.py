@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from muxx import PluginConfig, Route, SpendCapExceeded, StateKey, Unavailable, hookimpl, pico_of
+from muxx import PluginConfig, Route, SpendCapExceeded, Unavailable, hookimpl, pico_of
 
-from .ledger import Held, NoRoom, Reached, SpendLedger
+from .holds import NoRoom
+from .ledger import Reached, SpendLedger
 from .present import dollars
 from .refill import CEILING, DAY, Adjustments, recover, refill
 from .worst import worst_case
@@ -21,13 +22,15 @@ from .worst import worst_case
 if TYPE_CHECKING:
     import click
 
-    from muxx import Attempt, Exchange, Gateway
+    from muxx import Attempt, Exchange, Gateway, SpendCap
 
-HELD = StateKey[Held]("spend_caps.held")
+    from .tally import Held
+
 RECOVER_SECONDS = 2.0
 ADJUST_SECONDS = 1.0
-FLUSH_SECONDS = 0.02
-"""What no cap waits for is added up so often."""
+FLUSH_SECONDS = 0.25
+"""What no cap waits for is added up so often. Its holds are in the shared file meanwhile, so nothing is lost with a process."""
+DAY_SECONDS = 86_400
 EPOCH = date(1970, 1, 1)
 NAMES = {"day": "Daily", "month": "Monthly"}
 
@@ -48,34 +51,50 @@ class SpendCaps:
     def __init__(self, config: SpendCapsConfig) -> None:
         self._ceiling = None if config.unpriced_request_usd is None else pico_of(config.unpriced_request_usd)
         self._ledger: SpendLedger | None = None
+        self._held: dict[str, Held] = {}
+        """What requests that are under way hold, by their ids."""
 
     @hookimpl
     def pre_attempt(self, gateway: Gateway, exchange: Exchange, attempt: Attempt) -> None:
         project = exchange.project
         if project is None:
             return
-        ledger = self._ledger = self._ledger or SpendLedger(gateway.shared)
+        ledger = self._ledger
+        if ledger is None:
+            ledger = self._ledger = SpendLedger(gateway.shared)
         caps = project.settings.spend_caps and [cap for cap in project.settings.spend_caps if cap.action == "block"]
-        worst = self._worst(gateway, exchange, attempt) if caps else 0
-        held = exchange.state.get(HELD)
         try:
-            if held is None:
-                day = self._day(ledger, exchange, project.name)
-                answer = ledger.hold(project.name, caps, day, exchange.id, worst)
-            else:
-                answer = ledger.raise_to(held, caps, worst)
+            if caps:
+                self._hold(gateway, ledger, exchange, attempt, caps)
+            elif exchange.id not in self._held:
+                tally = ledger.tallies.get(project.name)
+                if tally is None or exchange.timing.started_at // DAY_SECONDS != tally.day:
+                    tally = ledger.tally(project.name, self._day(ledger, exchange, project.name))
+                self._held[exchange.id] = ledger.holds.take(tally, exchange.id)
+                exchange.at_end(self._settle)
         except NoRoom:
             gateway.log.error(
                 "spend caps: no room for one more project or request; the shared file counts as many as it can"
             )
             raise Unavailable("Too many requests are under way. Try again in a moment.") from None
+
+    def _hold(
+        self, gateway: Gateway, ledger: SpendLedger, exchange: Exchange, attempt: Attempt, caps: list[SpendCap]
+    ) -> None:
+        """Hold the most the attempt may cost, or refuse it."""
+        assert exchange.project is not None
+        worst, held = self._worst(gateway, exchange, attempt), self._held.get(exchange.id)
+        if held is None:
+            day = self._day(ledger, exchange, exchange.project.name)
+            answer = ledger.hold(exchange.project.name, caps, day, exchange.id, worst)
+        else:
+            answer = ledger.raise_to(held, caps, worst)
         if isinstance(answer, Reached):
             raise refusal(answer, worst)
         if held is None:
+            self._held[exchange.id] = answer
             exchange.at_end(self._settle)
-        exchange.state[HELD] = answer
-        if caps:
-            exchange.held_pico = answer.pico
+        exchange.held_pico = answer.pico
 
     def _worst(self, gateway: Gateway, exchange: Exchange, attempt: Attempt) -> int:
         """The most the attempt may cost, in pico-dollars; the ceiling for a model whose price is unknown."""
@@ -93,23 +112,21 @@ class SpendCaps:
 
     def _day(self, ledger: SpendLedger, exchange: Exchange, project: str) -> int:
         """The day the request counts in. Where a clock that was set back says an earlier one, the row has it as an attribute."""
-        began = int(exchange.timing.started_at // 86_400)
+        began = int(exchange.timing.started_at // DAY_SECONDS)
         day = ledger.day_for(project, began)
         if day != began:
             exchange.attributes[DAY] = (EPOCH + timedelta(day)).isoformat()
         return day
 
     def _settle(self, exchange: Exchange) -> None:
-        held = exchange.state.get(HELD)
-        if held is not None and self._ledger is not None:
-            cost = exchange.cost
-            pico = exchange.attributes.get(CEILING, 0) if cost is None else cost.total_pico
-            if not exchange.recorded and any(attempt.sent for attempt in exchange.attempts):
-                self._ledger.keep(held, pico)
-            elif held.pico:
-                self._ledger.settle(held, pico)
-            elif self._ledger.settle_soon(held, pico):
+        held, cost = self._held.pop(exchange.id), exchange.cost
+        pico = exchange.attributes.get(CEILING, 0) if cost is None else cost.total_pico
+        is_left = not exchange.recorded and any(attempt.sent for attempt in exchange.attempts)
+        if not is_left and not held.pico:
+            if held.tally.settle_soon(held, pico) and self._ledger is not None:
                 asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._ledger.flush)
+        elif self._ledger is not None:
+            (self._ledger.keep if is_left else self._ledger.settle)(held, pico)
 
     @hookimpl
     async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:

@@ -102,6 +102,25 @@ class TestHolding:
         ledger.flush()
         assert ledger.figures("q", DAY)["day"] == (7, 0)
 
+    def test_what_cannot_be_added_up_stays_held_and_the_next_is_due_anew(
+        self, shared: Shared, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ledger = SpendLedger(shared)
+
+        def over(project: str) -> bool:
+            held = ledger.holds.take(ledger.tally(project, DAY), ids.next())
+            return held.tally.settle_soon(held, 5)
+
+        assert [over("p"), over("p"), over("q")] == [True, False, False]
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.table, "find", lambda *_: None)
+            with pytest.raises(NoRoom):
+                ledger.flush()
+        assert [over("q"), over("p")] == [True, False]
+        ledger.flush()
+        assert [ledger.figures(name, DAY)["day"] for name in "pq"] == [(5, 0), (5, 0)]
+        assert [len(holds) for _, _, holds in ledger.holds.blocks()] == [3]
+
     def test_a_place_says_whose_its_hold_is_whoever_had_it_before(self, shared: Shared) -> None:
         ledger = SpendLedger(shared)
         for project, day, pico in (("p", DAY, 0), ("p", DAY, 5), ("q", DAY, 0), ("q", DAY + 1, 9), ("p", DAY + 1, 0)):

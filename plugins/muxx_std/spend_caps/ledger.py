@@ -160,11 +160,11 @@ class SpendLedger:
         """Settle what is over (`Tally.settle_soon`)."""
         self._settle_due(self._due.copy())
 
-    def _settle_due(self, due: Iterable[Tally]) -> None:
-        for tally in due:
-            self._due.remove(tally)
-            tally.account.is_due = False
-            over, tally.over = tally.over, []
+    def _settle_due(self, due: list[Tally]) -> None:
+        """Settle what is over of these. Should that fail for one, the next request of each is due anew all the same: what was not
+        added up stays held until this process has ended."""
+        taken = [(tally, tally.take_over()) for tally in due]
+        for tally, over in taken:
             for start in range(0, len(over), MOST):
                 self._settle_all(tally, over[start : start + MOST])
 

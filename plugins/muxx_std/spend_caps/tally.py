@@ -49,6 +49,13 @@ class Tally:
         self.account.is_due = True
         return len(self._due) == 1
 
+    def take_over(self) -> list[tuple[Held, int]]:
+        """What is over, for the caller to add up."""
+        over, self.over = self.over, []
+        self._due.remove(self)
+        self.account.is_due = False
+        return over
+
 
 class Held:
     """A request's hold: of how many pico-dollars, in whose windows. It is its place's: once it is settled, it is another

@@ -89,6 +89,7 @@ async def connect(
         f"synchronous = {'FULL' if durability == 'power' else 'NORMAL'}",
         "foreign_keys = ON",
         f"journal_size_limit = {WAL_LIMIT:d}",
+        f"temp_store = {'MEMORY' if inline else 'DEFAULT'}",  # or each insert of many rows copies the pages it changes to a file
         f"query_only = {'ON' if query_only else 'OFF'}",
     )
     connection = await _connect(f"file:{quote(str(path.absolute()))}?mode=rw", settings, uri=True, inline=inline)

@@ -45,6 +45,8 @@ BACKGROUND = 10
 """How much nicer threads and processes are whose work can wait for that of others."""
 SCANNERS = 2
 """Reads of many rows at a time."""
+ROWS_FETCHED = 64
+"""At a time, where rows are iterated over: aiosqlite's own number."""
 WAL_LIMIT = 64 * 1024 * 1024
 """Size to which SQLite cuts its write-ahead log back once it has been checkpointed."""
 PAGE_BYTES: dict[File, int] = {"main": 4096, "logs": 8192}
@@ -134,7 +136,7 @@ async def _connect(database: str | Path, settings: Iterable[str], *, uri: bool =
         return connection
 
     if inline:
-        connection: Connection = await _Inline(partial(made, database, uri=uri, isolation_level=None), 0)
+        connection: Connection = await _Inline(partial(made, database, uri=uri, isolation_level=None), ROWS_FETCHED)
     else:
         connection = await aiosqlite.connect(database, uri=uri, isolation_level=None, factory=made)
     if problems:  # told here, for aiosqlite lets nobody wait for the thread of a connection that was not made

@@ -158,7 +158,12 @@ class TestWriting:
         await writer.run(note)
         with pytest.raises(sqlite3.OperationalError):
             await writer.run(broken)
+        async def counted(connection: Connection) -> int:
+            async with connection.execute(COUNTING.replace("count(*)", "i"), (100,)) as cursor:
+                return len([row async for row in cursor])
+
         await writer.run(partial(add, name="d"))
+        assert await writer.run(counted) == 100
         await writer.close()
         assert threads == [threading.get_ident()] * 2
         assert await names(db) == ["a", "b", "d"]

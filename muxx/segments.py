@@ -74,7 +74,6 @@ class Line(NamedTuple):
 
 _new_line: Callable[[tuple[Kind, str, bytes, bytes | None, bytes | None, int]], Line] = partial(tuple.__new__, Line)
 """`Line` itself takes three times as long."""
-_NO_TEXTS = (None, None)
 
 
 def segment_name(writer: str, seq: int) -> str:
@@ -170,17 +169,16 @@ def _lines(data: bytes, offset: int = 0, max_lines: int = 2**31, name: str = "",
         if kind is None or end > size or crc32(raw) != checksum:
             break
         at = end
-        texts: tuple[bytes | None, bytes | None] = _NO_TEXTS
-        if kind != "trace":
-            if kind == "probe":
-                continue
-            texts = raw[record : record + sent] or None, raw[record + sent :] or None
-            raw = raw[:record]
+        if kind == "probe":
+            continue
+        asked = answered = None
+        if sent or delivered:
+            asked, answered, raw = raw[record : record + sent] or None, raw[record + sent :] or None, raw[:record]
         if raw[:_ID_AT] == _ID:
             request_id = raw[_ID_AT : raw.index(b'"', _ID_AT)].decode()
         else:
             request_id = _searched_id(raw) or f"{name}@{offset + end}"
-        add(_new_line((kind, request_id, raw, *texts, offset + end)))
+        add(_new_line((kind, request_id, raw, asked, answered, offset + end)))
     return lines, offset + at
 
 

@@ -19,7 +19,7 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,8 @@ BACKGROUND = 10
 """How much nicer threads and processes are whose work can wait for that of others."""
 SCANNERS = 2
 """Reads of many rows at a time."""
+ROWS_FETCHED = 64
+"""At a time, where rows are iterated over: aiosqlite's own number."""
 WAL_LIMIT = 64 * 1024 * 1024
 """Size to which SQLite cuts its write-ahead log back once it has been checkpointed."""
 PAGE_BYTES: dict[File, int] = {"main": 4096, "logs": 8192}
@@ -81,22 +83,46 @@ def is_database_fault(error: BaseException) -> bool:
 
 
 async def connect(
-    path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS, query_only: bool = False
+    path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS, query_only: bool = False, inline: bool = False
 ) -> Connection:
-    """A connection to an existing file, in autocommit: transactions are begun and ended in words."""
+    """A connection to an existing file, in autocommit: transactions are begun and ended in words. `inline`: see `_Inline`."""
     settings = (
         f"busy_timeout = {busy_ms:d}",
         f"synchronous = {'FULL' if durability == 'power' else 'NORMAL'}",
         "foreign_keys = ON",
         f"journal_size_limit = {WAL_LIMIT:d}",
+        f"temp_store = {'MEMORY' if inline else 'DEFAULT'}",  # or each insert of many rows copies the pages it changes to a file
         f"query_only = {'ON' if query_only else 'OFF'}",
     )
-    connection = await _connect(f"file:{quote(str(path.absolute()))}?mode=rw", settings, uri=True)
+    connection = await _connect(f"file:{quote(str(path.absolute()))}?mode=rw", settings, uri=True, inline=inline)
     connection.row_factory = aiosqlite.Row
     return connection
 
 
-async def _connect(database: str | Path, settings: Iterable[str], *, uri: bool = False) -> Connection:
+class _Inline(aiosqlite.Connection):
+    """A connection whose statements run in its caller's own thread, and hold up the event loop: for one with nothing else to do.
+
+    The way to a thread and back costs as much as ten rows, and a batch goes it half a dozen times. All of aiosqlite's methods
+    go through `_execute`.
+    """
+
+    def __await__(self) -> Generator[Any, None, Connection]:
+        return self._connect().__await__()
+
+    async def _connect(self) -> Connection:
+        self._connection = self._connector()
+        return self
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+async def _connect(database: str | Path, settings: Iterable[str], *, uri: bool = False, inline: bool = False) -> Connection:
     """The pragmas are run where the connection is made: each by itself would be a way to its thread and back."""
     problems: list[sqlite3.Error] = []
 
@@ -109,7 +135,10 @@ async def _connect(database: str | Path, settings: Iterable[str], *, uri: bool =
             problems.append(problem)
         return connection
 
-    connection = await aiosqlite.connect(database, uri=uri, isolation_level=None, factory=made)
+    if inline:
+        connection: Connection = await _Inline(partial(made, database, uri=uri, isolation_level=None), ROWS_FETCHED)
+    else:
+        connection = await aiosqlite.connect(database, uri=uri, isolation_level=None, factory=made)
     if problems:  # told here, for aiosqlite lets nobody wait for the thread of a connection that was not made
         await connection.close()
         raise problems[0]
@@ -117,9 +146,15 @@ async def _connect(database: str | Path, settings: Iterable[str], *, uri: bool =
 
 
 class Writer:
-    """Runs functions one after another, each in a transaction of its own, on a connection nobody else has."""
+    """Runs functions one after another, each in a transaction of its own, on a connection nobody else has.
 
-    def __init__(self, path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS) -> None:
+    `inline`: see `_Inline`.
+    """
+
+    def __init__(
+        self, path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS, inline: bool = False
+    ) -> None:
+        self._inline = inline
         self._path = path
         self._durability: Durability = durability
         self._busy_ms = busy_ms
@@ -159,7 +194,9 @@ class Writer:
         """A fault of the database costs the connection: the next transaction begins on a fresh one."""
         try:
             if self._connection is None:
-                self._connection = await connect(self._path, durability=self._durability, busy_ms=self._busy_ms)
+                self._connection = await connect(
+                    self._path, durability=self._durability, busy_ms=self._busy_ms, inline=self._inline
+                )
             await self._connection.execute("BEGIN IMMEDIATE")
             result = await fn(self._connection)
             await self._connection.execute("COMMIT")

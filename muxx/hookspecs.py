@@ -90,7 +90,7 @@ def record(gateway: Gateway, db: Connection, records: list[Record]) -> None:
 
     `db` is the log database's writing connection, inside a transaction the recorder commits together with its position in the
     journal. Called at least once per record, so write idempotently by `request_id`. A crash rolls the batch back; it is tried
-    again, and the journal keeps it meanwhile.
+    again, and the journal keeps it meanwhile. Statements run in the event loop's own thread: awaiting one lets nothing else run.
     """
 
 

@@ -217,7 +217,7 @@ class Recorder:
     async def _begin(self) -> Tail:
         """Pick up where the last commit was: remove what is stored, and close the requests of writers that died since."""
         self._take_lock()
-        self._writer = Writer(self._paths.logs, durability=self._durability, busy_ms=BUSY_MS)
+        self._writer = Writer(self._paths.logs, durability=self._durability, busy_ms=BUSY_MS, inline=True)
         readers = Readers(self._paths.logs, 1)
         try:
             numbered = [(number, migration.sql) for number, migration in enumerate(MIGRATIONS)]

@@ -15,9 +15,9 @@ from muxx.db import Connection, Database
 from muxx_std.analytics import fold, schema
 from muxx_std.analytics.figures import Line, ask
 from muxx_std.analytics.question import Question
-from muxx_std.logs import store
 from muxx_std.logs.schema import COLUMNS
 from muxx_std.logs.schema import MIGRATIONS as LOGS
+from muxx_std.logs.store import LogWriter
 
 MIDNIGHT = 1_795_305_600
 """A Sunday, 2026-11-22."""
@@ -54,7 +54,7 @@ async def keep(db: Database, *rows: Row) -> None:
     """As the recorder stores them."""
 
     async def work(connection: Connection) -> None:
-        await store.store(connection, rows)
+        await LogWriter().store(connection, rows)
 
     await db.write_logs(work)
 

@@ -7,10 +7,12 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import aiosqlite
@@ -20,7 +22,7 @@ from process_kit import alive, children
 
 import muxx.db as db_module
 from muxx import scanning
-from muxx.db import Connection, Database, Migration, statements
+from muxx.db import Connection, Database, Migration, Writer, statements
 from muxx.errors import StartError
 from muxx.testing import eventually
 
@@ -138,6 +140,39 @@ class TestWriting:
         await db.write_logs(slow)
         assert await names(db) == ["meanwhile"]
         assert len(await db.read_logs("SELECT * FROM events")) == 1
+
+
+    async def test_an_inline_writer_runs_its_statements_in_the_callers_thread(self, db: Database) -> None:
+        """So it does not go to a thread and back for each, and a fault costs it the connection as it does any other."""
+        writer = Writer(db.path, inline=True)
+        threads: list[int] = []
+
+        async def note(connection: Connection) -> None:
+            await connection.create_function("note", 0, lambda: threads.append(threading.get_ident()))
+            await connection.executemany("INSERT INTO things (name) VALUES (coalesce(note(), ?))", [("a",), ("b",)])
+
+        async def broken(connection: Connection) -> None:
+            await add(connection, "c")
+            await connection.execute("SELECT * FROM nothing")
+
+        await writer.run(note)
+        with pytest.raises(sqlite3.OperationalError):
+            await writer.run(broken)
+        async def counted(connection: Connection) -> int:
+            async with connection.execute(COUNTING.replace("count(*)", "i"), (100,)) as cursor:
+                return len([row async for row in cursor])
+
+        await writer.run(partial(add, name="d"))
+        assert await writer.run(counted) == 100
+        await writer.close()
+        assert threads == [threading.get_ident()] * 2
+        assert await names(db) == ["a", "b", "d"]
+
+    async def test_an_inline_writer_refuses_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        writer = Writer(tmp_path / "none.db", inline=True)
+        with pytest.raises(sqlite3.OperationalError):
+            await writer.run(partial(add, name="a"))
+        await writer.close()
 
 
 class TestReading:

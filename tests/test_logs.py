@@ -27,7 +27,7 @@ from muxx_std.logs import plugin as logs_plugin
 from muxx_std.logs import present
 from muxx_std.logs.exporting import PAGE_ROWS, matching
 from muxx_std.logs.filters import Filter, Page
-from muxx_std.logs.schema import MIGRATIONS
+from muxx_std.logs.schema import COLUMNS, MIGRATIONS, NUMBER_COLUMNS
 from muxx_std.logs.store import LogReader
 
 NAUGHTY = "\x1b[2J\r\n\x00\x7f\x9b\u2028\u202e"
@@ -161,6 +161,31 @@ class TestRecording:
         await bench.record(*(record(number, output=b"%d" % number) for number in range(count)))
         rows = [row async for row in matching(LogReader(bench.host.db), Filter(), True)]
         assert [(row["request_id"], row["output"]) for row in rows] == [(f"req_{n:06d}", n) for n in range(count)]
+
+    @pytest.mark.parametrize("column", [name for name in COLUMNS if name not in ("request_id", "project", "environment")])
+    async def test_what_rows_share_and_what_they_do_not_is_stored_alike(self, bench: Bench, column: str) -> None:
+        """Values that Python takes for equal are not the same text, and a batch may share what the last one did not."""
+        shared: dict[str, Any] = {"metadata": {"n": 7}, "finish_reasons": ["x"], "attributes": {"n": 7}}
+        others: dict[str, Any] = {"metadata": {"n": 7.0}, "finish_reasons": ["y"], "attributes": {"n": True}}
+        one = shared.get(column, 7 if column in NUMBER_COLUMNS else "seven")
+        other = others.get(column, 8 if column in NUMBER_COLUMNS else "eight")
+        batches = [[one] * 3, [None] * 3, [one, None, other], [other] * 30, [one]]
+        values = [value for batch in batches for value in batch]
+        if column == "started_at":
+            values = [value or 9 for value in values]
+        place = 0
+        for batch in batches:
+            await bench.record(*(record(place + n, **{column: values[place + n]}) for n in range(len(batch))))
+            place += len(batch)
+        stored = [row async for row in matching(LogReader(bench.host.db), Filter(), False)]
+        assert [json.dumps(row[column]) for row in stored] == [
+            json.dumps(COLUMNS[column](value) if column in NUMBER_COLUMNS else value) for value in values
+        ]
+
+    async def test_numbers_where_text_belongs_are_each_stored_as_themselves(self, bench: Bench) -> None:
+        await bench.record(*(record(n, model=model) for n, model in enumerate((1, 1.0, True, 1))))
+        rows = await bench.host.db.read_logs("SELECT model FROM generations ORDER BY position")
+        assert [row["model"] for row in rows] == ["1", "1.0", "1", "1"]
 
     async def test_one_odd_row_spoils_neither_the_batch_nor_its_content(self, bench: Bench) -> None:
         await bench.record(*(record(number, input_tokens=2**70 if number == 30 else 1) for number in range(60)))

@@ -26,7 +26,7 @@ from . import described, exporting, filters
 from .present import generation
 from .schema import MIGRATIONS, content_value
 from .settings import LogsConfig
-from .store import LogReader, store
+from .store import LogReader, LogWriter
 from .upkeep import EVERY_SECONDS, Upkeep
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Logs:
 
     def __init__(self, config: LogsConfig) -> None:
         self._settings = config
+        self._writer = LogWriter()
 
     @hookimpl
     async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
@@ -79,7 +80,7 @@ class Logs:
     @hookimpl
     async def record(self, db: Connection, records: list[Record]) -> None:
         """Store the batch, in the recorder's transaction."""
-        await store(db, records)
+        await self._writer.store(db, records)
 
     @hookimpl
     def register_routes(self) -> Iterable[Route]:

@@ -7,7 +7,7 @@ project's retention while its row stays, and reading a page of rows never drags 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -172,21 +172,23 @@ COLUMNS: Mapping[str, Callable[[Any], Any]] = {
 """Every field of a Record but its content, with what brings its value into the column's type."""
 
 JSON_COLUMNS = tuple(name for name, kind in COLUMNS.items() if kind is _json)
+NUMBER_COLUMNS = frozenset(name for name, kind in COLUMNS.items() if kind in (_integer, _real))
 
 _PICK = itemgetter(*orjson.loads(orjson.dumps(dict.fromkeys(COLUMNS))))
 """By the very objects that orjson makes the keys of a parsed record of: then no lookup compares characters."""
 _JSON_PLACES = tuple(place for place, name in enumerate(COLUMNS) if name in JSON_COLUMNS)
 
 
-def plain_row_of(record: Mapping[str, Any]) -> list[Any]:
-    """`row_of` for a record whose values have the right types, as nearly every one's do: several times as fast.
+def plain_columns_of(records: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """The values of `generations`, column by column, of records whose values have the right types, as nearly every one's do:
+    several times as fast as `row_of` for each.
 
     A missing field is a KeyError here, and a value of another type an error of the database.
     """
-    row = list(_PICK(record))
+    columns, dumps = list(zip(*map(_PICK, records), strict=True)), orjson.dumps
     for place in _JSON_PLACES:
-        row[place] = _json(row[place])
-    return row
+        columns[place] = tuple([None if value is None else dumps(value).decode() for value in columns[place]])
+    return columns
 
 
 def row_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -206,9 +208,9 @@ def content_of(record: Mapping[str, Any]) -> tuple[Any, ...] | None:
 def _spelt(answer: bytes) -> bytes:
     """JSON as it came, but made anew where it may spell a character as orjson would not: a search goes by orjson's spelling.
 
-    What was sent needs none of this: orjson made it.
+    What was sent needs none of this: orjson made it. Looking for a single byte first takes a fraction of the time.
     """
-    if _SPELT_ANYHOW.search(answer):
+    if answer.find(b"\\") >= 0 and _SPELT_ANYHOW.search(answer):
         try:
             return orjson.dumps(orjson.loads(answer))
         except orjson.JSONDecodeError:

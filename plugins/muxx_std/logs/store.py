@@ -6,10 +6,9 @@ following and exporting go by it, because a long request arrives after later, sh
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -19,9 +18,7 @@ from muxx import Connection, Database, usd
 
 from .filters import Filter, Page
 from .listing import PAGE_SECONDS, Found, Listing
-from .schema import COLUMNS, content_of, content_value, plain_row_of, record_of, row_of
-
-Blocks = tuple[int, list[list[Any]]]
+from .schema import COLUMNS, NUMBER_COLUMNS, content_of, content_value, plain_columns_of, record_of, row_of
 
 _NAMES = tuple(COLUMNS)
 _COLUMNS = ", ".join("g." + name for name in _NAMES)
@@ -34,14 +31,18 @@ ROWS_AT_ONCE = 25
 _CONTENT_NAMES = ("request_id", "started_at", "input", "output")
 
 
-@cache
-def _upsert(table: str, names: tuple[str, ...], rows: int) -> str:
-    """Insert so many rows. One whose `request_id`, the first name, is there already changes in its place."""
-    row = "(" + ", ".join("?" for _ in names) + ")"
-    into = table + " (" + ", ".join(names) + ")"
-    changes = ", ".join(name + " = excluded." + name for name in names[1:])
-    values = ", ".join(row for _ in range(rows))
-    return " ".join(("INSERT INTO", into, "VALUES", values, "ON CONFLICT (request_id) DO UPDATE SET", changes))
+@lru_cache(maxsize=64)
+def _upsert(table: str, shared: tuple[str, ...], own: tuple[str, ...], rows: int) -> str:
+    """Insert so many rows, binding first the values they share and then the `own` ones of each. A row whose `request_id`, the
+    first of those, is there already changes in its place."""
+    common = ["?" + str(number + 1) for number in range(len(shared))]
+    values = []
+    for row in range(rows):
+        first = len(shared) + row * len(own) + 1
+        values.append("(" + ", ".join([*common, *("?" + str(first + number) for number in range(len(own)))]) + ")")
+    into = table + " (" + ", ".join([*shared, *own]) + ")"
+    changes = ", ".join(name + " = excluded." + name for name in (*shared, *own[1:]))
+    return " ".join(("INSERT INTO", into, "VALUES", ", ".join(values), "ON CONFLICT (request_id) DO UPDATE SET", changes))
 
 
 _STATS_HEAD = (
@@ -63,39 +64,59 @@ _STATS_TAIL = (
 )
 
 
-async def store(db: Connection, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write a batch; the transaction is the caller's."""
-    batch = list(records)
-    contents = _blocks([content for record in batch if (content := content_of(record)) is not None])
-    try:
-        await _put(db, _blocks([plain_row_of(record) for record in batch]), contents)
-    except (KeyError, OverflowError, sqlite3.Error) as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        await _put(db, _blocks([row_of(record) for record in batch]), contents)
+class LogWriter:
+    """Writes batches of records. Of the rows of one statement most columns hold the same, and that is bound once for all of them:
+    binding is half of what a row costs."""
+
+    def __init__(self) -> None:
+        self._differing = {"request_id"}
+        """Columns that were not the same all through some batch. It only grows, so that few statements are made."""
+
+    async def store(self, db: Connection, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write a batch; the transaction is the caller's."""
+        try:
+            await self._put(db, plain_columns_of(records))
+        except (KeyError, OverflowError, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            await self._put(db, list(zip(*map(row_of, records), strict=True)))
+        contents = [content for record in records if (content := content_of(record)) is not None]
+        if contents:
+            await _insert(db, "contents", (), (), _CONTENT_NAMES, contents)
+
+    async def _put(self, db: Connection, columns: list[tuple[Any, ...]]) -> None:
+        self._differing |= {
+            name
+            for name, column in zip(_NAMES, columns, strict=True)
+            if name not in self._differing and not _same(column, name in NUMBER_COLUMNS)
+        }
+        shared, first, own, varying = [], [], [], []
+        for name, column in zip(_NAMES, columns, strict=True):
+            if name in self._differing:
+                own.append(name)
+                varying.append(column)
+            else:
+                shared.append(name)
+                first.append(column[0])
+        await _insert(db, "generations", tuple(shared), tuple(first), tuple(own), list(zip(*varying, strict=True)))
 
 
-def _blocks(rows: list[Any]) -> Blocks:
-    """How many rows to a statement, and the values of each statement's rows in a list.
+def _same(column: tuple[Any, ...], numbers: bool) -> bool:
+    """Whether SQLite would store the same for each value. Among numbers that are equal it would only in a column of numbers."""
+    first = column[0]
+    return (numbers or first is None or type(first) is str) and column[-1] == first and column.count(first) == len(column)
 
-    There are as few statements as can be, all of one size. The last one is filled with its last row again, which changes nothing.
-    """
-    if not rows:
-        return 0, []
+
+async def _insert(
+    db: Connection, table: str, shared: tuple[str, ...], values: tuple[Any, ...], own: tuple[str, ...], rows: list[Any]
+) -> None:
+    """Insert rows in as few statements as can be, all of one size. The last one is filled with its last row again, which changes
+    nothing."""
     count = -(-len(rows) // ROWS_AT_ONCE)
     size = -(-len(rows) // count)
     rows += rows[-1:] * (count * size - len(rows))
-    return size, [list(chain.from_iterable(rows[at : at + size])) for at in range(0, len(rows), size)]
-
-
-async def _put(db: Connection, rows: Blocks, contents: Blocks) -> None:
-    """Handed over together: the connection's thread goes on to the second without waiting for us."""
-    work = [
-        db.executemany(_upsert(table, names, size), values)
-        for table, names, (size, values) in (("generations", _NAMES, rows), ("contents", _CONTENT_NAMES, contents))
-        if values
-    ]
-    await asyncio.gather(*work)
+    bound = [[*values, *chain.from_iterable(rows[at : at + size])] for at in range(0, len(rows), size)]
+    await db.executemany(_upsert(table, shared, own, size), bound)
 
 
 class LogReader:

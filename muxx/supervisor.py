@@ -37,11 +37,12 @@ Body = Callable[[int], None]
 
 
 class Child:
-    """A process to be kept alive."""
+    """A process to be kept alive. Where one that is `vital` cannot start at first, there is no service."""
 
-    def __init__(self, name: str, body: Body) -> None:
+    def __init__(self, name: str, body: Body, *, vital: bool = True) -> None:
         self.name = name
         self.body = body
+        self.vital = vital
         self.pid = 0
         self.starts = 0
         self.started = 0.0
@@ -183,7 +184,7 @@ class Supervisor:
         child.ended(time.monotonic(), in_order)
         if self._stopping or in_order:
             return
-        if child.starts == 1 and 0 < code < CRASHED:
+        if child.vital and child.starts == 1 and 0 < code < CRASHED:
             self._exit_code = code
             self._stop(signal.SIGTERM)
             return

@@ -76,7 +76,7 @@ class Service:
     def supervise(self) -> int:
         """Keep the children alive, until told to stop. They inherit every module, so that starting one imports nothing."""
         workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
-        keeper = Child("keeper", self._keep)
+        keeper = Child("keeper", self._keep, vital=False)  # it begins beside workers that serve already
         recorder = Child("recorder", self._record)
         patience = self._config.server.shutdown_grace_s + STOP_SECONDS
         supervisor = Supervisor(

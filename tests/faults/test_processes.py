@@ -148,6 +148,35 @@ async def test_what_is_done_once_on_a_host_is_done_by_the_keeper_which_stands_ba
         assert os.getpriority(os.PRIO_PROCESS, keeper) > os.getpriority(os.PRIO_PROCESS, workers[0])
 
 
+FAILING_KEEPER = """
+import os
+import sqlite3
+
+import muxx
+
+
+class FailingKeeper:
+    @muxx.hookimpl
+    async def lifespan(self, gateway):
+        if gateway.worker < 0 and not os.path.exists(os.environ["FAILED"]):
+            open(os.environ["FAILED"], "w").close()
+            raise sqlite3.OperationalError("database or disk is full")
+        yield
+"""
+
+
+async def test_a_keeper_that_cannot_start_beside_workers_that_serve_is_started_again(tmp_path: Path, upstream: Upstream) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "failing.py").write_text(FAILING_KEEPER)
+    failed = tmp_path / "failed"
+    plugins = {"MUXX_PLUGINS_DIR": str(tmp_path / "plugins"), "FAILED": str(failed)}
+    async with gateway_process(tmp_path, upstream, **plugins) as gateway:
+        await eventually(lambda: "keeper ended" in messages(gateway))
+        assert failed.exists()
+        assert (await gateway.chat()).status == 200
+        await eventually(lambda: keeper_of(gateway) is not None)
+
+
 async def test_the_log_is_read_in_processes_of_the_workers(tmp_path: Path, upstream: Upstream) -> None:
     async with gateway_process(tmp_path, upstream) as gateway:
         [worker] = workers_of(gateway)

@@ -99,15 +99,17 @@ class Connection(RequestHandler):
                     self.refuse(Answer(self, None), _parser_error(message))
                     return
                 self._request_in_progress = True
+                serving = self._serve(self, message, payload, answer)
+                del message, payload  # what is no longer needed of them goes while the request runs, which may take minutes
                 try:
-                    await self._serve(self, message, payload, answer)
+                    await serving
                 finally:
                     self._request_in_progress = False
                     self.answer = None
                     if self._handler_waiter is not None and not self._handler_waiter.done():
                         self._handler_waiter.set_result(None)
                 if not self._body.is_eof():
-                    await self._linger(payload)
+                    await self._linger(self._body)
                     return
                 if not answer.keep_alive or self._close:
                     return

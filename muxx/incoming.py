@@ -142,7 +142,7 @@ class KnownHeads:
 class Incoming(HttpRequest):
     """A request of a connection; its body is read within the limits of `[server]`."""
 
-    __slots__ = ("_answer", "_body", "_connection", "_known", "_message", "_payload", "_server")
+    __slots__ = ("_answer", "_body", "_connection", "_known", "_length", "_message", "_payload", "_server")
 
     def __init__(
         self,
@@ -162,15 +162,17 @@ class Incoming(HttpRequest):
         self._message = message or known.message
         self._payload = payload
         self._body = body
+        self._length = 0 if body is None else len(body)
         self._answer = answer
         self._server = server
 
     def _read_headers(self) -> CIMultiDictProxy[str]:
         headers = self._known.message.headers.copy()
-        headers["Content-Length"] = str(len(self._body or b""))
+        headers["Content-Length"] = str(self._length)
         return CIMultiDictProxy(headers)
 
     def body_now(self) -> bytes | None:
+        """It is handed out once: who asks parses it, and a request that takes minutes need not hold both."""
         body, payload = self._body, self._payload
         if body is None:
             if not self._known.plain or not payload.is_eof() or payload.total_bytes > self._server.max_body_bytes:
@@ -179,6 +181,7 @@ class Incoming(HttpRequest):
         elif len(body) > self._server.max_body_bytes:
             self._answer.close_after()
             raise _too_large(self._server.max_body_bytes)
+        self._body = None
         return body
 
     async def body(self) -> bytes:

@@ -141,6 +141,7 @@ class Relay:
                 out.append(self._masked(event[0]))
                 self.relayed_error = True
                 break
+        self.stream.value = None  # nobody reads it here, and until the next event it would be the largest thing of all
         if out:
             self._send(out)
         if self.stream.done:

@@ -77,6 +77,7 @@ class Service:
         gateway = self.gateway
         try:
             head = receive(connection, message, payload, answer, gateway.config.server)
+            del message, payload
             wire, given = WIRES.get(head.path), None
             if wire is None and (named := named_in(head.path)) is not None:
                 wire, given = named

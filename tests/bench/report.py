@@ -79,20 +79,21 @@ is part of what is measured. Figures are medians of {rounds} per load and gatewa
 
 ## Where a request's time goes
 
-Of a plain call that no cache answers, counted with callgrind, which no neighbour disturbs: a worker's user space takes 726,000 instructions, the pass-through's 592,000;
-of an event of a paced stream 52,000 and 55,000. 83 % of the worker's are the interpreter's own, for about 7,100 bytecodes in 265 calls of Python functions; orjson takes 4 %, the hash of the
+Of a plain call that no cache answers, counted with callgrind, which no neighbour disturbs: a worker's user space takes 639,000 instructions, the pass-through's 591,000;
+of an event of a paced stream 46,000 and 55,000. 83 % of the worker's are the interpreter's own, for about 6,300 bytecodes in 250 calls of Python functions; orjson takes 5 %, the hash of the
 cache's key 5 % (less where the processor has instructions for it), the checksum of the journal 2 %. The bytecodes, by what they are for:
 
 | of a request's bytecodes | % |
 | --- | ---: |
-| the call up: targets, tries, breaker, the provider's connection, retries that are not needed | 18 |
-| usage, price, the row, the trace, and both lines of the journal | 18 |
+| the call up: targets, tries, breaker, the provider's connection, retries that are not needed | 23 |
+| usage, price, the row, the trace, and both lines of the journal | 17 |
 | the client's side: heads, known heads, the answer's head, one write for all | 16 |
-| the request's fields, the answer's facts | 13 |
-| spend counted for caps that may be set later | 8 |
-| the hook chains themselves | 8 |
+| the request's fields, the answer's facts | 14 |
+| the spine: who calls, for which project, from step to step | 12 |
 | the cache, and sharing of calls under way | 7 |
-| keys, projects, limits, pricing, and the rest | 12 |
+| the hook chains themselves | 4 |
+| spend counted for caps that may be set later | 3 |
+| keys, limits, pricing, and the rest | 4 |
 
 No single place stands out: what is left is the number of steps that everything together takes in an interpreter. The recorder adds about a tenth, on a core of its own where there is one.
 

@@ -109,6 +109,14 @@ async def test_a_killed_worker_keeper_or_recorder_is_replaced_and_nothing_is_los
         assert messages(gateway).count("starting it again") == 3
 
 
+def with_plugin(directory: Path, upstream: Upstream, source: str, workers: int = 1, **environment: str) -> GatewayProcess:
+    """A gateway to start, with a plugin of one file."""
+    plugins = directory / "plugins"
+    plugins.mkdir()
+    (plugins / "own.py").write_text(source)
+    return gateway_process(directory, upstream, workers=workers, MUXX_PLUGINS_DIR=str(plugins), **environment)
+
+
 KEEPING = """
 import os
 
@@ -135,11 +143,8 @@ class Keeping:
 
 
 async def test_what_is_done_once_on_a_host_is_done_by_the_keeper_which_stands_back(tmp_path: Path, upstream: Upstream) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "keeping.py").write_text(KEEPING)
     notes = tmp_path / "notes.txt"
-    plugins = {"MUXX_PLUGINS_DIR": str(tmp_path / "plugins"), "NOTES": str(notes)}
-    async with gateway_process(tmp_path, upstream, workers=2, **plugins) as gateway:
+    async with with_plugin(tmp_path, upstream, KEEPING, workers=2, NOTES=str(notes)) as gateway:
         await eventually(lambda: notes.exists() and len(set(notes.read_text().splitlines())) == 3)
         await asyncio.sleep(0.2)
         keeper, workers = keeper_of(gateway), workers_of(gateway)
@@ -166,11 +171,8 @@ class FailingKeeper:
 
 
 async def test_a_keeper_that_cannot_start_beside_workers_that_serve_is_started_again(tmp_path: Path, upstream: Upstream) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "failing.py").write_text(FAILING_KEEPER)
     failed = tmp_path / "failed"
-    plugins = {"MUXX_PLUGINS_DIR": str(tmp_path / "plugins"), "FAILED": str(failed)}
-    async with gateway_process(tmp_path, upstream, **plugins) as gateway:
+    async with with_plugin(tmp_path, upstream, FAILING_KEEPER, FAILED=str(failed)) as gateway:
         await eventually(lambda: "keeper ended" in messages(gateway))
         assert failed.exists()
         assert (await gateway.chat()).status == 200

@@ -51,22 +51,14 @@ class Memory:
     def put(self, key: bytes, entry: Entry) -> bool:
         """Store an entry, in the place of the least recently used ones where there is no room; whether it fits at all."""
         size = _size(entry)
-        if self.size + size > self._max_bytes and not self._make_room(key, size):
-            return False
-        if key in self._entries:
-            self._forget(key)
-        self._entries[key] = entry
-        self.size += size
-        return True
-
-    def _make_room(self, key: bytes, size: int) -> bool:
-        """Let the least recently used go, this key's entry first, until so many bytes more fit; False when they never will."""
         if size > self._max_bytes:
             return False
         if key in self._entries:
             self._forget(key)
         while self.size + size > self._max_bytes:
             self._forget(next(iter(self._entries)))
+        self._entries[key] = entry
+        self.size += size
         return True
 
     def _forget(self, key: bytes) -> None:

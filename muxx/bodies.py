@@ -34,15 +34,15 @@ Moment = Annotated[float, PlainSerializer(iso), WithJsonSchema({"type": "string"
 
 class Asked(BaseModel):
     """Base of what a route is sent, as its body or its query. Members that are not declared are refused, so that nobody believes
-    they did something."""
+    they did something. What checks it is built for the first request: no start waits for that."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True)
 
 
 class Shown(BaseModel):
-    """Base of what a route answers. Every member is always there."""
+    """Base of what a route answers. Every member is always there. What checks it is built for the first answer."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True, defer_build=True)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -191,8 +191,3 @@ def schema(ctx: click.Context) -> None:
 
 for command in (bench, models, plugins, providers, secret):
     cli.add_command(command)
-
-
-def main() -> None:
-    """The console script."""
-    cli(prog_name="muxx")

@@ -70,7 +70,8 @@ class Section(BaseModel):
     The text under an option is its description in the JSON Schema; `muxx.explain` reads it, for only the schema shows it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+    # What checks it is built when it is first needed: most are only ever parts of another one.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True)
 
 
 class PluginConfig(Section):

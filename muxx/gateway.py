@@ -97,7 +97,7 @@ class Gateway:
         serves: bool = True,
         keeps: bool = True,
     ) -> None:
-        """`serves`: requests come here. `keeps`: what is to be done in one process of the host is done here."""
+        """`serves`: requests come here, so it has routes. `keeps`: what one process of the host has to do is done here."""
         plugins.require_authenticator()
         self.host = host
         self.config = config
@@ -124,7 +124,7 @@ class Gateway:
         self.providers: Mapping[str, Provider] = provider_rows(config, self._registered_providers())
         self.health = Health(config.server.breaker_failures, config.server.breaker_open_s)
         self.routing = RoutingTable(config, self.providers, mock_everything=mock, first_byte=self.health.first_byte)
-        self.routes: tuple[Route, ...] = self._registered_routes()
+        self.routes: tuple[Route, ...] = self._registered_routes() if serves else ()
         self.chains = Chains(plugins)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None

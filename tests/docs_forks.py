@@ -46,7 +46,7 @@ def serve(path: str) -> None:
 
 def _run(client: socket.socket) -> None:
     """One command, in the child that is there for it."""
-    from muxx.cli import main
+    from muxx.__main__ import main
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, streams, _, _ = socket.recv_fds(client, LARGEST, 3)

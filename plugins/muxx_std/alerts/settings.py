@@ -57,7 +57,7 @@ ReceiverName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,99}$")]
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class Receiver(Table):

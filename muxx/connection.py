@@ -166,12 +166,12 @@ class Connection(RequestHandler):
         """As aiohttp's, without its ways for other protocols: what follows an Upgrade is dropped, for none is served here."""
         if self._force_close or self._close or self._upgraded or self._parser is None:
             return
-        if self._left == 0 and self._waiter is not None and not self._messages:
+        if self._left == 0 and not self._request_in_progress and not self._messages:
             known = self.known or self._begun_like_others(data)
             body = known.body_of(data) if known is not None else None
-            if body is not None and not self._waiter.done():
+            if body is not None:
                 self._messages.append(cast(Any, (known, body)))
-                self._waiter.set_result(None)
+                self._wake()
                 return
         messages: Any
         try:
@@ -182,8 +182,7 @@ class Connection(RequestHandler):
         self._follow(data, messages)
         if messages:
             self._messages.extend(messages)
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self._wake()
             if len(self._messages) >= self._max_msg_queue_size and not self._buffer_paused:
                 self._pause_reading_for_buffer()
         if self._head_timer is not None:
@@ -191,6 +190,11 @@ class Connection(RequestHandler):
                 self._stop_waiting()
         elif data and not messages and not self._request_in_progress and not self._messages:
             self._await_head()
+
+    def _wake(self) -> None:
+        """Have the loop take what has come. A new connection's first bytes can come before its loop begins."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _begun_like_others(self, data: bytes) -> KnownHead | None:
         """A new connection's head, where another one has begun with the same."""

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from muxx import HttpRequest, hookimpl
+from muxx.connection import Connection
 from muxx.incoming import MOST_HEADS
 from muxx.server import Service
 from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, pause
@@ -165,6 +166,30 @@ async def test_a_connection_that_begins_like_another_one_is_known_and_carries_it
     assert await say(muxx_gateway, cut[:-7], cut[-7:], answers=1) == [200]
     assert await say(muxx_gateway, cut[:30], cut[30:], answers=1) == [200]
     assert asked(scripted_upstream) == [*contents, "in two pieces", "in two pieces"]
+
+
+async def test_bytes_that_come_before_a_connection_waits_for_them_are_known_too(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On uvloop nearly all do, of clients that send as soon as they are connected."""
+    scripted_upstream.choose = chat()
+    assert await say(muxx_gateway, request(muxx_gateway, "a"), answers=1) == [200]
+    parsed: list[bytes] = []
+    made, follow = Connection.connection_made, Connection._follow
+
+    def made_with_a_request(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        connection.data_received(request(muxx_gateway, "bb"))
+
+    def note(connection: Connection, data: bytes, messages: Any) -> None:
+        parsed.append(data)
+        follow(connection, data, messages)
+
+    monkeypatch.setattr(Connection, "connection_made", made_with_a_request)
+    monkeypatch.setattr(Connection, "_follow", note)
+    assert await say(muxx_gateway, b"", answers=1) == [200]
+    assert parsed == []
+    assert asked(scripted_upstream) == ["a", "bb"]
 
 
 async def test_what_is_learnt_of_a_head_is_known_to_all_connections_that_begin_with_it_until_the_gateway_is_another() -> None:

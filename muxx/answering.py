@@ -159,8 +159,8 @@ def _relay(
     if chain:
         readback = Delivered(wire.stream(call.exchange.request.body, True), 2 * server.max_event_bytes)
         call.exchange.response.facts = readback.facts
-        taps = [*taps, readback.take]
-        kind = partial(kind, hooks=chunk_hooks(call, chain))
+        waits = any(step.is_async for step in chain)
+        kind = partial(kind, hooks=chunk_hooks(call, chain), waits=waits, readback=readback)
     relay: Relay = kind(
         stream,
         response,

@@ -235,6 +235,17 @@ async def run_isolated(chain: Chain, args: tuple[Any, ...], seconds: float) -> N
             log.error("plugin %s failed after the answer: %s", step.plugin, error.code)
 
 
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of one that never waits, as those of chains without `async def` steps."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("it waits")
+
+
 async def run_chunk(chain: Chain, args: tuple[Any, Any], chunk: Chunk, most_bytes: int) -> list[Chunk]:
     """What the steps make of one chunk, each seeing what the one before let through."""
     chunks = [chunk]

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .chains import describe_crash
+from .chains import at_once, describe_crash
 from .errors import (
     MuxxError,
     PluginError,
@@ -228,7 +229,7 @@ class Relay:
             self._response.resume()
 
 
-ChunkHooks = Callable[[Chunk], Awaitable[list[Chunk]]]
+ChunkHooks = Callable[[Chunk], Coroutine[Any, Any, list[Chunk]]]
 
 
 class Delivered:
@@ -250,12 +251,22 @@ class Delivered:
 
 
 class HookedRelay(Relay):
-    """The path with `on_chunk` plugins: `feed` queues events, `run` takes them through the hooks in the exchange's own task."""
+    """The path with `on_chunk` plugins. Where none of them waits, events go through the hooks in the step in which they come; where
+    one may, `feed` queues them, and `run` takes them through in the exchange's own task. What is left of events that came
+    together leaves together, as far as no hook has to be waited for."""
 
-    def __init__(self, *args: Any, hooks: ChunkHooks, codec: Codec, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, hooks: ChunkHooks, codec: Codec, waits: bool = True, readback: Delivered | None = None, **kwargs: Any
+    ) -> None:
+        """`waits`: hooks may. `readback` is told what the client is sent."""
         super().__init__(*args, **kwargs)
         self._hooks = hooks
         self._codec = codec
+        self._readback = readback
+        self._context: Context | None = None if waits else copy_context()
+        """What the exchange's task has set for those it calls, where they are called without it."""
+        self._through_hooks: list[bytes] = []
+        """What leaves when all events that have come are through, or a hook waits."""
         self._queue: deque[tuple[Event, Verdict]] = deque()
         self._queued = 0
         self._line_ends = b""
@@ -273,20 +284,41 @@ class HookedRelay(Relay):
     def _take(self, events: list[Event]) -> None:
         for event in events:
             try:
-                verdict = self.stream.observe(event)
+                verdict = self._observe(event)
             except UpstreamError as error:
                 self.finish(error)
-                return
-            self._enqueue(event, verdict)
+                break
+            self._bring(event, verdict)
             if verdict is DONE:
-                self.last = self._ending = event[0]
+                self._note_end(event)
                 self.finish(None)
-                return
-            if verdict is ERROR_EVENT:
+            elif verdict is ERROR_EVENT:
                 self.relayed_error = True
                 self.finish(UpstreamError())
-                return
-        self._wake.set()
+            if self._outcome is not None or self.over.done():
+                break
+        if self._context is not None:
+            self._leave()
+
+    def _observe(self, event: Event) -> Verdict:
+        return self.stream.observe(event)
+
+    def _note_end(self, event: Event) -> None:
+        self.last = self._ending = event[0]
+
+    def _bring(self, event: Event, verdict: Verdict) -> None:
+        """Through the hooks, at once or when the task comes to it. What may end the answer is the task's."""
+        if self._context is None or self._queue or verdict is DONE or verdict is ERROR_EVENT:
+            self._enqueue(event, verdict)
+            self._wake.set()
+            return
+        try:
+            if self._context.run(at_once, self._through(event, verdict)):
+                self.last = self._codec.last()
+                self.over.set_result(None)
+                self._wake.set()
+        except MuxxError as error:
+            self.finish(error)
 
     def _take_line_ends(self, rest: bytes) -> None:
         self._line_ends = rest
@@ -313,6 +345,7 @@ class HookedRelay(Relay):
         try:
             return await self._run()
         finally:
+            self._leave()
             if not self.over.done():
                 self.over.set_result(None)  # whatever still comes is not wanted
 
@@ -329,14 +362,17 @@ class HookedRelay(Relay):
                 if await self._through(event, verdict) or verdict is DONE:
                     self.last = self._codec.last()
                     return None
+            if self.over.done():
+                return None
             if self._outcome is not None:
                 error = self._outcome[0]
                 if error is None:
-                    await self._pass(self._codec.end())
+                    await self._pass([self._codec.end()])
                     if self._ends_by_itself:
                         self.last = self._line_ends + self._codec.last()
                 return error
             self._wake.clear()
+            self._leave()
             if not self._down.paused:
                 self._resume()
             await self._wake.wait()
@@ -348,12 +384,13 @@ class HookedRelay(Relay):
         elif verdict is FORWARD or verdict is DONE:
             chunks = self._codec.decode(event)
             if chunks:
-                return await self._pass(*chunks)
+                return await self._pass(chunks, event)
             self._send([event[0]])
         return False
 
-    async def _pass(self, *chunks: Chunk) -> bool:
-        """Send what the hooks let through of these chunks, up to the first `end`; True when there was one."""
+    async def _pass(self, chunks: Iterable[Chunk], event: Event | None = None) -> bool:
+        """Send what the hooks let through of these chunks, up to the first `end`; True when there was one. `event` is what they
+        are of: where it is left as it was, nobody has to read back what it says."""
         out: list[Chunk] = []
         for chunk in chunks:
             for result in await self._hooks(chunk):
@@ -369,5 +406,21 @@ class HookedRelay(Relay):
         except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
             log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
             raise PluginError() from error
-        self._send([data] if data else [])
+        self._send([data] if data else [], event if event is not None and data is event[0] else None)
         return bool(out) and out[-1].kind == "end"
+
+    def _send(self, pieces: list[bytes], event: Event | None = None) -> None:
+        """`event` is what the pieces are, where they are one that has been parsed."""
+        if self._readback is not None:
+            if event is not None:
+                self._readback.facts.observe(event)
+            else:
+                self._readback.take(b"".join(pieces))
+        if self._context is None and not self._through_hooks:
+            asyncio.get_running_loop().call_soon(self._leave)  # comes first only where the next event has to wait
+        self._through_hooks += pieces
+
+    def _leave(self) -> None:
+        if pieces := self._through_hooks:
+            self._through_hooks = []
+            super()._send(pieces)

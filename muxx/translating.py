@@ -229,21 +229,14 @@ class TranslatedRelay(_OwnEvents, Relay):
 class TranslatedHookedRelay(_OwnEvents, HookedRelay):
     """The path of a translated answer with `on_chunk` plugins."""
 
-    def _take(self, events: list[Event]) -> None:
-        for event in events:
-            try:
-                verdict = self.stream.observe(event)
-                if verdict is ERROR_EVENT:
-                    raise told(self.stream.error, self._masked)
-            except UpstreamError as error:
-                self.finish(error)
-                return
-            self._enqueue(event, verdict)
-            if verdict is DONE:
-                self._ending = event[0]
-                self.finish(None)
-                return
-        self._wake.set()
+    def _observe(self, event: Event) -> Verdict:
+        verdict = self.stream.observe(event)
+        if verdict is ERROR_EVENT:
+            raise told(self.stream.error, self._masked)
+        return verdict
+
+    def _note_end(self, event: Event) -> None:
+        self._ending = event[0]
 
     @property
     def _ends_by_itself(self) -> bool:
@@ -255,7 +248,7 @@ class TranslatedHookedRelay(_OwnEvents, HookedRelay):
         chunks = self._codec.decode(event)
         if verdict is DONE:
             chunks.append(self._codec.end())
-        return await self._pass(*chunks) if chunks else False
+        return await self._pass(chunks) if chunks else False
 
 
 _CODES = {"content_filter": "content_filter", "context_length": "context_length_exceeded"}

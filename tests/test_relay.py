@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
 from muxx.relay import QUEUED_BYTES, HookedRelay
 from muxx.reply import Chunk
-from muxx.testing import DONE, event
+from muxx.testing import DONE, event, eventually
 
 BEFORE_DONE = STREAM.removesuffix(DONE)
 
@@ -211,33 +212,72 @@ def hooked(hook: Hook, **options: Any) -> Bench:
 
 
 async def run(bench: Bench, *pieces: bytes, end: bool = True) -> MuxxError | None:
-    """Feed everything, then take it through the hooks."""
+    """Feed everything, then take through the hooks what is left to be; the error that ended it."""
     bench.feed(*pieces)
     if end:
         bench.end()
     assert isinstance(bench.relay, HookedRelay)
-    return await bench.relay.run()
+    try:
+        return await bench.relay.run()
+    except MuxxError as error:
+        return error
 
 
+either = pytest.mark.parametrize("waits", [False, True], ids=["hooks that do not wait", "hooks that may"])
+
+
+@either
 @pytest.mark.parametrize("asked", [True, False])
-async def test_a_hook_that_changes_nothing_leaves_the_providers_bytes(asked: bool) -> None:
+async def test_a_hook_that_changes_nothing_leaves_the_providers_bytes(asked: bool, waits: bool) -> None:
     for seed in range(8):
-        bench = hooked(lambda chunk: None, asked=asked)
+        bench = hooked(lambda chunk: None, asked=asked, waits=waits)
         assert await run(bench, *cut(STREAM, seed)) is None
         assert bench.down.body + bench.relay.last == (STREAM if asked else without_usage(STREAM))
 
 
-async def test_hooks_see_every_chunk_in_order_and_the_end_last() -> None:
+@either
+async def test_what_one_read_brings_through_the_hooks_leaves_in_one_write(waits: bool) -> None:
+    bench = hooked(lambda chunk: None, waits=waits)
+    assert await run(bench, BEFORE_DONE + DONE) is None
+    assert bench.down.pieces == [BEFORE_DONE]
+
+
+async def test_hooks_that_do_not_wait_let_through_what_comes_in_the_same_step() -> None:
+    bench = hooked(lambda chunk: None, waits=False)
+    for raw, _ in events_of(BEFORE_DONE):
+        bench.feed(raw)
+        assert bench.down.pieces[-1] == raw
+    assert not bench.over
+
+
+async def test_what_comes_before_an_event_whose_hook_waits_does_not_wait_with_it() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(chunk: Chunk) -> None:
+        if chunk.text == WORDS[2]:
+            await go_on.wait()
+
+    bench = hooked(slow)
+    running = asyncio.ensure_future(run(bench, STREAM))
+    await eventually(lambda: bench.down.pieces == [delta(WORDS[0]) + delta(WORDS[1])])
+    go_on.set()
+    assert await running is None
+    assert bench.down.body == BEFORE_DONE
+
+
+@either
+async def test_hooks_see_every_chunk_in_order_and_the_end_last(waits: bool) -> None:
     seen: list[Chunk] = []
-    bench = hooked(seen.append)
+    bench = hooked(seen.append, waits=waits)
     await run(bench, STREAM)
     assert "".join(chunk.text for chunk in seen if chunk.kind == "text") == TEXT
     assert [chunk.kind for chunk in seen].count("end") == 1
     assert seen[-1].kind == "end"
 
 
-async def test_an_end_returned_early_ends_the_answer_and_nothing_follows() -> None:
-    bench = hooked(lambda chunk: [Chunk("end", finish_reason="content_filter")] if chunk.text == WORDS[2] else None)
+@either
+async def test_an_end_returned_early_ends_the_answer_and_nothing_follows(waits: bool) -> None:
+    bench = hooked(lambda chunk: [Chunk("end", finish_reason="content_filter")] if chunk.text == WORDS[2] else None, waits=waits)
     assert await run(bench, STREAM) is None
     assert bench.down.body.startswith(delta(WORDS[0]) + delta(WORDS[1]))
     assert WORDS[3].strip().encode() not in bench.down.body
@@ -246,16 +286,31 @@ async def test_an_end_returned_early_ends_the_answer_and_nothing_follows() -> No
     assert b"late" not in bench.down.body
 
 
-async def test_what_a_hook_raises_ends_the_answer() -> None:
+@either
+async def test_what_a_hook_raises_ends_the_answer(waits: bool) -> None:
     def crash(chunk: Chunk) -> None:
         if chunk.text == WORDS[1]:
             raise PluginError
 
-    bench = hooked(crash)
-    with pytest.raises(PluginError):
-        await run(bench, STREAM)
+    bench = hooked(crash, waits=waits)
+    assert isinstance(await run(bench, STREAM), PluginError)
+    bench.feed(delta("late"))
     assert bench.down.body == delta(WORDS[0])
     assert bench.over
+
+
+async def test_hooks_that_do_not_wait_find_what_the_exchanges_task_has_set() -> None:
+    """They are called by the provider's connection, which knows nothing of the task."""
+    whose = ContextVar("whose", default="nobody's")
+    found = []
+
+    async def exchange() -> Bench:
+        whose.set("the exchange's")
+        return hooked(lambda chunk: found.append(whose.get()), waits=False)
+
+    bench = await asyncio.create_task(exchange())
+    bench.feed(BEFORE_DONE)
+    assert set(found) == {"the exchange's"}
 
 
 async def test_events_that_come_while_a_hook_is_at_work_keep_their_order_and_end_with_done() -> None:
@@ -292,8 +347,9 @@ async def test_a_queue_that_fills_pauses_the_provider_until_it_is_taken() -> Non
     assert await running is None
 
 
-async def test_out_of_time_is_told_after_what_came_before() -> None:
-    bench = hooked(lambda chunk: None)
+@either
+async def test_out_of_time_is_told_after_what_came_before(waits: bool) -> None:
+    bench = hooked(lambda chunk: None, waits=waits)
     bench.feed(delta("a"))
     bench.relay.timed_out()
     assert isinstance(bench.relay, HookedRelay)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from analytics_kit import (
     DAY,
     MIDNIGHT,
+    Figures,
     Row,
     added_up,
     answered,
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 
 from muxx import InvalidRequest
 from muxx.db import Database
-from muxx_std.analytics import figures, fold
+from muxx_std.analytics import figures, fold, statement
 from muxx_std.analytics.figures import ask
 from muxx_std.analytics.periods import Span
 from muxx_std.analytics.question import MEASURES, Question
@@ -73,15 +74,36 @@ CHANGES = st.fixed_dictionaries(
         "cache": st.sampled_from(["hit", "joined", "miss", "bypass", None]),
     }
 )
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("store"), st.integers(1, 6), CHANGES),
-        st.tuples(st.just("reprice"), st.integers(1, 6), MONEY),
-        st.tuples(st.just("delete"), st.lists(st.integers(1, 6), min_size=1), st.none()),
-        st.tuples(st.just("fold"), st.none(), st.none()),
-    ),
-    max_size=14,
+FEW_PICOS = st.one_of(st.none(), st.integers(0, 3), st.integers(999_998, 1_000_002))
+"""Such that values are often as expensive as others, and the sums of both parts of money decide."""
+CLOSE = st.fixed_dictionaries(
+    {
+        "started_at": st.sampled_from([MIDNIGHT + 1, MIDNIGHT + 1, MIDNIGHT + DAY + 1]),
+        "environment": st.sampled_from(["live", "live", "test"]),
+        "user_id": st.sampled_from([None, "ada", "bob", "cyd", "dan"]),
+        "metadata": st.sampled_from([{"team": "a"}, {"team": "b"}, {"team": "c"}, {"team": "d"}]),
+        "cost_pico": FEW_PICOS,
+        "cache": st.sampled_from(["hit", "miss"]),
+    }
 )
+"""Rows of a few users on two days."""
+RANKED = [
+    *(Question(ONE_DAY, "day", by, "shop", limit=limit) for by in ("user", "metadata.team", "answer") for limit in (1, 2)),
+    *(Question(WEEK, interval, "user", "shop", limit=2) for interval in ("day", "week", "total")),
+    *(Question(span, "day", by, environment=None, limit=1) for span in (ONE_DAY, WEEK) for by in ("user", "metadata.team")),
+]
+
+
+def steps_of(changes: st.SearchStrategy[dict[str, Any]], money: st.SearchStrategy[int | None], *, rows: int) -> Any:
+    """What may become of so many rows."""
+    number = st.integers(1, rows)
+    step = st.one_of(
+        st.tuples(st.just("store"), number, changes),
+        st.tuples(st.just("reprice"), number, money),
+        st.tuples(st.just("delete"), st.lists(number, min_size=1), st.none()),
+        st.tuples(st.just("fold"), st.none(), st.none()),
+    )
+    return st.lists(step, max_size=2 * rows)
 
 
 @pytest.fixture
@@ -119,27 +141,92 @@ class Twin:
     async def fold(self, *_: None) -> None:
         await self._db.write_logs(fold.fold)
 
+    def expected(self, question: Question) -> dict[tuple[int, str | None], Figures]:
+        rows = list(self.rows.values()) if question.source == "rows" else [*self.rows.values(), *self.gone]
+        return added_up(rows, question)
+
     async def check(self) -> None:
         for question in QUESTIONS:
-            rows = list(self.rows.values()) if question.source == "rows" else [*self.rows.values(), *self.gone]
-            expected = added_up(rows, question)
+            expected = self.expected(question)
             assert await answered(self._db, question) == (expected, total(expected)), question
 
+    async def check_first(self) -> None:
+        for question in RANKED:
+            expected = self.expected(question)
+            sums = {value: total({key: line for key, line in expected.items() if key[1] == value}) for _, value in expected}
+            ranked = sorted(sums, key=lambda value: (-sums[value][4], -sums[value][0], value or ""))
+            wanted = {key: _spent(line) for key, line in expected.items() if key[1] in ranked[: question.limit]}
+            found = await ask(self._db, question)
+            assert {(line.span.start, line.value): (line.requests, line.cost_pico) for line in found.lines} == wanted, question
+            assert (found.total.requests, found.total.cost_pico) == _spent(total(expected)), question
+            assert found.has_more == (len(sums) > question.limit), question
 
-@settings(max_examples=25, deadline=None)
-@given(steps=STEPS)
-def test_whatever_becomes_of_rows_the_figures_are_those_of_plain_addition(steps: list[tuple[str, Any, Any]]) -> None:
+
+def _spent(line: Figures) -> tuple[int, int]:
+    return line[0], line[4]
+
+
+def followed(steps: list[tuple[str, Any, Any]], check: Callable[[Twin], Awaitable[None]]) -> None:
+    """Check before and after the rows are all in the sums."""
+
     async def follow() -> None:
         with tempfile.TemporaryDirectory() as directory:
             async with log_of(Path(directory)) as db:
                 twin = Twin(db)
                 for name, what, how in steps:
                     await getattr(twin, name)(what, how)
-                await twin.check()
+                await check(twin)
                 await wholly_folded(db)
-                await twin.check()
+                await check(twin)
 
     asyncio.run(follow())
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=steps_of(CHANGES, MONEY, rows=7))
+def test_whatever_becomes_of_rows_the_figures_are_those_of_plain_addition(steps: list[tuple[str, Any, Any]]) -> None:
+    followed(steps, Twin.check)
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps=steps_of(CLOSE, FEW_PICOS, rows=12))
+def test_whatever_becomes_of_rows_the_most_expensive_values_are_found(steps: list[tuple[str, Any, Any]]) -> None:
+    followed(steps, Twin.check_first)
+
+
+@pytest.mark.parametrize("span", [ONE_DAY, WEEK])
+@pytest.mark.parametrize("about", ["spend", "cache"])
+async def test_a_user_whose_rows_are_all_another_users_now_takes_nobodys_place(
+    db: Database, span: Span, about: Literal["spend", "cache"]
+) -> None:
+    await keep(db, *(row(number, user_id=f"user{number}", cost_pico=0) for number in range(4)))
+    await wholly_folded(db)
+    await keep(db, *(row(number, user_id="user9", cost_pico=0) for number in range(2)))
+    for _ in range(2):
+        found = await ask(db, Question(span, "day", "user", "shop", limit=2, about=about))
+        assert [(line.value, line.requests) for line in found.lines] == [("user9", 2), ("user2", 1)]
+        assert (found.total.requests, found.has_more) == (4, True)
+        await wholly_folded(db)
+
+
+@pytest.mark.parametrize(
+    ("question", "elsewhere"),
+    [
+        (Question(ONE_DAY, "day", "user", "shop", environment=None, limit=1), {"environment": "test"}),
+        (Question(ONE_DAY, "day", "user", limit=1), {"project": "bank"}),
+        (Question(WEEK, "total", "user", "shop", limit=1), {"started_at": MIDNIGHT + DAY}),
+    ],
+)
+async def test_who_spent_most_in_several_lines_of_the_sums_comes_first(
+    db: Database, question: Question, elsewhere: dict[str, Any]
+) -> None:
+    await keep(db, *(row(number, user_id=f"user{number}", cost_pico=9 - number) for number in range(3)))
+    await keep(db, row(4, user_id="ada", cost_pico=6), row(5, user_id="ada", cost_pico=6, **elsewhere))
+    for _ in range(2):
+        found = await ask(db, question)
+        assert [(line.value, line.cost_pico) for line in found.lines] == [("ada", 12)]
+        assert (found.total.cost_pico, found.has_more) == (36, True)
+        await wholly_folded(db)
 
 
 async def figures_now(db: Database) -> tuple[int, int]:
@@ -243,6 +330,15 @@ async def test_the_most_expensive_values_come_first_and_the_total_has_all(db: Da
         assert found.has_more
         assert (found.total.requests, found.total.cost_pico) == (20, sum(range(20)))
         await wholly_folded(db)
+
+
+async def test_of_a_days_users_all_figures_are_looked_up_only_for_those_that_may_be_wanted(db: Database) -> None:
+    """To sort those of 20,000 users takes several times as long as to read them."""
+    question = Question(ONE_DAY, "day", "user", "shop")
+    plan = await db.read_logs("EXPLAIN QUERY PLAN " + statement.figures(question), statement.values(question))
+    read = [step["detail"] for step in plan if "analytics_user_days" in step["detail"]]
+    day = "SEARCH analytics_user_days USING PRIMARY KEY (day=? AND project=? AND environment=?"
+    assert sorted(read) == sorted((day + " AND user_id=?)", day + ")", day + ")")), "and read for the ranking and for the total"
 
 
 async def test_what_takes_too_many_rows_is_refused_and_says_how_to_ask_for_less(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,10 @@ class Span(NamedTuple):
     def is_of_days(self) -> bool:
         return self.start % DAY == 0 and self.end % DAY == 0
 
+    @property
+    def is_one_day(self) -> bool:
+        return self.is_of_days and self.end - self.start == DAY
+
     def days(self) -> Span:
         """The whole days in it; empty where there is none."""
         start = -(-self.start // DAY) * DAY

@@ -251,8 +251,8 @@ class Delivered:
 
 
 class HookedRelay(Relay):
-    """The path with `on_chunk` plugins. Where none of them waits, events go through the hooks in the step in which they come; where
-    one may, `feed` queues them, and `run` takes them through in the exchange's own task. What is left of events that came
+    """The path with `on_chunk` plugins. Where none of them waits, events go through the hooks in the step in which they come.
+    Where one may, `feed` queues them, and `run` takes them through in the exchange's own task. What is left of events that came
     together leaves together, as far as no hook has to be waited for."""
 
     def __init__(

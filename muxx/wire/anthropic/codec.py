@@ -58,12 +58,14 @@ class MessageCodec:
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order, but for `message_stop`."""
-        # The short way for what most Chunks of an answer are that no provider of this format sent: more text.
-        if type(chunks) is list and len(chunks) == 1:
+        # The short way for most Chunks of an answer that no provider of this format sent: they come one by one.
+        if type(chunks) is list and len(chunks) == 1 and not self._relaying:
             [chunk], head = chunks, self._writer.text_head
-            is_text = chunk.kind == "text" and chunk.raw is None and chunk.text
-            if is_text and head is not None and not (self._relaying or chunk.index):
-                return head + dumps(chunk.text) + _END
+            if chunk.raw is None and chunk.kind != "end" and not chunk.index:
+                if head is not None and chunk.kind == "text" and chunk.text:
+                    return head + dumps(chunk.text) + _END
+                self._touched = True
+                return self._writer.add(chunk)
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):
             group = list(run)

@@ -91,10 +91,12 @@ class GenerateCodec:
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         """The bytes of these Chunks, in order."""
         if type(chunks) is list and len(chunks) == 1 and not self._relaying:
-            # The short way for what a translated answer mostly is.
+            # The short way for most Chunks of a translated answer: they come one by one.
             [chunk] = chunks
-            if chunk.kind == "text" and chunk.raw is None and not (chunk.index or chunk.signature or chunk.finish_reason):
-                return self._writer.text(chunk.text)
+            if chunk.raw is None and chunk.kind != "end":
+                if chunk.kind == "text" and not (chunk.index or chunk.signature or chunk.finish_reason):
+                    return self._writer.text(chunk.text)
+                return self._add(chunk)
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):
             group = list(run)

@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
 
-DAY_MS = 86_400_000
+DAY_SECONDS = 86_400
+DAY_MS = DAY_SECONDS * 1000
 
 _KEPT, _NEWEST, _BEGAN, _DAYS, _MONTHS, _ADJUSTED, _PENDING, _ENDING, _CHANGES = 0, 1, 2, 3, 12, 21, 22, 23, 24
 _NUMBER, _SPENT, _HELD, _WINDOW_WORDS = 0, 1, 2, 3
@@ -51,7 +52,7 @@ def adjusted_to(at: int, number: int) -> Change:
 @lru_cache(maxsize=64)
 def month_of(day: int) -> int:
     """The month a day (since 1970) is in; the first is 1."""
-    date = datetime.fromtimestamp(day * 86_400, UTC)
+    date = datetime.fromtimestamp(day * DAY_SECONDS, UTC)
     return (date.year - 1970) * 12 + date.month
 
 

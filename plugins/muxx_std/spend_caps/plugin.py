@@ -13,6 +13,7 @@ from pydantic import Field
 
 from muxx import PluginConfig, Route, SpendCapExceeded, Unavailable, hookimpl, pico_of
 
+from .account import DAY_SECONDS
 from .holds import NoRoom
 from .ledger import Reached, SpendLedger
 from .present import dollars
@@ -30,7 +31,6 @@ RECOVER_SECONDS = 2.0
 ADJUST_SECONDS = 1.0
 FLUSH_SECONDS = 0.25
 """What no cap waits for is added up so often. Its holds are in the shared file meanwhile, so nothing is lost with a process."""
-DAY_SECONDS = 86_400
 EPOCH = date(1970, 1, 1)
 NAMES = {"day": "Daily", "month": "Monthly"}
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from muxx import Shown, Window, usd
 
+from .account import DAY_SECONDS
+
 if TYPE_CHECKING:
     from muxx import SpendCap
 
@@ -56,8 +58,8 @@ class Caps(Shown):
 
 def now_standing(ledger: SpendLedger, project: str, caps: Iterable[SpendCap]) -> Caps:
     """How a project stands: what is spent and held in the window of each kind that runs, and how much of each cap is left."""
-    day = ledger.day_for(project, int(time.time() // 86_400))
-    figures, today = ledger.figures(project, day), datetime.fromtimestamp(day * 86_400, UTC).date()
+    day = ledger.day_for(project, int(time.time() // DAY_SECONDS))
+    figures, today = ledger.figures(project, day), datetime.fromtimestamp(day * DAY_SECONDS, UTC).date()
     spend = [_spend("day", figures["day"], today), _spend("month", figures["month"], today)]
     return Caps(project=project, spend=spend, caps=[_cap(cap, sum(figures[cap.window])) for cap in caps])
 

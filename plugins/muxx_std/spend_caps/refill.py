@@ -17,6 +17,8 @@ import orjson
 
 from muxx import Target, Usage, journalled
 
+from .account import DAY_SECONDS
+
 if TYPE_CHECKING:
     from muxx import Gateway
 
@@ -56,7 +58,7 @@ ADJUSTMENTS_AT_ONCE = 1_000
 def _day_of(row: Mapping[str, Any]) -> int:
     """The day, since 1970, in whose windows a row counts."""
     told = (row.get("attributes") or {}).get(DAY)
-    return int(row["started_at"] // 86_400) if told is None else (date.fromisoformat(told) - date(1970, 1, 1)).days
+    return int(row["started_at"] // DAY_SECONDS) if told is None else (date.fromisoformat(told) - date(1970, 1, 1)).days
 
 
 def _pico_of(row: Mapping[str, Any]) -> int:
@@ -69,7 +71,7 @@ async def refill(ledger: SpendLedger, gateway: Gateway) -> None:
     """Add up what was spent in this month, if nobody has since the tables were empty."""
     if ledger.table.filled:
         return
-    first = int(time.time() // 86_400) - DAYS_KEPT
+    first = int(time.time() // DAY_SECONDS) - DAYS_KEPT
     while True:
         adjusted = await _last_adjustment(gateway)
         spent, left_open = await _read(gateway, first)
@@ -103,7 +105,7 @@ async def _read(gateway: Gateway, first: int) -> tuple[Counter[tuple[str, int]],
         for request_id, record in map(tuple, await gateway.db.read_logs(_OPEN)):
             known.setdefault(request_id, orjson.loads(record))
         ids = orjson.dumps(list(known)).decode()
-        for project, day, micro, rest in map(tuple, await gateway.db.read_logs(_SPENT, (first * 86_400, ids))):
+        for project, day, micro, rest in map(tuple, await gateway.db.read_logs(_SPENT, (first * DAY_SECONDS, ids))):
             spent[project, day] += micro * 1_000_000 + rest
     except sqlite3.OperationalError as error:
         if "no such table" not in str(error):
@@ -137,7 +139,7 @@ class Adjustments:
         version = self._gateway.shared.version("price_adjustments")
         if version == self._version or not await _last_adjustment(self._gateway):
             return
-        first = (int(time.time() // 86_400) - DAYS_KEPT) * 86_400
+        first = (int(time.time() // DAY_SECONDS) - DAYS_KEPT) * DAY_SECONDS
         while rows := await self._gateway.db.read_logs(_ADJUSTMENTS, (self._last, first, ADJUSTMENTS_AT_ONCE)):
             for number, project, started_at, before, after, text in map(tuple, rows):
                 row = {"started_at": started_at, "cost_pico": before, "attributes": orjson.loads(text or "{}")}

@@ -188,7 +188,7 @@ def test_whatever_becomes_of_rows_the_figures_are_those_of_plain_addition(steps:
     followed(steps, Twin.check)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps=steps_of(CLOSE, FEW_PICOS, rows=12))
 def test_whatever_becomes_of_rows_the_most_expensive_values_are_found(steps: list[tuple[str, Any, Any]]) -> None:
     followed(steps, Twin.check_first)

@@ -717,7 +717,7 @@ def settled(given_: Prompt) -> Prompt:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(prompts())
 def test_a_prompt_this_format_can_say_comes_back_as_it_was(given_: Prompt) -> None:
     body = clean(given_)

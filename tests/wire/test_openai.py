@@ -370,7 +370,7 @@ def test_an_unbelievable_detail_is_flagged_and_the_totals_stand(more: dict[str, 
     assert invalid
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     STRANGE
     | st.dictionaries(

@@ -411,6 +411,47 @@ def test_fragments_of_tool_calls_are_joined() -> None:
     ]
 
 
+FRAGMENT = {"index": 1, "function": {"arguments": '"x'}}
+"""Of the second of two calls."""
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"tool_calls": [FRAGMENT]},
+        {"tool_calls": [FRAGMENT], "content": None},
+        {"tool_calls": [FRAGMENT], "content": ""},
+        {"tool_calls": [FRAGMENT], "role": "assistant"},
+        {"tool_calls": [FRAGMENT], "content": None, "reasoning": "hm"},
+        {"tool_calls": [FRAGMENT], "refusal": "no"},
+        {"tool_calls": [FRAGMENT, FRAGMENT]},
+        {"tool_calls": []},
+        {"tool_calls": [{**FRAGMENT, "index": 0}]},
+        {"tool_calls": [{**FRAGMENT, "index": True}]},
+        {"tool_calls": [{**FRAGMENT, "index": 7}]},
+        {"tool_calls": [{"function": {"arguments": "{}"}}]},
+        {"tool_calls": [{**FRAGMENT, "id": "call_b"}]},
+        {"tool_calls": [{**FRAGMENT, "id": "call_c"}]},
+        {"tool_calls": [{**FRAGMENT, "type": "function"}]},
+        {"tool_calls": [{**FRAGMENT, "type": "custom", "custom": {"input": "y"}}]},
+        {"tool_calls": [{"index": 1, "function": {"name": "other", "arguments": "z"}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": {"a": 1}}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": ""}}]},
+        {"tool_calls": [{"index": 1, "function": None}]},
+    ],
+    ids=str,
+)
+def test_the_short_way_for_arguments_learns_what_the_long_one_does(delta: dict[str, Any]) -> None:
+    begun = [{"index": number, "id": f"call_{name}", "function": {"name": name, "arguments": "{"}} for number, name in enumerate("ab")]
+    short, long = ChatStream(client_asked_usage=True), ChatStream(client_asked_usage=True)
+    for said in ({"tool_calls": begun}, delta):
+        chunk = {"choices": [{"index": 0, "delta": said, "finish_reason": None}]}
+        data = json.dumps(chunk).encode()
+        assert short.observe((data, data)) is long._observe_any(chunk)
+    assert assembled(short) == assembled(long)
+    assert short.output_bytes == long.output_bytes
+
+
 def test_calls_that_a_provider_numbers_alike_stay_apart_by_their_ids() -> None:
     calls = [{"index": 0, "id": name, "function": {"name": name, "arguments": "{}"}} for name in ("a", "b")]
     stream, _ = observed([event({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}) for call in calls])

@@ -60,12 +60,16 @@ class MessageCodec:
         """The bytes of these Chunks, in order, but for `message_stop`."""
         # The short way for most Chunks of an answer that no provider of this format sent: they come one by one.
         if type(chunks) is list and len(chunks) == 1 and not self._relaying:
-            [chunk], head = chunks, self._writer.text_head
+            [chunk], writer = chunks, self._writer
             if chunk.raw is None and chunk.kind != "end" and not chunk.index:
-                if head is not None and chunk.kind == "text" and chunk.text:
-                    return head + dumps(chunk.text) + _END
+                call = chunk.tool_call
+                if call is None:
+                    if writer.text_head is not None and chunk.kind == "text" and chunk.text:
+                        return writer.text_head + dumps(chunk.text) + _END
+                elif call.index == writer.call_told and call.id is None and call.arguments and chunk.finish_reason is None:
+                    return writer.call_head + dumps(call.arguments) + _END
                 self._touched = True
-                return self._writer.add(chunk)
+                return writer.add(chunk)
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):
             group = list(run)

@@ -39,11 +39,11 @@ class Writer:
 
     `message` is the message object as the provider began it, `ending` its `message_delta`, where one came. Once that was let
     through it is `kept` for the end: blocks may still be added, and none may follow it. `text_head` is how the next piece of text
-    begins, while a text block is open that goes on.
+    begins, while a text block is open that goes on; `call_head` that of the first choice's call of number `call_told`.
     """
 
-    __slots__ = ("_calls", "_head", "_waiting", "begun", "called", "count", "current", "ending", "kept", "message", "reason",
-                 "text_head")  # fmt: skip
+    __slots__ = ("_calls", "_head", "_waiting", "begun", "call_head", "call_told", "called", "count", "current", "ending", "kept",
+                 "message", "reason", "text_head")  # fmt: skip
 
     def __init__(self, head: Head) -> None:
         self._head = head
@@ -58,6 +58,8 @@ class Writer:
         self.count = 0
         self.current: Block | None = None
         self.text_head: bytes | None = None
+        self.call_head = b""
+        self.call_told: int | None = None
         self.reason: str | None = None
         """Why the answer finished, as a Chunk without text said."""
 
@@ -192,6 +194,8 @@ class Writer:
             if chunk.signature is not None:
                 block.begun["signature"] = chunk.signature
             events = self.open(block)
+        if not chunk.index:
+            self.call_told, self.call_head = call.index, _DELTA % (block.number, b"input_json_delta", b"partial_json")
         if call.arguments:
             events += _delta(block, b"input_json_delta", b"partial_json", call.arguments)
         return events

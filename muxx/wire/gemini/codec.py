@@ -94,8 +94,11 @@ class GenerateCodec:
             # The short way for most Chunks of a translated answer: they come one by one.
             [chunk] = chunks
             if chunk.raw is None and chunk.kind != "end":
-                if chunk.kind == "text" and not (chunk.index or chunk.signature or chunk.finish_reason):
-                    return self._writer.text(chunk.text)
+                if not (chunk.signature or chunk.finish_reason):
+                    if chunk.kind == "text" and not chunk.index:
+                        return self._writer.text(chunk.text)
+                    if chunk.tool_call is not None and self._writer.goes_on(chunk.index, chunk.tool_call):
+                        return b""
                 return self._add(chunk)
         events = []
         for _, run in groupby(chunks, key=lambda chunk: (id(chunk.raw), chunk.kind == "end")):

@@ -103,6 +103,16 @@ class Writer:
             self.finishes[chunk.index] = chunk.finish_reason
         return events
 
+    def goes_on(self, index: int, fragment: ToolCall) -> bool:
+        """Take one more fragment of the only call that has begun; False for any other, which is not taken."""
+        if len(self._calls) != 1 or fragment.id is not None or fragment.name is not None:
+            return False
+        [call] = self._calls
+        if call.index != index or call.call.index != fragment.index:
+            return False
+        call.pieces.append(fragment.arguments)
+        return True
+
     def _call(self, chunk: Chunk, fragment: ToolCall) -> bytes:
         known = next((call for call in self._calls if (call.index, call.call.index) == (chunk.index, fragment.index)), None)
         events = b""

@@ -107,6 +107,27 @@ class Choice:
         if type(audio := delta.get("audio")) is dict and (transcript := text_of(audio.get("transcript"))):
             self.transcript.append(transcript)
 
+    def take_arguments(self, delta: dict[str, Any]) -> bool:
+        """Take a delta that is one more fragment of the last call's arguments, at a fifth of the cost; False for any other, which
+        is not taken. Raises what looking into another shape raises."""
+        [entry] = delta["tool_calls"]
+        call, function = self.tool_calls[-1], entry["function"]
+        arguments = function["arguments"]
+        if (
+            type(arguments) is not str
+            or not arguments
+            or entry["index"] != call.index
+            or type(entry["index"]) is not int
+            or entry.get("id")
+            or function.get("name")
+            or entry.get("type", "function") != "function"
+            or call.type != "function"
+            or len(delta) > (2 if "content" in delta else 1)
+        ):
+            return False
+        call.arguments.append(arguments)
+        return True
+
     def _tool_call(self, fragment: dict[str, Any], position: int) -> ToolText:
         """The call a fragment belongs to. A new id under a known index is a new call: some providers number every call 0."""
         index = fragment.get("index")
@@ -280,22 +301,19 @@ class ChatStream(ChatFacts):
             self.value = chunk = loads(data)
         except JSONDecodeError:
             return self._not_json(data)
-        # The short way for what nearly every event is: a piece of content of a known choice, and nothing else to learn.
+        # The short way for what nearly every event is: a piece of what a known choice is saying, and nothing else to learn.
         try:
             [choice] = chunk["choices"]
             delta = choice["delta"]
-            content = delta.get("content")
-            if (
-                content
-                and type(content) is str
-                and (len(delta) == 1 or (len(delta) == 2 and "role" in delta))
-                and not choice["finish_reason"]
-                and "error" not in chunk
-                and chunk.get("usage") is None
-            ):
-                self._choices[choice["index"]].text.append(content)
-                return FORWARD
-        except (AttributeError, KeyError, TypeError, ValueError):
+            if not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
+                content = delta.get("content")
+                if not content:
+                    if self._choices[choice["index"]].take_arguments(delta):
+                        return FORWARD
+                elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
+                    self._choices[choice["index"]].text.append(content)
+                    return FORWARD
+        except (AttributeError, LookupError, TypeError, ValueError):
             pass  # another shape, or a choice's first event
         return self._observe_any(chunk)
 

@@ -71,15 +71,16 @@ class EventSplitter:
         """The events that `data` finishes, in order."""
         # One read is mostly one event of one line, or of two where events have names: its own bytes are handed on, and only the
         # data is copied.
-        if not self._held and data.endswith(b"\n\n") and len(data) <= self._limit:
+        if not self._held and len(data) <= self._limit:
+            payload = None
             if data.startswith(b"data: "):
-                payload = data[6:-2]
-                if 10 not in payload and 13 not in payload:  # LF and CR, as numbers: several times as fast a search
-                    self._begun = True
-                    return [(data, payload)]
-            elif data.startswith(b"event: ") and (named := _named(data[:-2])) is not None:
+                payload = data[6:-2] if data.endswith(b"\n\n") else data[6:-4] if data.endswith(b"\r\n\r\n") else None
+            elif data.startswith(b"event: ") and data.endswith(b"\n\n"):
+                payload = _named(data[:-2])
+            # LF and CR, as numbers: several times as fast a search.
+            if payload is not None and 10 not in payload and 13 not in payload:
                 self._begun = True
-                return [(data, named)]
+                return [(data, payload)]
         events = self._resume(data) if self._held else self._split(data)
         if not events and len(self._held) > self._limit:
             raise UpstreamEventTooLarge(_TOO_LARGE)
@@ -148,9 +149,11 @@ class EventSplitter:
             if 10 not in value and 13 not in value:  # one line, which nearly every event is
                 self._begun = True
                 return raw, value
-        elif raw.startswith(b"event: ") and (named := _named(raw.rstrip(b"\r\n"))) is not None:
-            self._begun = True
-            return raw, named
+        elif raw.startswith(b"event: "):
+            named = _named(raw.rstrip(b"\r\n"))
+            if named is not None and 10 not in named and 13 not in named:
+                self._begun = True
+                return raw, named
         data, has_id = _parse(raw if self._begun else raw.removeprefix(_BOM))
         self._begun = True
         self.has_ids = self.has_ids or has_id
@@ -158,9 +161,9 @@ class EventSplitter:
 
 
 def _named(lines: bytes) -> bytes | None:
-    """The data of an event that is a name and one line of data, without the line ends behind them; None for any other."""
+    """What follows the name and `data: ` in an event that begins so, without the line ends behind it; None for any other."""
     name, found, data = lines.partition(b"\ndata: ")
-    return data if found and 10 not in data and 13 not in data and 10 not in name and 13 not in name else None
+    return data if found and 10 not in name and 13 not in name else None
 
 
 def _end_of_events(data: bytes) -> bytes | None:

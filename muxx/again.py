@@ -79,7 +79,7 @@ class KeptStream(KeptFacts):
         self.usage_event = self.last = (0, 0)
         self.has_ids = False
 
-    def observe(self, event: Any) -> Any:
+    def observe(self, event: Any, value: Any = None) -> Any:
         raise TypeError("it has been observed to its end")
 
 

@@ -29,7 +29,7 @@ from .headers import answer_lines, content_type_line, downstream_lines
 from .money import usd
 from .plain import refuse_encoded, whole_body
 from .refusing import masked
-from .relay import Delivered, HookedRelay, Relay
+from .relay import ChunkHooks, Delivered, HookedRelay, Relay
 from .reply import Chunk, is_event_stream
 from .targets import Attempt
 from .translating import LOST, HookedTranslator, TranslatedHookedRelay, TranslatedRelay, Translator, whole
@@ -180,11 +180,8 @@ def asks_for_usage(call: Call) -> bool:
     return call.wire.ask_for_usage(dict(call.exchange.request.body))
 
 
-def chunk_hooks(call: Call, chain: Chain) -> Any:
-    async def hooks(chunk: Chunk) -> list[Chunk]:
-        return await run_chunk(chain, (call.gateway, call.exchange), chunk, call.gateway.config.server.max_event_bytes)
-
-    return hooks
+def chunk_hooks(call: Call, chain: Chain) -> ChunkHooks:
+    return partial(run_chunk, chain, (call.gateway, call.exchange), most_bytes=call.gateway.config.server.max_event_bytes)
 
 
 def _told_by_provider(said: Any, error: MuxxError) -> MuxxError:

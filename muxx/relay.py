@@ -265,6 +265,8 @@ class HookedRelay(Relay):
         self._readback = readback
         self._context: Context | None = None if waits else copy_context()
         """What the exchange's task has set for those it calls, where they are called without it."""
+        self._raised: Exception | None = None
+        """What went wrong at once."""
         self._through_hooks: list[bytes] = []
         """What leaves when all events that have come are through, or a hook waits."""
         self._queue: deque[tuple[Event, Verdict]] = deque()
@@ -317,8 +319,9 @@ class HookedRelay(Relay):
                 self.last = self._codec.last()
                 self.over.set_result(None)
                 self._wake.set()
-        except MuxxError as error:
-            self.finish(error)
+        except Exception as error:  # the task's to raise: this is called by the provider's connection
+            self._raised = error
+            self.finish(None)
 
     def _take_line_ends(self, rest: bytes) -> None:
         self._line_ends = rest
@@ -362,6 +365,8 @@ class HookedRelay(Relay):
                 if await self._through(event, verdict) or verdict is DONE:
                     self.last = self._codec.last()
                     return None
+            if self._raised is not None:
+                raise self._raised
             if self.over.done():
                 return None
             if self._outcome is not None:
@@ -413,7 +418,8 @@ class HookedRelay(Relay):
         """`event` is what the pieces are, where they are one that has been parsed."""
         if self._readback is not None:
             if event is not None:
-                self._readback.facts.observe(event)
+                # Where hooks do not wait it is what was observed last; else more may have come since.
+                self._readback.facts.observe(event, None if self._context is None else self.stream.value)
             else:
                 self._readback.take(b"".join(pieces))
         if self._context is None and not self._through_hooks:

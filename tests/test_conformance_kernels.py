@@ -148,10 +148,10 @@ def a_chain_runs_backwards(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("the_end_is_the_last_chunk_and_comes_exactly_once")
 def chunks_after_the_end(patch: pytest.MonkeyPatch) -> None:
-    async def more(chain: Any, args: Any, chunk: Chunk, most: int) -> list[Chunk]:
-        result = await run_chunk(chain, args, chunk, most)
+    async def more(chain: Any, args: Any, chunk: Chunk, most_bytes: int) -> list[Chunk]:
+        result = await run_chunk(chain, args, chunk, most_bytes)
         if chunk.kind == "end":
-            await run_chunk(chain, args, Chunk("text", "P.S."), most)
+            await run_chunk(chain, args, Chunk("text", "P.S."), most_bytes)
         return result
 
     patch.setattr(answering, "run_chunk", more)
@@ -159,16 +159,16 @@ def chunks_after_the_end(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("the_end_is_the_last_chunk_and_comes_exactly_once")
 def hooks_never_see_the_end(patch: pytest.MonkeyPatch) -> None:
-    async def endless(chain: Any, args: Any, chunk: Chunk, most: int) -> list[Chunk]:
-        return [chunk] if chunk.kind == "end" else await run_chunk(chain, args, chunk, most)
+    async def endless(chain: Any, args: Any, chunk: Chunk, most_bytes: int) -> list[Chunk]:
+        return [chunk] if chunk.kind == "end" else await run_chunk(chain, args, chunk, most_bytes)
 
     patch.setattr(answering, "run_chunk", endless)
 
 
 @breaks("every_chunk_goes_through_every_plugin")
 def a_plugin_misses_a_chunk(patch: pytest.MonkeyPatch) -> None:
-    async def missing(chain: Any, args: Any, chunk: Chunk, most: int) -> list[Chunk]:
-        return await run_chunk(chain[:-1] if chunk.kind == "text" else chain, args, chunk, most)
+    async def missing(chain: Any, args: Any, chunk: Chunk, most_bytes: int) -> list[Chunk]:
+        return await run_chunk(chain[:-1] if chunk.kind == "text" else chain, args, chunk, most_bytes)
 
     patch.setattr(answering, "run_chunk", missing)
 

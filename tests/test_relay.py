@@ -212,15 +212,12 @@ def hooked(hook: Hook, **options: Any) -> Bench:
 
 
 async def run(bench: Bench, *pieces: bytes, end: bool = True) -> MuxxError | None:
-    """Feed everything, then take through the hooks what is left to be; the error that ended it."""
+    """Feed everything, then take through the hooks what is left to be."""
     bench.feed(*pieces)
     if end:
         bench.end()
     assert isinstance(bench.relay, HookedRelay)
-    try:
-        return await bench.relay.run()
-    except MuxxError as error:
-        return error
+    return await bench.relay.run()
 
 
 either = pytest.mark.parametrize("waits", [False, True], ids=["hooks that do not wait", "hooks that may"])
@@ -287,13 +284,15 @@ async def test_an_end_returned_early_ends_the_answer_and_nothing_follows(waits: 
 
 
 @either
-async def test_what_a_hook_raises_ends_the_answer(waits: bool) -> None:
+@pytest.mark.parametrize("raised", [PluginError(), KeyError("of our own")], ids=repr)
+async def test_what_a_hook_raises_ends_the_answer(raised: Exception, waits: bool) -> None:
     def crash(chunk: Chunk) -> None:
         if chunk.text == WORDS[1]:
-            raise PluginError
+            raise raised
 
     bench = hooked(crash, waits=waits)
-    assert isinstance(await run(bench, STREAM), PluginError)
+    with pytest.raises(type(raised)):
+        await run(bench, STREAM)
     bench.feed(delta("late"))
     assert bench.down.body == delta(WORDS[0])
     assert bench.over

@@ -64,7 +64,8 @@ class StreamFacts(Facts, Protocol):
     @property
     def finished(self) -> bool: ...
 
-    def observe(self, event: Event) -> Verdict: ...
+    def observe(self, event: Event, value: Any = None) -> Verdict:
+        """What is to be done with the event. `value` is its JSON, where another observer has read it; it is not changed."""
 
 
 class Codec(Protocol):

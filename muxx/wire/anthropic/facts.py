@@ -195,7 +195,7 @@ class MessageStream(MessageFacts):
         blocks = self._blocks.values()
         return sum(len(block.text) + len(block.thinking) + len(block.partial_json) for block in blocks)
 
-    def observe(self, event: Event) -> Verdict:
+    def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
         if not data:
@@ -203,7 +203,7 @@ class MessageStream(MessageFacts):
             # Anthropic's TypeScript SDK parses the data of every event it knows by name, and dies where there is none.
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            value = self.value = loads(data)
+            value = self.value = loads(data) if value is None else value
         except JSONDecodeError:
             self.value = None
             if data.strip() == b"[DONE]":

@@ -222,7 +222,7 @@ class GenerateStream(GenerateFacts):
         usage = self.usage
         return not self._counted or usage is None or (usage.output_tokens == 0 and self.output_bytes > 0)
 
-    def observe(self, event: Event) -> Verdict:
+    def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`.
 
         Events without data are dropped, comments among them, and so is a `[DONE]`: this format has none, and its SDK takes
@@ -233,7 +233,7 @@ class GenerateStream(GenerateFacts):
             self.value = None
             return DROP
         try:
-            self.value = value = loads(data)
+            self.value = value = loads(data) if value is None else value
         except JSONDecodeError:
             return self._not_json(data)
         # The short way for what nearly every event is: a piece of text of a known candidate, and nothing else to learn.

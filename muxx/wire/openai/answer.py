@@ -291,14 +291,14 @@ class ChatStream(ChatFacts):
         super()._take_usage(chunk, value)
         self._counted = self._fragments()
 
-    def observe(self, event: Event) -> Verdict:
+    def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
         if not data:
             self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            self.value = chunk = loads(data)
+            self.value = chunk = loads(data) if value is None else value
         except JSONDecodeError:
             return self._not_json(data)
         # The short way for what nearly every event is: a piece of what a known choice is saying, and nothing else to learn.

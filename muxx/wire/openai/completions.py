@@ -71,12 +71,12 @@ class CompletionStream(ChatStream):
 
     __slots__ = ()
 
-    def observe(self, event: Event) -> Verdict:
+    def observe(self, event: Event, value: Any = None) -> Verdict:
         data = event[1]
         if not data:
             return super().observe(event)
         try:
-            self.value = chunk = loads(data)
+            self.value = chunk = loads(data) if value is None else value
         except JSONDecodeError:
             return self._not_json(data)
         # The short way: a piece of text of a known choice, and nothing else to learn.

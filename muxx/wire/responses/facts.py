@@ -149,14 +149,14 @@ class ResponseStream(ResponseFacts):
         number = self._last.get("sequence_number") if type(self._last) is dict else None
         return number + 1 if type(number) is int else None
 
-    def observe(self, event: Event) -> Verdict:
+    def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
         if not data:
             self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            value = loads(data)
+            value = loads(data) if value is None else value
         except JSONDecodeError:
             self.value = None
             if data.strip() == b"[DONE]":

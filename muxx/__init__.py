@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .asked import AskedOutput, asked_output
     from .audit import AuditRow, audit_log, note_change
     from .bodies import Asked, Listed, Moment, Shown, asked_project, body_as, query_as, whose
-    from .config import Config, ConfigError, PluginConfig, ProjectConfig, load_config
+    from .config import Config, PluginConfig, ProjectConfig
+    from .configfile import ConfigError, load_config
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
     from .db import Connection, Database, Migration
@@ -71,7 +72,8 @@ _HOME = {
     "asked": "AskedOutput asked_output",
     "audit": "AuditRow audit_log note_change",
     "bodies": "Asked Listed Moment Shown asked_project body_as query_as whose",
-    "config": "Config ConfigError PluginConfig ProjectConfig load_config",
+    "config": "Config PluginConfig ProjectConfig",
+    "configfile": "ConfigError load_config",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
     "db": "Connection Database Migration",

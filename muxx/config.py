@@ -1,12 +1,7 @@
-"""The configuration: a TOML file in, frozen typed values out.
-
-- A file may say exactly what the models here and the plugins' `Config` classes declare; any other key is an error.
-- `load_config` reports every error at once, one line each with its key's path. No line repeats a value: any may be a secret.
-"""
+"""The configuration as frozen typed values. What a file may say, the models here and the plugins' `Config` classes declare."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,9 +37,7 @@ from .configtypes import (
     Usd,
     Workers,
 )
-from .errors import StartError
-from .tomlfile import Loc, Problem, TomlFile, key_path
-from .validation import hint, validated
+from .tomlfile import Loc
 
 MIB = 1024 * 1024
 
@@ -372,88 +365,14 @@ class Config(Section):
         """The settings of every plugin whose class `load_config` was given and that the file leaves on."""
         return self._plugin_settings
 
+    def note_origin(
+        self, path: Path | None, plugins_dir: Path | None, written: dict[Loc, str], settings: dict[str, PluginConfig]
+    ) -> None:
+        """Set by `load_config`: where it came from, and what the plugins' tables say."""
+        self._path, self._plugins_dir, self._written, self._plugin_settings = path, plugins_dir, written, settings
+
     def problems_of_plugins(self) -> Iterator[tuple[Loc, str]]:
         """What the settings of plugins that are on find wrong with the rest."""
         for name, settings in self._plugin_settings.items():
             if settings.enabled and (self.plugins.only is None or name in self.plugins.only):
                 yield from settings.problems_in(self)
-
-
-# ── reading it ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class ConfigError(StartError):
-    """The configuration cannot be used. `errors` holds one line per error: the file, the key's path, what is wrong."""
-
-    def __init__(self, file: Path | None, problems: Iterable[Problem]) -> None:
-        label = str(file) if file is not None else "built-in defaults"
-        unique = dict.fromkeys(problems)
-        self.errors = [": ".join(filter(None, (label, key_path(p.loc), " ".join(p.text.split())))) for p in unique]
-        super().__init__("\n".join(self.errors), exit_code=2)
-
-
-def load_config(
-    path: str | Path | None,
-    plugin_configs: Mapping[str, type[PluginConfig]] | None = None,
-    *,
-    plugins_dir: Path | None = None,
-) -> Config:
-    """The configuration in `path`, or the defaults for None; raises `ConfigError` with everything that is wrong.
-
-    `plugin_configs` maps every installed plugin to its settings' class. Without it the plugins' tables are not looked into.
-    `plugins_dir` is where those of one file were found: noted in the result, for whoever looks again.
-    """
-    source = Path(path) if path is not None else None
-    try:
-        file = TomlFile(source)
-        config = _read(file, plugin_configs)
-    except RecursionError:
-        raise ConfigError(source, [Problem((), "is nested too deeply")]) from None
-    if config is None or file.problems:
-        raise ConfigError(source, file.problems)
-    config._plugins_dir = plugins_dir
-    return config
-
-
-def _read(file: TomlFile, classes: Mapping[str, type[PluginConfig]] | None) -> Config | None:
-    if any(not problem.loc for problem in file.problems):
-        return None  # the file itself cannot be read, so nothing more can be said about it
-    file.data.setdefault("database", {})  # so that the default path, too, is relative to the file
-    settings = _plugin_settings(file, classes or {})
-    config = validated(Config, file.data, (), file)
-    if config is not None:
-        config._path, config._written, config._plugin_settings = file.path, file.written, settings
-        file.problems += [Problem(*problem) for problem in config.problems_of_plugins()]
-    return config
-
-
-def _plugin_settings(file: TomlFile, classes: Mapping[str, type[PluginConfig]]) -> dict[str, PluginConfig]:
-    """Validate every plugin's table; a plugin that is off may leave out what it requires when on."""
-    section = file.data.get("plugins", {})
-    if not classes or not isinstance(section, dict):
-        return {}
-    file.problems += _unknown_plugins(section, classes)
-    settings: dict[str, PluginConfig] = {}
-    for name, cls in classes.items():
-        table = section.get(name, {})
-        if isinstance(table, dict):
-            value = validated(cls, table, ("plugins", name), file, partial=_is_off(name, section))
-            settings |= {} if value is None else {name: value}
-    return settings
-
-
-def _is_off(name: str, section: dict[str, Any]) -> bool:
-    only = section.get("only")
-    return section.get(name, {}).get("enabled") is False or (isinstance(only, list) and name not in only)
-
-
-def _unknown_plugins(section: dict[str, Any], classes: Mapping[str, type[PluginConfig]]) -> Iterator[Problem]:
-    if "MUXX_LOAD_PLUGINS" in os.environ:
-        return  # plugins were left out on purpose; their settings may stay in the file
-    named: list[tuple[Loc, Any]] = [(("plugins", name), name) for name, table in section.items() if isinstance(table, dict)]
-    for key in ("only", "order"):
-        names = section.get(key)
-        named += [(("plugins", key, i), name) for i, name in enumerate(names)] if isinstance(names, list) else []
-    for loc, name in named:
-        if isinstance(name, str) and name not in classes:
-            yield Problem(loc, "no plugin of this name is installed" + hint(name, classes))

@@ -18,7 +18,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 import orjson
 
-from .config import Config, ConfigError
+from .config import Config
+from .configfile import ConfigError
 from .errors import MuxxError, StartError
 from .plugins import Loaded, load_checked
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from .config import Config, load_config
+from .config import Config
+from .configfile import load_config
 from .errors import PluginLoadError
 from .plugins import Candidate, Chain, Found, PluginSet, build, candidates, chosen, config_classes, imported
 

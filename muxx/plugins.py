@@ -25,7 +25,8 @@ import pluggy
 from pydantic import ConfigDict, ValidationError
 
 from . import hookspecs
-from .config import Config, PluginConfig, load_config
+from .config import Config, PluginConfig
+from .configfile import load_config
 from .errors import PluginLoadError, StartError
 from .pluginfiles import load_file, plugin_files, plugin_name
 

@@ -28,7 +28,8 @@ from muxx.bench.said import CALL, MARK, TEXT, template, word_of, words
 from muxx.bench.upstream import END, HEAD, Answering
 from muxx.bench.upstream import PLAIN as PLAIN_ANSWER
 from muxx.catalogue import Catalogue
-from muxx.config import Config, load_config
+from muxx.config import Config
+from muxx.configfile import load_config
 from muxx.plugins import build, config_classes, discover
 from muxx.routing import RoutingTable
 

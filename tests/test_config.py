@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
-from muxx.config import Config, ConfigError, ModelConfig, PluginConfig, ProviderConfig, TargetConfig, load_config
+from muxx.config import Config, ModelConfig, PluginConfig, ProviderConfig, TargetConfig
+from muxx.configfile import ConfigError, load_config
 from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
 from muxx.processes import usable_cores

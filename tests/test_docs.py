@@ -22,7 +22,7 @@ from docs_kit import GUIDE, PAGES, ROOT, TUTORIAL, Block, Clone, blocks, forking
 
 from muxx import hookspecs
 from muxx.cli import cli
-from muxx.config import load_config
+from muxx.configfile import load_config
 from muxx.plugins import config_classes, discover
 from muxx.testing import RunningGateway, ScriptedUpstream, clean_environment, eventually
 from muxx.testing.installing import installed

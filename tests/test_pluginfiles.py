@@ -13,7 +13,7 @@ import pytest
 from process_kit import gateway_process
 from standard import STANDARD
 
-from muxx.config import ConfigError
+from muxx.configfile import ConfigError
 from muxx.errors import PluginLoadError, StartError
 from muxx.pluginfiles import load_file, plugin_files
 from muxx.plugins import Found, PluginSet, build, discover, load_checked

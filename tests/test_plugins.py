@@ -15,7 +15,7 @@ import pytest
 from standard import STANDARD
 
 from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl, hookspecs
-from muxx.config import ConfigError, load_config
+from muxx.configfile import ConfigError, load_config
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
 from muxx.plugins import Found, PluginLoadError, PluginSet, build, candidates, config_classes, discover
 from muxx.testing import RunningGateway

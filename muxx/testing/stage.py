@@ -19,7 +19,7 @@ from typing import Any, Self
 import orjson
 
 from muxx.call import Call
-from muxx.config import load_config
+from muxx.configfile import load_config
 from muxx.endpoints import Table
 from muxx.exchange import Exchange
 from muxx.gateway import Gateway

@@ -244,7 +244,7 @@ class Readers:
                 async with asyncio.timeout(seconds):
                     return list(await connection.execute_fetchall(sql, params))
             except (TimeoutError, asyncio.CancelledError):
-                await connection.interrupt()
+                await _stop(connection)
                 raise
             finally:
                 self._idle.append(connection)
@@ -263,6 +263,16 @@ class Readers:
     async def close(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+
+async def _stop(connection: Connection) -> None:
+    """End what it is at. A statement that its thread has not begun yet is none that could be interrupted: so that is done until
+    the thread is seen to be free."""
+    free = asyncio.ensure_future(connection.execute_fetchall("SELECT 1"))
+    while not free.done():
+        await connection.interrupt()
+        await asyncio.wait((free,), timeout=0.01)
+    free.exception()  # it may have been interrupted itself
 
 
 def _stand_back() -> None:

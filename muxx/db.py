@@ -268,11 +268,16 @@ class Readers:
 async def _stop(connection: Connection) -> None:
     """End what it is at. A statement that its thread has not begun yet is none that could be interrupted: so that is done until
     the thread is seen to be free."""
-    free = asyncio.ensure_future(connection.execute_fetchall("SELECT 1"))
-    while not free.done():
+    while True:
         await connection.interrupt()
-        await asyncio.wait((free,), timeout=0.01)
-    free.exception()  # it may have been interrupted itself
+        try:
+            async with asyncio.timeout(0.01):
+                await connection.execute_fetchall("SELECT 1")
+        except TimeoutError:
+            continue
+        except sqlite3.Error:
+            pass  # it was interrupted itself
+        return
 
 
 def _stand_back() -> None:

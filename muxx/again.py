@@ -82,6 +82,9 @@ class KeptStream(KeptFacts):
     def observe(self, event: Any, value: Any = None) -> Any:
         raise TypeError("it has been observed to its end")
 
+    def likeness(self, raw: bytes) -> None:
+        """No more events come."""
+
 
 class Kept:
     """What the kernel has found out about a `WholeAnswer`."""

@@ -81,7 +81,7 @@ class Flight:
     def take_whole(self, attempt: Attempt, response: WholeResponse) -> None:
         """An answer of which there is no more to come."""
         self.attempt, self.response = attempt, response
-        self.whole = self.ended = True
+        self.whole = self.ended = self.begun = True
         body = response.body_now()
         self._hold(body)
         if len(body) > self._most:
@@ -98,10 +98,10 @@ class Flight:
                 pump.add_done_callback(self._pumped)
 
     def _hold(self, data: bytes) -> None:
-        self.begun = True
+        size = len(data)
         self.pieces.append(data)
-        self._held += len(data)
-        self._flights.held += len(data)
+        self._held += size
+        self._flights.held += size
 
     def feed(self, data: bytes) -> None:
         pump = self._pump
@@ -121,7 +121,7 @@ class Flight:
 
     def _feed_all(self, data: bytes) -> None:
         """To any number of readers, each of which may be anywhere."""
-        begins = not self.begun
+        begins, self.begun = not self.begun, True
         self._hold(data)
         if begins:
             self._tell_those_who_wait(None)

@@ -75,6 +75,9 @@ class LeanConnection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox | None = None) -> None:
         self._loop = loop
         self._outbox = outbox
+        self._pieces: list[bytes] = []
+        """What has come of the body and was not handed on."""
+        self.on_body = self._pieces.append
         self._parser = HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
         self.reusable = True
@@ -101,7 +104,6 @@ class LeanConnection(asyncio.Protocol):
         assert self.transport is not None
         self.headers: dict[str, str] = {}
         self._head_bytes = self._interim = 0
-        self._pieces: list[bytes] = []
         self.finished = False
         """The answer was read to its end."""
         self._head = head = self._loop.create_future()
@@ -133,8 +135,7 @@ class LeanConnection(asyncio.Protocol):
         if self.finished or len(pieces) != 1:
             self._deliver()
         else:  # a piece of a stream, which nearly everything is
-            self._pieces = []
-            sink.feed(pieces[0])
+            sink.feed(pieces.pop())
 
     def _bound(self, data: bytes) -> None:
         """No head is longer than this, neither in pieces nor in one, and no status line than that."""
@@ -162,9 +163,6 @@ class LeanConnection(asyncio.Protocol):
         self.reusable = self._parser.should_keep_alive()
         head.set_result(status)
 
-    def on_body(self, data: bytes) -> None:
-        self._pieces.append(data)
-
     def on_message_complete(self) -> None:
         head = self._head
         if head is not None and head.done():
@@ -174,8 +172,10 @@ class LeanConnection(asyncio.Protocol):
         return self._taken() if self.finished else None
 
     def _taken(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return data
 
     def _deliver(self) -> None:
         """Note the end, and hand what has come to the sink, which may look whether that is the end."""

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
@@ -329,8 +330,12 @@ class Downstream:
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.paused = False
+        self.stalled_since: float | None = None
         self.on_resume: Callable[[], None] | None = None
+
+    @property
+    def paused(self) -> bool:
+        return self.stalled_since is not None
 
     def send(self, data: bytes) -> None:
         assert data
@@ -340,8 +345,11 @@ class Downstream:
     def body(self) -> bytes:
         return b"".join(self.pieces)
 
+    def stop_reading(self) -> None:
+        self.stalled_since = time.monotonic()
+
     def read_again(self) -> None:
-        self.paused = False
+        self.stalled_since = None
         assert self.on_resume is not None
         self.on_resume()
 

@@ -31,6 +31,9 @@ from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
 from muxx.relay import QUEUED_BYTES, HookedRelay
 from muxx.reply import Chunk
 from muxx.testing import DONE, event, eventually
+from muxx.wire.openai import Verdict
+from muxx.wire.openai.answer import ChatStream
+from muxx.wire.sse import Event
 
 BEFORE_DONE = STREAM.removesuffix(DONE)
 
@@ -55,6 +58,23 @@ async def test_what_one_read_brings_leaves_in_one_write() -> None:
     bench = Bench()
     bench.feed(BEFORE_DONE)
     assert bench.down.pieces == [BEFORE_DONE]
+
+
+async def test_events_that_only_say_more_are_passed_on_by_their_likeness_and_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed: list[bytes] = []
+    observe = ChatStream.observe
+
+    def counted(self: ChatStream, one: Event) -> Verdict:
+        observed.append(one[0])
+        return observe(self, one)
+
+    monkeypatch.setattr(ChatStream, "observe", counted)
+    bench = Bench()
+    words = [delta(f" word{number}") for number in range(20)]
+    bench.feed(delta("a"), words[0], *words[1:9], words[9] + words[10], words[11][:30], words[11][30:], *words[12:], finish(), DONE)
+    assert bench.down.pieces == [delta("a"), *words[:9], words[9] + words[10], *words[11:], finish()]
+    assert observed == [delta("a"), words[0], words[11], finish(), DONE]
+    assert bench.relay.stream.text == "a" + "".join(f" word{number}" for number in range(20))
 
 
 async def test_the_last_event_of_a_complete_answer_is_held_for_who_records_the_row() -> None:
@@ -125,8 +145,10 @@ async def test_a_tail_without_its_blank_line_is_sent_only_where_it_completes_the
 
 async def test_time_runs_from_event_to_event_and_shortens_after_the_finish_reason() -> None:
     bench = Bench(between_events=60.0, finish_grace=5.0)
-    bench.feed(delta("a"))
-    assert 59 < bench.limits.due - time.monotonic() <= 60
+    for _ in range(3):
+        bench.limits.due = 0
+        bench.feed(delta("a"))
+        assert 59 < bench.limits.due - time.monotonic() <= 60
     bench.feed(finish())
     assert 4 < bench.limits.due - time.monotonic() <= 5
     bench.feed(DONE)
@@ -142,9 +164,11 @@ async def test_out_of_time_is_an_error_before_the_finish_reason_and_an_end_after
     assert (code(early), code(late)) == ("upstream_timeout", None)
 
 
-async def test_a_client_that_does_not_read_pauses_the_provider_and_its_clock() -> None:
+@pytest.mark.parametrize("before", [0, 5])
+async def test_a_client_that_does_not_read_pauses_the_provider_and_its_clock(before: int) -> None:
     bench = Bench()
-    bench.down.paused = True
+    bench.feed(*[delta("a")] * before)
+    bench.down.stop_reading()
     bench.feed(delta("a"))
     assert not bench.provider.reading
     assert bench.limits.due == float("inf")
@@ -152,14 +176,15 @@ async def test_a_client_that_does_not_read_pauses_the_provider_and_its_clock() -
     assert bench.provider.reading
     assert bench.limits.due < float("inf")
     bench.feed(STREAM)
-    assert bench.down.body == delta("a") + BEFORE_DONE
+    assert bench.down.body == delta("a") * (before + 1) + BEFORE_DONE
 
 
 async def test_taps_see_what_the_client_gets() -> None:
     seen: list[bytes] = []
     bench = Bench(asked=False, taps=[seen.append])
+    bench.feed(delta("a"), delta("b"), delta("c"))
     bench.feed(*cut(STREAM, 3))
-    assert b"".join(seen) == bench.down.body == without_usage(BEFORE_DONE)
+    assert b"".join(seen) == bench.down.body == delta("a") + delta("b") + delta("c") + without_usage(BEFORE_DONE)
 
 
 async def test_an_event_over_the_limit_ends_the_answer_after_those_before_it() -> None:
@@ -170,7 +195,7 @@ async def test_an_event_over_the_limit_ends_the_answer_after_those_before_it() -
         assert (bench.down.body, code(bench)) == (delta("a"), "upstream_event_too_large")
 
 
-EVENTS = [delta("a"), delta("b"), finish(), usage_event(), DONE, event({"error": {"message": "no"}}), event([]), event({})]
+EVENTS = [delta("a"), delta("b"), delta('"c" \u00e9'), finish(), usage_event(), DONE, event({"error": {"message": "no"}}), event([]), event({})]
 PIECES = st.sampled_from([*EVENTS, b": hm\n\n", b"id: 1\n\n", b"data: x\n\n", b"data: {", b"\n"])
 
 
@@ -181,16 +206,16 @@ def test_any_stream_whatever_ends_one_way_and_is_relayed_alike_however_it_is_cut
 ) -> None:
     stream = b"".join(pieces)
 
-    async def outcome(*cuts: bytes) -> tuple[bytes, bytes, str | None]:
+    async def outcome(*cuts: bytes) -> tuple[bytes, bytes, str | None, str]:
         bench = Bench(asked=asked)
         bench.feed(*cuts)
         bench.end(None if clean else UpstreamDisconnected())
         assert bench.over
-        return bench.down.body, bench.relay.last, code(bench)
+        return bench.down.body, bench.relay.last, code(bench), bench.relay.stream.text
 
     whole = asyncio.run(outcome(stream))
     assert asyncio.run(outcome(*cut(stream, seed))) == whole
-    body, last, _ = whole
+    body, last, _, _ = whole
     assert b"[DONE]" not in body
     assert set(body) <= set(stream)
     assert last in (b"", DONE) or b"[DONE]" in last

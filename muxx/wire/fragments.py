@@ -20,6 +20,9 @@ class Fragments:
     def append(self, text: str) -> None:
         self._utf8 += text.encode("utf-8", "surrogatepass")
 
+    def append_utf8(self, text: bytes) -> None:
+        self._utf8 += text
+
     def __len__(self) -> int:
         """How many bytes of UTF-8 there are."""
         return len(self._utf8)

@@ -63,6 +63,11 @@ class EventSplitter:
         """True once an event had an `id` field. From then on the OpenAI SDK makes an event of any blank line, and dies of it."""
 
     @property
+    def between_events(self) -> bool:
+        """No event has begun and not ended."""
+        return not self._held
+
+    @property
     def tail(self) -> bytes:
         """The bytes of the event that is not finished yet."""
         return bytes(self._held)

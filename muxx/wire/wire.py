@@ -23,6 +23,7 @@ from ..money import Cost, Usage
 from ..reply import Chunk
 from ..request import Part
 from ..targets import Format
+from .alike import Alike
 from .openai import Head, Verdict, comment_event
 from .prompt import Losses, Prompt
 from .sse import Event
@@ -66,6 +67,10 @@ class StreamFacts(Facts, Protocol):
 
     def observe(self, event: Event, value: Any = None) -> Verdict:
         """What is to be done with the event. `value` is its JSON, where another observer has read it; it is not changed."""
+
+    def likeness(self, raw: bytes) -> Alike | None:
+        """What the event observed last, of which these are the bytes, has in common with others that say more of the same; None
+        where it did anything else. `value` is of no use after it."""
 
 
 class Codec(Protocol):

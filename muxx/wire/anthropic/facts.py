@@ -8,6 +8,7 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..alike import PROBE, Alike, Padding, likeness
 from ..fragments import Fragments
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer
@@ -164,7 +165,7 @@ class MessageStream(MessageFacts):
     observed last.
     """
 
-    __slots__ = ("_counted", "_ended", "_texts", "done", "error", "value")
+    __slots__ = ("_counted", "_ended", "_saying", "_texts", "done", "error", "value")
 
     ends_with_body = False
 
@@ -173,6 +174,8 @@ class MessageStream(MessageFacts):
         self.done = False
         self.error: Any = None
         self.value: Any = None
+        self._saying: Fragments | None = None
+        """What the event observed last was a piece of, and no more than that."""
         self._texts: dict[int, Fragments] = {}
         """The text of each block, where the short way puts them."""
         self._counted = 0
@@ -198,6 +201,7 @@ class MessageStream(MessageFacts):
     def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
+        self._saying = None
         if not data:
             self.value = None
             # Anthropic's TypeScript SDK parses the data of every event it knows by name, and dies where there is none.
@@ -213,11 +217,21 @@ class MessageStream(MessageFacts):
         try:
             delta = value["delta"]
             if delta["type"] == "text_delta" and value["type"] == "content_block_delta" and type(text := delta["text"]) is str:
-                self._texts[value["index"]].append(text)
+                self._saying = said = self._texts[value["index"]]
+                said.append(text)
                 return FORWARD
         except (KeyError, TypeError):
             pass  # another event, or one of a block that never began
         return self._observe_any(value)
+
+    def likeness(self, raw: bytes) -> Alike | None:
+        """What the event observed last, of which these are the bytes, has in common with others that say more of the same; None
+        where it did anything else. `value` is of no use after it."""
+        if self._saying is None:
+            return None
+        alike, probe = likeness(raw, b'"text":', _PADDING, self._saying)
+        self.value["delta"]["text"] = PROBE
+        return alike if probe == self.value else None
 
     def _observe_any(self, value: Any) -> Verdict:
         if type(value) is not dict:
@@ -264,6 +278,9 @@ class MessageStream(MessageFacts):
 
 
 _GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
+
+_PADDING = Padding(behind=b"}", fill=b" ")
+"""Anthropic's: between the braces that end an event."""
 
 
 def read_message(body: bytes) -> MessageFacts:

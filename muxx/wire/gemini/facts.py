@@ -258,6 +258,9 @@ class GenerateStream(GenerateFacts):
             pass  # another shape, or a candidate's first event
         return self._observe_any(value)
 
+    def likeness(self, raw: bytes) -> None:
+        """No two of these events are alike: each counts the tokens."""
+
     def _observe_any(self, value: Any) -> Verdict:
         if type(value) is not dict:
             raise UpstreamProtocolError(_GARBAGE)

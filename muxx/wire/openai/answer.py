@@ -7,12 +7,14 @@ passed over. Only what is no answer at all is an error.
 from __future__ import annotations
 
 import enum
+import string
 from typing import Any
 
 from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..alike import PROBE, Alike, Padding, likeness
 from ..fragments import Fragments
 from ..sse import Event, is_comment
 from .usage import read_usage, usage_object
@@ -268,7 +270,9 @@ class ChatStream(ChatFacts):
     """
 
     ends_with_body = False
-    __slots__ = ("_client_asked_usage", "_counted", "_expected", "done", "error", "finished", "value")
+    _text_in = "content"
+    """The member that holds what an event says."""
+    __slots__ = ("_client_asked_usage", "_counted", "_expected", "_saying", "done", "error", "finished", "value")
 
     def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
         super().__init__()
@@ -279,6 +283,8 @@ class ChatStream(ChatFacts):
         self.done = False
         self.error: Any = None
         self.value: Any = None
+        self._saying: Fragments | None = None
+        """What the event observed last was a piece of, and no more than that."""
 
     @property
     def text_since_usage(self) -> bool:
@@ -294,6 +300,7 @@ class ChatStream(ChatFacts):
     def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
+        self._saying = None
         if not data:
             self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
@@ -311,11 +318,22 @@ class ChatStream(ChatFacts):
                     if self._choices[choice["index"]].take_arguments(delta):
                         return FORWARD
                 elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-                    self._choices[choice["index"]].text.append(content)
+                    self._saying = said = self._choices[choice["index"]].text
+                    said.append(content)
                     return FORWARD
         except (AttributeError, LookupError, TypeError, ValueError):
             pass  # another shape, or a choice's first event
         return self._observe_any(chunk)
+
+    def likeness(self, raw: bytes) -> Alike | None:
+        """What the event observed last, of which these are the bytes, has in common with others that say more of the same; None
+        where it did anything else. `value` is of no use after it."""
+        if self._saying is None or self.finished:
+            return None
+        alike, probe = likeness(raw, b'"%b":' % self._text_in.encode(), _PADDING, self._saying)
+        [choice] = self.value["choices"]
+        choice.get("delta", choice)[self._text_in] = PROBE
+        return alike if probe == self.value else None
 
     def _observe_any(self, chunk: Any) -> Verdict:
         if type(chunk) is not dict:
@@ -344,6 +362,9 @@ class ChatStream(ChatFacts):
 
 
 _GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
+
+_PADDING = Padding(behind=b',"obfuscation":"', fill=(string.ascii_letters + string.digits).encode())
+"""OpenAI's: a member of its own."""
 
 
 def read_completion(body: bytes) -> ChatFacts:

@@ -69,10 +69,12 @@ def choices_asked(body: dict[str, Any]) -> int:
 class CompletionStream(ChatStream):
     """Observes a stream of completions as `ChatStream` does one of chat completions."""
 
+    _text_in = "text"
     __slots__ = ()
 
     def observe(self, event: Event, value: Any = None) -> Verdict:
         data = event[1]
+        self._saying = None
         if not data:
             return super().observe(event)
         try:
@@ -84,7 +86,8 @@ class CompletionStream(ChatStream):
             [choice] = chunk["choices"]
             text = choice["text"]
             if text and type(text) is str and not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
-                self._choices[choice["index"]].text.append(text)
+                self._saying = said = self._choices[choice["index"]].text
+                said.append(text)
                 return FORWARD
         except (AttributeError, KeyError, TypeError, ValueError):
             pass  # another shape, or a choice's first event

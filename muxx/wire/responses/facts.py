@@ -174,6 +174,9 @@ class ResponseStream(ResponseFacts):
             pass  # another shape, or a text's first piece
         return self._observe_any(value)
 
+    def likeness(self, raw: bytes) -> None:
+        """No two of these events are alike: each has its number."""
+
     def _observe_any(self, value: Any) -> Verdict:
         if type(value) is not dict:
             raise UpstreamProtocolError(_GARBAGE)

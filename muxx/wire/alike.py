@@ -1,0 +1,104 @@
+"""Events that are alike but for what they say: nearly all of a stream, told without parsing each as a whole.
+
+A model's words come in events of some 300 bytes, of which only the word is new. Once one has been parsed, the next ones that
+begin and end with the same bytes need no more than their word read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from orjson import JSONDecodeError, loads
+
+from .fragments import Fragments
+
+_TEXT = re.compile(rb' *"((?:[^"\\]|\\.)*)"')
+
+PROBE = "(a text)"
+
+
+class Padding(NamedTuple):
+    """What a provider adds to its events so that their length does not tell their words."""
+
+    behind: bytes
+    """What it stands behind: the first such bytes after the text, and the last ones in an event."""
+    fill: bytes
+    """The bytes it is made of."""
+
+
+_PLAIN = bytes(byte for byte in range(32, 127) if byte not in b'"\\')
+"""What stands in a JSON string for itself."""
+
+
+class Alike:
+    """What an event has in common with those that follow it.
+
+    Invariant: what `take` takes is what parsing each event would have brought. The bytes around a text are those of an event
+    that was parsed, from the quote that begins its text and from the one that ends it; and a text is the inside of a JSON string.
+    """
+
+    __slots__ = ("_after", "_before", "_behind", "_fill", "_first", "_joint", "_last", "_one", "_said", "_several")
+
+    def __init__(self, before: bytes, behind: bytes, fill: bytes, after: bytes, said: Fragments) -> None:
+        """Use `likeness`. `behind` is what stands between a text and its padding; empty where there is none."""
+        self._before = before
+        self._behind = behind
+        self._fill = fill
+        self._after = after
+        self._joint = after + before
+        """What stands between two texts: the end of one event and the beginning of the next."""
+        self._first, self._last = len(before), -len(after)
+        self._one = len(self._joint)
+        """Bytes of an event that says nothing."""
+        self._several = 0 if behind else 2 * self._one
+        """Bytes from which on there may be more to it than one text."""
+        self._said = said
+
+    def take(self, data: bytes) -> bool:
+        """Add what these events say to what has been said. False, and nothing is added, unless all are whole and alike."""
+        if len(data) < self._one or not data.startswith(self._before) or not data.endswith(self._after):
+            return False
+        said = data[self._first : self._last]
+        if len(data) >= self._several:
+            pieces = [self._unpadded(piece) for piece in said.split(self._joint)] if self._behind else said.split(self._joint)
+            said = b"".join(pieces)
+            if said.translate(None, _PLAIN):
+                return self._take_escaped(pieces)
+        elif said.translate(None, _PLAIN):
+            return self._take_escaped([said])
+        self._said.append_utf8(said)
+        return True
+
+    def _take_escaped(self, pieces: list[bytes]) -> bool:
+        """Texts of which not every byte stands for itself."""
+        try:
+            texts = [loads(b'"%b"' % piece) for piece in pieces]
+        except JSONDecodeError:
+            return False
+        for text in texts:
+            self._said.append(text)
+        return True
+
+    def _unpadded(self, piece: bytes) -> bytes:
+        """The text of a piece; what is no text, where its padding is not as it should be."""
+        text, found, padding = piece.rpartition(self._behind)
+        return text if found and not padding.strip(self._fill) else b'"'
+
+
+def likeness(raw: bytes, member: bytes, padding: Padding, said: Fragments) -> tuple[Alike | None, Any]:
+    """What the event `raw` has in common with those that say something else in `member`, and its JSON with the text `PROBE`, for
+    the caller to compare; neither where it cannot be told. `said` takes what they say."""
+    text = _TEXT.match(raw, raw.find(member) + len(member))
+    if text is None or not raw.endswith(b"\n\n"):
+        return None, None
+    before, after = raw[: text.start(1)], raw[text.end(1) :]
+    data = 6 if raw.startswith(b"data: ") else raw.find(b"\ndata: ") + 7
+    try:
+        probe = loads(before[data:] + PROBE.encode() + after)
+    except JSONDecodeError:
+        return None, None
+    unpadded, found, padded = after.partition(padding.behind)
+    if not found:
+        return Alike(before, b"", b"", after, said), probe
+    return Alike(before, unpadded + padding.behind, padding.fill, padded.lstrip(padding.fill), said), probe

@@ -1,0 +1,190 @@
+"""Events known by their likeness: what is taken of them is what parsing them would have brought, and nothing else is taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muxx.testing import event
+from muxx.wire.alike import Alike
+from muxx.wire.sse import EventSplitter
+from muxx.wire.wires import BY_NAME
+
+from .recordings import cuts, recordings
+
+HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+
+
+def chat(text: Any, **more: Any) -> dict[str, Any]:
+    return {**HEAD, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], "usage": None, **more}
+
+
+def completion(text: Any) -> dict[str, Any]:
+    return {**HEAD, "object": "text_completion", "choices": [{"index": 0, "text": text, "finish_reason": None}]}
+
+
+def message(text: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
+def named(value: dict[str, Any], spaces: int = 0) -> bytes:
+    return b"event: content_block_delta\n" + event(value).replace(b"}}\n\n", b"}%b}\n\n" % (b" " * spaces))
+
+
+BEGIN = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+
+FORMS: dict[str, tuple[str, bytes, Callable[[Any], bytes]]] = {
+    "chat": ("chat", event(chat("a")), lambda text: event(chat(text))),
+    "padded chat": ("chat", event(chat("a")), lambda text: event(chat(text, obfuscation="x" * len(str(text))))),
+    "chat with spaces": ("chat", event(chat("a")), lambda text: f"data: {json.dumps(chat(text))}\n\n".encode()),
+    "completion": ("text_completion", event(completion("a")), lambda text: event(completion(text))),
+    "message": ("messages", BEGIN, lambda text: named(message(text))),
+    "padded message": ("messages", BEGIN, lambda text: named(message(text), spaces=len(str(text)))),
+}
+forms = pytest.mark.parametrize("form", FORMS)
+
+
+def observer(name: str) -> Any:
+    return BY_NAME[name].stream({}, True)
+
+
+def learnt(form: str) -> tuple[Any, Alike]:
+    """An observer that has seen the beginning of a stream, and what it has learnt of that for the rest."""
+    name, begin, say = FORMS[form]
+    stream, splitter = observer(name), EventSplitter(2**20)
+    for raw in (begin, say("b")):
+        for one in splitter.feed(raw):
+            stream.observe(one)
+    alike = stream.likeness(say("b"))
+    assert alike is not None
+    return stream, alike
+
+
+def said(stream: Any) -> Any:
+    return stream.text, stream.output_bytes, stream.finish_reasons, stream.usage, stream.id, stream.model
+
+
+@forms
+def test_events_that_differ_in_their_text_are_taken_alone_and_together(form: str) -> None:
+    stream, alike = learnt(form)
+    say, before = FORMS[form][2], stream.text
+    for text in ("c", " d", "", 'quote " and \\ back', "né", "日本", "\x00\n", "}", '"},{'):
+        assert alike.take(say(text))
+        before += text
+        assert stream.text == before
+    assert alike.take(say("e") + say("ü") + say("\t"))
+    assert alike.take(say("f") + say("g"))
+    assert stream.text == before + "eü\tfg"
+
+
+@forms
+def test_whatever_is_not_whole_and_alike_is_left_to_the_parser(form: str) -> None:
+    stream, alike = learnt(form)
+    say, before = FORMS[form][2], said(stream)
+    event_c = say("c")
+    for other in (
+        b"",
+        event_c[:-1],
+        event_c[1:],
+        event_c + event_c[:-1],
+        event_c + b"\n",
+        event_c + b": hm\n\n" + event_c,
+        say(None),
+        say(1),
+        say(["c"]),
+        event_c.replace(b'"c"', b'"c'),
+        event_c.replace(b'"c"', b'c"'),
+        event_c.replace(b'"c"', b'"'),
+        event_c.replace(b'"c"', b'"c","x":"d"'),
+        event_c.replace(b'"c"', b'"c\n"'),
+        event_c.replace(b'"c"', b'"c\n\ndata: d"'),
+        event_c.replace(b'"c"', b'"c\\"'),
+        event_c.replace(b'"c"', b'"\\x"'),
+        event_c.replace(b'"c"', b'"\xff"'),
+        event_c.replace(b'"c"', b'"\\ud800"'),
+        event_c.replace(b"null", b'"stop"'),
+        event_c.replace(b'"index":0', b'"index":1').replace(b'"index": 0', b'"index": 1'),
+    ):
+        if other != event_c:
+            assert not alike.take(other), other
+    assert said(stream) == before
+
+
+@pytest.mark.parametrize("padding", ['x"', "é", "x\\", "\n", 'x","y":"z'])
+def test_a_padding_of_anything_but_letters_and_digits_is_left_to_the_parser(padding: str) -> None:
+    _, alike = learnt("padded chat")
+    assert alike.take(event(chat("c", obfuscation="Az09")))
+    assert not alike.take(event(chat("c", obfuscation=padding)))
+    assert not alike.take(event(chat("c", obfuscation="")).replace(b'"obfuscation":""', b'"obfuscation":"%b"' % padding.encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("chat", event(chat("b", content="of another place")).replace(b'"id"', b'"content":"here","id"')),
+        ("chat", event({'a"content': "b", **chat("b")})),
+        ("chat", event(chat("b")).replace(b'"content":"b"', b'"content":"b","content":"c"')),
+        ("chat", event(chat("b")).replace(b"\n\n", b"\r\n\r\n")),
+        ("chat", event(chat("b"))[:-2] + b"\nid: 7\n\n"),
+        ("chat", event(chat("b", usage={"prompt_tokens": 1, "completion_tokens": 1}))),
+        ("chat", event({**HEAD, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})),
+        ("chat", b": hm\n\n"),
+        ("chat", b"data: [DONE]\n\n"),
+        ("responses", event({"type": "response.output_text.delta", "sequence_number": 1, "delta": "b"})),
+        ("generate_content", event({"candidates": [{"content": {"parts": [{"text": "b"}]}, "index": 0}]})),
+    ],
+)
+def test_nothing_is_learnt_from_an_event_whose_text_is_not_where_it_seems_or_that_says_more(name: str, raw: bytes) -> None:
+    stream, splitter = observer(name), EventSplitter(2**20)
+    for one in splitter.feed(FORMS["chat"][1] + raw if name == "chat" else raw):
+        stream.observe(one)
+    assert stream.likeness(raw) is None
+
+
+PIECES = st.sampled_from([b"c", b" ", b'"', b"\\", b"\\n", b"\\u00e9", b"\n", b"\xc3", b"\xa9", b"}", b'":', b',"obfuscation":"', b"x"])
+
+
+@forms
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECES, max_size=6), st.lists(PIECES, max_size=3))
+def test_what_is_taken_is_what_the_parser_would_have_read(form: str, first: list[bytes], second: list[bytes]) -> None:
+    """Whatever stands where the text was."""
+    fast, alike = learnt(form)
+    slow, _ = learnt(form)
+    say = FORMS[form][2]
+    data = b"".join(say("(here)").replace(b"(here)", b"".join(pieces)) for pieces in (first, second))
+    if alike.take(data):
+        splitter = EventSplitter(2**20)
+        values = []
+        for one in splitter.feed(data):
+            slow.observe(one)
+            values.append(orjson.loads(one[1] or b""))
+        assert (len(values), splitter.tail) == (2, b"")
+        assert said(fast) == said(slow)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("openai-chat", "chat"), ("anthropic-messages", "messages")])
+def test_recorded_streams_come_to_the_same_and_most_of_their_text_is_taken(kind: str, name: str) -> None:
+    taken = texts = 0
+    for number, path in enumerate(recordings(kind)):
+        stream = path.read_bytes()
+        slow, fast = observer(name), observer(name)
+        for one in EventSplitter(2**24).feed(stream):
+            slow.observe(one)
+            texts += slow.likeness(one[0]) is not None
+        splitter, alike = EventSplitter(2**24), None
+        for data in cuts(stream, number) if number % 2 else [raw for raw, _ in EventSplitter(2**24).feed(stream)]:
+            if alike is not None and splitter.between_events and alike.take(data):
+                taken += 1
+                continue
+            for one in splitter.feed(data):
+                fast.observe(one)
+                alike = fast.likeness(one[0]) or alike
+        assert said(fast) == said(slow), path.name
+    assert taken > texts / 4

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .configfile import ConfigError, load_config
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
-    from .db import Connection, Database, Migration
+    from .db import Database, Migration
     from .errors import (
         AuthenticationError,
         ClientGone,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .row import CacheStatus, EndedBy, Phase, Record
     from .settings import Alert, Limits, Project, ProjectSettings, SpendCap, Standing, Window
     from .shared import Holding, Shared
+    from .sqlite import Connection
     from .targets import Attempt, Provider, Target, Timeouts
     from .textwindow import TextWindow
     from .transport import Sink, Transport, UpstreamResponse
@@ -76,7 +77,7 @@ _HOME = {
     "configfile": "ConfigError load_config",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
-    "db": "Connection Database Migration",
+    "db": "Database Migration",
     "errors": "AuthenticationError ClientGone ClientStalled InvalidRequest LogUnavailable MissingApiKey ModelNotFound MuxxError"
     " NotFound PermissionDenied PluginError RateLimited RequestTimeout RequestTooLarge ShuttingDown SpendCapExceeded StartError"
     " Unavailable UpstreamAuth UpstreamDisconnected UpstreamError UpstreamEventTooLarge UpstreamProtocolError UpstreamTimeout"
@@ -97,6 +98,7 @@ _HOME = {
     "row": "CacheStatus EndedBy Phase Record",
     "settings": "Alert Limits Project ProjectSettings SpendCap Standing Window",
     "shared": "Holding Shared",
+    "sqlite": "Connection",
     "targets": "Attempt Provider Target Timeouts",
     "textwindow": "TextWindow",
     "transport": "Sink Transport UpstreamResponse",

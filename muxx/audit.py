@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from .db import Connection, Database
+    from .db import Database
+    from .sqlite import Connection
 
 TABLE = """
     CREATE TABLE audit (

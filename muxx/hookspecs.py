@@ -22,9 +22,9 @@ from .targets import Attempt, Target
 if TYPE_CHECKING:
     import click
 
-    from .db import Connection
     from .gateway import Gateway
     from .host import Host
+    from .sqlite import Connection
     from .targets import Provider
     from .transport import Transport
 

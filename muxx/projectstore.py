@@ -19,11 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from . import audit
 from .configtypes import ApiKey
-from .db import Connection, Migration
+from .db import Migration
 from .errors import InvalidRequest, NotFound, StartError
 from .projectsettings import Own, changed, checked, flat, resolved_settings
 from .providers import BUILT_IN
 from .sealing import CannotOpen
+from .sqlite import Connection
 from .tomlfile import Loc, key_path
 
 if TYPE_CHECKING:

@@ -28,13 +28,14 @@ from typing import Any
 
 import orjson
 
-from .db import Connection, Migration, Readers, Row, Writer, connect, is_database_fault, migrate
+from .db import Migration, migrate
 from .host import Host
 from .journal import keep_ballast
 from .money import Usage
 from .plugins import Chain, Step
 from .row import Record
 from .segments import Line, Segment, record_of, segments
+from .sqlite import Connection, Readers, Row, Writer, connect, is_database_fault
 from .tail import Batch, Tail
 from .targets import Target
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .audit import note_change
-from .db import Connection, Database
+from .db import Database
 from .errors import StartError
 from .host import Paths, locked, migrate_kernel
 from .projectstore import reseal
 from .sealing import CannotOpen
 from .secret import SECRET_BYTES, Secret, configured, from_file, make_file, marked, put, sync_directory
+from .sqlite import Connection
 
 if TYPE_CHECKING:
     from .config import Config

@@ -19,9 +19,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .db import Connection, Database, Migration
+from .db import Database, Migration
 from .errors import StartError
 from .sealing import CannotOpen, Seal
+from .sqlite import Connection
 
 if TYPE_CHECKING:
     from .config import Config

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .config import Config
-from .db import BACKGROUND
 from .errors import StartError
 from .gateway import Gateway
 from .host import Host
@@ -27,6 +26,7 @@ from .journal import Journal
 from .loop import run
 from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
+from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
 from .worker import BACKLOG, Duties, Worker, freeze, listen, prepare, recorder_of

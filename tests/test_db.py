@@ -22,8 +22,9 @@ from process_kit import alive, children
 
 import muxx.db as db_module
 from muxx import scanning
-from muxx.db import Connection, Database, Migration, Writer, statements
+from muxx.db import Database, Migration, statements
 from muxx.errors import StartError
+from muxx.sqlite import Connection, Writer
 from muxx.testing import eventually
 
 TABLE = Migration("main", "CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT); CREATE INDEX by_name ON things (name);")

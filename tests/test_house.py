@@ -50,7 +50,7 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
     wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing breaker
-    budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared scanprocess scanning db sealing secret audit projectstore host rotation recorder
+    budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
     strangers projects running call accounting reader flight relay translating plain refusing answering replying again ahead
     wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
     supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
@@ -72,7 +72,7 @@ ORDER = FROM_THE_BOTTOM_UP.split()
 
 TASK_OWNERS = {
     "muxx/gateway.py: Gateway.spawn": "what every plugin and the kernel itself use; ended in Gateway.stop",
-    "muxx/db.py: Writer.run": "the one task of a writing connection; ended in Writer.close",
+    "muxx/sqlite.py: Writer.run": "the one task of a writing connection; ended in Writer.close",
     "muxx/worker.py: Worker.start": "the journal's upkeep; ended in Worker.stop",
     "muxx/worker.py: Worker.reload": "a replaced gateway on its way out; ended in Worker.stop",
     "muxx/worker.py: Worker._quiet": "two waits; ended where they are made",

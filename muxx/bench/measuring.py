@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..db import connect
+from ..sqlite import connect
 from . import machine
 from .children import CannotMeasure, Child
 from .load import Called, Load, Stretch, sent_words

@@ -25,7 +25,7 @@ from durability_scenarios import (
 )
 from process_kit import all_in_order, query, rows
 
-from muxx.db import Connection
+from muxx.sqlite import Connection
 from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, clean_environment, eventually, get, pause
 
 

@@ -26,10 +26,11 @@ from .errors import (
     UpstreamError,
 )
 from .headers import answer_lines, content_type_line, downstream_lines
+from .hookedrelay import ChunkHooks, Delivered, HookedRelay
 from .money import usd
 from .plain import refuse_encoded, whole_body
 from .refusing import masked
-from .relay import ChunkHooks, Delivered, HookedRelay, Relay
+from .relay import Relay
 from .reply import Chunk, is_event_stream
 from .targets import Attempt
 from .translating import LOST, HookedTranslator, TranslatedHookedRelay, TranslatedRelay, Translator, whole

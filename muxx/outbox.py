@@ -2,7 +2,8 @@
 
 Lines and bytes are gathered for one turn of the event loop and go out together: first the lines of all its requests, in one
 write, then the bytes, in order. Under load a turn serves many requests, and a system call costs several times as much on its own
-as in a row of its kind.
+as in a row of its kind. A request that is alone waits for no others: what is put here leaves at once, and what is left to do of
+the request is done behind it.
 
 Invariant: nothing that was put here after a line leaves before that line is written; if it cannot be written, it does not leave.
 So whoever notes a line puts what is to follow it in the same turn, or calls `write_now` before waiting for anything.
@@ -11,7 +12,7 @@ So whoever notes a line puts what is to follow it in the same turn, or calls `wr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING
 
 from .errors import LogUnavailable, MuxxError
@@ -26,9 +27,11 @@ Failed = Callable[[MuxxError], None]
 class Outbox:
     """Belongs to one journal, and with it to one event loop."""
 
-    __slots__ = ("_due", "_items", "_journal")
+    __slots__ = ("_due", "_items", "_journal", "running")
 
     def __init__(self, journal: Journal) -> None:
+        self.running: Sized = ()
+        """The calls that are under way."""
         self._journal = journal
         self._items: list[tuple[Send, bytes, Failed]] = []
         self._due = False
@@ -36,13 +39,16 @@ class Outbox:
     def put(self, send: Send, data: bytes, failed: Failed) -> None:
         """Call `send(data)` behind the lines that are there now, or `failed` with the reason why they could not be written.
 
-        Neither may raise. At once, where the journal does not gather.
+        Neither may raise. At once, where the journal does not gather or only one call is under way.
         """
-        if self._journal.gathers:
-            self._items.append((send, data, failed))
-            self.schedule()
-        else:
+        if not self._journal.gathers:
             send(data)
+            return
+        self._items.append((send, data, failed))
+        if len(self.running) == 1:
+            self.flush()
+        else:
+            self.schedule()
 
     def schedule(self) -> None:
         """Flush in this turn of the loop, when what is ready now has had its go."""

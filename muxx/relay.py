@@ -1,8 +1,7 @@
 """Carry a streamed answer from the provider to the client, event by event, and know at every moment whether it is complete.
 
 The relay is a push: the transport hands bytes to `feed`, whole events go out in the same step. `Relay` is the fast path: the
-provider's events as they came. `HookedRelay` decodes each event into Chunks, lets the `on_chunk` plugins see and change them, and
-encodes what they let through; a chunk nobody touched still leaves as its own bytes.
+provider's events as they came.
 
 Invariants: an unfinished event is never sent; nothing is sent after the end; the last event of a complete answer is held until
 its row is recorded, so what the client takes for a whole answer is one.
@@ -11,41 +10,31 @@ its row is recorded, so what the client takes for a whole answer is one.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from contextvars import Context, copy_context
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .chains import at_once, describe_crash
 from .errors import (
     MuxxError,
-    PluginError,
     UpstreamDisconnected,
     UpstreamError,
     UpstreamEventTooLarge,
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from .reply import Chunk
+from .reply import Chunk, ChunkKind
 from .wire.alike import Alike
 from .wire.openai import Verdict
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
-from .wire.wire import Codec, StreamFacts
+from .wire.wire import StreamFacts
 
 if TYPE_CHECKING:
     from .call import ClientSide
     from .transport import UpstreamResponse
 
-log = logging.getLogger("muxx.plugins")
-
 MOST_LIKENESSES = 8
 """How often a stream's events are looked at for what they have in common, which costs what it spares in three of them."""
-
-QUEUED_BYTES = 256 * 1024
-"""What a `HookedRelay` holds before it stops the provider."""
 
 
 class Limits(Protocol):
@@ -104,8 +93,11 @@ class Relay:
     def feed(self, data: bytes) -> None:
         """Take bytes from the provider; everything complete goes out at once."""
         alike = self._going_on
-        if alike is not None and len(data) <= self._most and alike.take(data):
-            self._pass_on(data)
+        if alike is not None and len(data) <= self._most and self._goes_on(data, alike):
+            if self._down.stalled_since is not None:
+                self._pause()
+            elif self._going_on is not None:  # it has not ended meanwhile
+                self._limits.due = monotonic() + self._between
             return
         over, stream = self.over, self.stream
         if over.done():
@@ -132,16 +124,14 @@ class Relay:
         if self._down.paused:
             self._pause()
 
-    def _pass_on(self, data: bytes) -> None:
-        """Send events that say more, and nothing else."""
-        down = self._down
-        down.send(data)
+    def _goes_on(self, data: bytes, alike: Alike) -> bool:
+        """Send events that only say more; False for any other bytes, of which nothing is taken."""
+        if not alike.take(data):
+            return False
+        self._down.send(data)
         for tap in self._taps:
             tap(data)
-        if down.stalled_since is None:
-            self._limits.due = monotonic() + self._between
-        else:
-            self._pause()
+        return True
 
     def _look_at(self, raw: bytes) -> None:
         """Learn from the event observed last how those that follow it may look."""
@@ -266,204 +256,9 @@ class Relay:
             self._response.resume()
 
 
-ChunkHooks = Callable[[Chunk], Coroutine[Any, Any, list[Chunk]]]
-
-
-class Delivered:
-    """What the client was sent, read back from the bytes by `facts`: for the row, where plugins changed the answer."""
-
-    def __init__(self, facts: StreamFacts, max_event_bytes: int) -> None:
-        self.facts = facts
-        self._splitter = EventSplitter(max_event_bytes)
-
-    def take(self, data: bytes) -> None:
-        for event in self._splitter.feed(data):
-            self.facts.observe(event)
-
-    def take_last(self, data: bytes) -> None:
-        """The last event, which need not have its blank line."""
-        self.take(data)
-        if (tail := self._splitter.finish()) is not None:
-            self.facts.observe(tail)
-
-
-class HookedRelay(Relay):
-    """The path with `on_chunk` plugins. Where none of them waits, events go through the hooks in the step in which they come.
-    Where one may, `feed` queues them, and `run` takes them through in the exchange's own task. What is left of events that came
-    together leaves together, as far as no hook has to be waited for."""
-
-    def __init__(
-        self, *args: Any, hooks: ChunkHooks, codec: Codec, waits: bool = True, readback: Delivered | None = None, **kwargs: Any
-    ) -> None:
-        """`waits`: hooks may. `readback` is told what the client is sent."""
-        super().__init__(*args, **kwargs)
-        self._hooks = hooks
-        self._codec = codec
-        self._readback = readback
-        self._context: Context | None = None if waits else copy_context()
-        """What the exchange's task has set for those it calls, where they are called without it."""
-        self._raised: Exception | None = None
-        """What went wrong at once."""
-        self._through_hooks: list[bytes] = []
-        """What leaves when all events that have come are through, or a hook waits."""
-        self._queue: deque[tuple[Event, Verdict]] = deque()
-        self._queued = 0
-        self._line_ends = b""
-        self._wake = asyncio.Event()
-        self._outcome: tuple[MuxxError | None] | None = None
-
-    def feed(self, data: bytes) -> None:
-        if self._outcome is not None:
-            self._distrust(data)  # the hooks may still be at work on what came before the end
-            return
-        super().feed(data)
-        if self._queued > QUEUED_BYTES and self._outcome is None:
-            self._pause()
-
-    def _take(self, events: list[Event]) -> None:
-        for event in events:
-            try:
-                verdict = self._observe(event)
-            except UpstreamError as error:
-                self.finish(error)
-                break
-            self._bring(event, verdict)
-            if verdict is DONE:
-                self._note_end(event)
-                self.finish(None)
-            elif verdict is ERROR_EVENT:
-                self.relayed_error = True
-                self.finish(UpstreamError())
-            if self._outcome is not None or self.over.done():
-                break
-        if self._context is not None:
-            self._leave()
-
-    def _observe(self, event: Event) -> Verdict:
-        return self.stream.observe(event)
-
-    def _note_end(self, event: Event) -> None:
-        self.last = self._ending = event[0]
-
-    def _bring(self, event: Event, verdict: Verdict) -> None:
-        """Through the hooks, at once or when the task comes to it. What may end the answer is the task's."""
-        if self._context is None or self._queue or verdict is DONE or verdict is ERROR_EVENT:
-            self._enqueue(event, verdict)
-            self._wake.set()
-            return
-        try:
-            if self._context.run(at_once, self._through(event, verdict)):
-                self.last = self._codec.last()
-                self.over.set_result(None)
-                self._wake.set()
-        except Exception as error:  # the task's to raise: this is called by the provider's connection
-            self._raised = error
-            self.finish(None)
-
-    def _take_line_ends(self, rest: bytes) -> None:
-        self._line_ends = rest
-
-    def _enqueue(self, event: Event, verdict: Verdict) -> None:
-        self._queue.append((event, verdict))
-        self._queued += len(event[0])
-
-    def _take_tail(self, tail: Event, verdict: Verdict) -> None:
-        if verdict is DONE or (verdict is FORWARD and self.stream.finished):
-            self._enqueue(tail, verdict)
-        if verdict is DONE:
-            self.finish(None)
-
-    def finish(self, error: MuxxError | None) -> None:
-        """What came before still goes through the hooks; `over` is resolved when it has."""
-        if self._outcome is None:
-            self._outcome = (error,)
-            self._limits.due = float("inf")
-            self._wake.set()
-
-    async def run(self) -> MuxxError | None:
-        """Take queued events through the hooks until the answer is over; the error that broke it, or None."""
-        try:
-            return await self._run()
-        finally:
-            self._leave()
-            if not self.over.done():
-                self.over.set_result(None)  # whatever still comes is not wanted
-
-    @property
-    def _ends_by_itself(self) -> bool:
-        """The codec's last event ends the answer, also where the provider sent none: but not a `[DONE]` nobody said."""
-        return self.stream.ends_with_body
-
-    async def _run(self) -> MuxxError | None:
-        while True:
-            while self._queue:
-                event, verdict = self._queue.popleft()
-                self._queued -= len(event[0])
-                if await self._through(event, verdict) or verdict is DONE:
-                    self.last = self._codec.last()
-                    return None
-            if self._raised is not None:
-                raise self._raised
-            if self.over.done():
-                return None
-            if self._outcome is not None:
-                error = self._outcome[0]
-                if error is None:
-                    await self._pass([self._codec.end()])
-                    if self._ends_by_itself:
-                        self.last = self._line_ends + self._codec.last()
-                return error
-            self._wake.clear()
-            self._leave()
-            if not self._down.paused:
-                self._resume()
-            await self._wake.wait()
-
-    async def _through(self, event: Event, verdict: Verdict) -> bool:
-        """One event through the hooks; True when it, or a plugin, ended the answer."""
-        if verdict is ERROR_EVENT:
-            self._send([self._masked(event[0])])
-        elif verdict is FORWARD or verdict is DONE:
-            chunks = self._codec.decode(event)
-            if chunks:
-                return await self._pass(chunks, event)
-            self._send([event[0]])
-        return False
-
-    async def _pass(self, chunks: Iterable[Chunk], event: Event | None = None) -> bool:
-        """Send what the hooks let through of these chunks, up to the first `end`; True when there was one. `event` is what they
-        are of: where it is left as it was, nobody has to read back what it says."""
-        out: list[Chunk] = []
-        for chunk in chunks:
-            for result in await self._hooks(chunk):
-                out.append(result)
-                if result.kind == "end":
-                    break
-            if out and out[-1].kind == "end":
-                break
-        try:
-            data = self._codec.encode(out)
-        except MuxxError:
-            raise
-        except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
-            log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
-            raise PluginError() from error
-        self._send([data] if data else [], event if event is not None and data is event[0] else None)
-        return bool(out) and out[-1].kind == "end"
-
-    def _send(self, pieces: list[bytes], event: Event | None = None) -> None:
-        """`event` is what the pieces are, where they are one that has been parsed."""
-        if self._readback is not None:
-            if event is not None:
-                # Where hooks do not wait it is what was observed last; else more may have come since.
-                self._readback.facts.observe(event, None if self._context is None else self.stream.value)
-            else:
-                self._readback.take(b"".join(pieces))
-        if self._context is None and not self._through_hooks:
-            asyncio.get_running_loop().call_soon(self._leave)  # comes first only where the next event has to wait
-        self._through_hooks += pieces
-
-    def _leave(self) -> None:
-        if pieces := self._through_hooks:
-            self._through_hooks = []
-            super()._send(pieces)
+def form_of(chunks: list[Chunk], raw: bytes | None) -> tuple[ChunkKind, int] | None:
+    """Kind and index of what is the only Chunk of an event and only has text; None for any other."""
+    if len(chunks) != 1:
+        return None
+    kind, text, index = chunks[0].kind, chunks[0].text, chunks[0].index
+    return (kind, index) if chunks[0] == Chunk(kind, text, index, raw=raw) else None

@@ -17,8 +17,8 @@ from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_strea
 from .chains import describe_crash, isolated
 from .errors import ClientGone, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
+from .hookedrelay import Delivered
 from .money import usd
-from .relay import Delivered
 from .reply import Chunk, Reply, WholeAnswer
 from .wire.openai import AnswerHead, Head
 from .wire.openai.answer import DONE, DROP, WITHHOLD

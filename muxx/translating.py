@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from orjson import JSONDecodeError, loads
 
 from .errors import InvalidRequest, UpstreamError
+from .hookedrelay import HookedRelay
 from .outages import kind_told
-from .relay import HookedRelay, Relay
-from .reply import Chunk
+from .relay import Relay, form_of
+from .reply import Chunk, ChunkKind
+from .wire.alike import Alike
 from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
 from .wire.sse import Event
@@ -181,23 +183,45 @@ class TranslatedRelay(_OwnEvents, Relay):
         super().__init__(*args, **kwargs)
         self._codec = codec
         self._ended = False
+        self._form: tuple[ChunkKind, int] = ("text", 0)
+        """Kind and index of the Chunks of events that are known by their likeness."""
+
+    def _goes_on(self, data: bytes, alike: Alike) -> bool:
+        events = alike.events(data)
+        if events is None:
+            return False
+        kind, index = self._form
+        out = []
+        for _, text in events:
+            alike.said.append(text)
+            out.append(self._codec.encode([Chunk(kind, text, index)]))
+        self._send(out)
+        return True
 
     def _take(self, events: list[Event]) -> None:
         out: list[bytes] = []
         stream, codec = self.stream, self._codec
         error: MuxxError | None = None
+        chunks: list[Chunk] = []
         try:
             for event in events:
                 verdict = stream.observe(event)
                 if verdict is ERROR_EVENT:
                     raise told(stream.error, self._masked)
-                if verdict is not DROP and stream.value is not None and (chunks := codec.read(stream.value)):
+                chunks = codec.read(stream.value) if verdict is not DROP and stream.value is not None else []
+                if chunks:
                     out.append(codec.encode(chunks))
                 if verdict is DONE:
                     self._ending = event[0]
                     break
         except UpstreamError as failure:
             error = failure
+        if stream.finished:
+            self._alike = None
+        elif events and self._likenesses and (form := form_of(chunks, None)) is not None:
+            self._likenesses -= 1
+            if (alike := stream.likeness(events[-1][0])) is not None:
+                self._alike, self._form = alike, form
         self._send([piece for piece in out if piece])
         if error is not None or stream.done:
             self.finish(error)

@@ -144,6 +144,7 @@ class Worker:
         )
         await gateway.start()
         self._gateways.add(gateway)
+        self.journal.outbox.running = gateway.calls
         return gateway
 
     async def _rotate(self) -> None:

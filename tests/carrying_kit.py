@@ -24,7 +24,8 @@ import pytest
 from wire.recordings import recordings
 
 from muxx import MuxxError
-from muxx.relay import HookedRelay, Relay
+from muxx.hookedrelay import HookedRelay
+from muxx.relay import Relay
 from muxx.testing import DONE, Connection, RawResponse, RunningGateway, Step, clean_environment, event, eventually
 from muxx.testing.settings import merged
 from muxx.wire.openai import ChatStream

@@ -33,6 +33,10 @@ def ids(directory: Path) -> list[str]:
     return [line.request_id for segment in segments(directory) for line in read_segment(segment.path, 0)[0]]
 
 
+def refusing(fd: int, data: bytes) -> int:
+    raise OSError(errno.ENOSPC, "full")
+
+
 @pytest.fixture
 async def journal(tmp_path: Path) -> Any:
     journal = Journal(tmp_path, "w")
@@ -59,6 +63,27 @@ async def test_nothing_leaves_before_the_lines_it_was_put_behind_and_all_of_a_tu
     assert leaving.failed == []
 
 
+async def test_what_is_put_leaves_at_once_behind_its_line_while_no_other_call_is_under_way(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = Leaving(tmp_path)
+    journal.outbox.running = ["one"]
+    journal.trace(trace("a"))
+    journal.outbox.put(leaving.send, b"request a", leaving.failed.append)
+    assert leaving.left == [(b"request a", ["a"])]
+    with monkeypatch.context() as full:
+        full.setattr(journal_module.os, "write", refusing)
+        journal.final(row("a"))
+        journal.outbox.put(leaving.send, b"answer a", leaving.failed.append)
+    assert (len(leaving.left), [type(error) for error in leaving.failed]) == (1, [LogUnavailable])
+    journal.outbox.running = ["one", "another"]
+    journal.rotate_if_due()
+    journal.trace(trace("b"))
+    journal.outbox.put(leaving.send, b"request b", leaving.failed.append)
+    assert len(leaving.left) == 1
+    await eventually(lambda: leaving.left[1:] == [(b"request b", ["a", "b"])])
+
+
 async def test_a_line_nobody_put_anything_behind_is_written_in_the_same_turn(journal: Journal, tmp_path: Path) -> None:
     journal.final(row("a"))
     journal.amend(row("a"), {"status": 499})
@@ -69,12 +94,9 @@ async def test_a_line_nobody_put_anything_behind_is_written_in_the_same_turn(jou
 async def test_what_cannot_be_written_holds_back_what_was_put_behind_it(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: bool
 ) -> None:
-    def refuse(fd: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
     leaving = Leaving(tmp_path)
     with monkeypatch.context() as full:
-        full.setattr(journal_module.os, "write", refuse)
+        full.setattr(journal_module.os, "write", refusing)
         journal.final(row("a"))
         journal.outbox.put(leaving.send, b"answer", leaving.failed.append)
         if now:

@@ -28,7 +28,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
-from muxx.relay import QUEUED_BYTES, HookedRelay
+from muxx.hookedrelay import QUEUED_BYTES, Delivered, HookedRelay
+from muxx.relay import MOST_LIKENESSES
 from muxx.reply import Chunk
 from muxx.testing import DONE, event, eventually
 from muxx.wire.openai import Verdict
@@ -262,6 +263,64 @@ async def test_what_one_read_brings_through_the_hooks_leaves_in_one_write(waits:
     bench = hooked(lambda chunk: None, waits=waits)
     assert await run(bench, BEFORE_DONE + DONE) is None
     assert bench.down.pieces == [BEFORE_DONE]
+
+
+SAID = [delta("a"), delta(" b"), delta("drop"), delta("twice"), delta("upper"), delta("c").replace(b'"index":0', b'"index":1'), delta("\u00e9")]
+ENDS = [delta("end"), delta("crash"), finish(), DONE, event({"error": {"message": "no"}})]
+
+
+def whimsical(chunk: Chunk) -> list[Chunk] | None:
+    """Does with a Chunk what its text says."""
+    if chunk.text == "crash":
+        raise PluginError()
+    if chunk.text == "upper":
+        chunk.text = "UPPER"
+    changed = {"drop": [], "twice": [chunk, replace(chunk, raw=None)], "end": [Chunk("end")]}
+    return changed.get(chunk.text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(SAID * 3 + ENDS), max_size=16), st.integers(0, 2**32), st.booleans())
+def test_with_hooks_as_well_it_makes_no_difference_how_events_are_known(pieces: list[bytes], seed: int, eventwise: bool) -> None:
+    stream = b"".join(pieces)
+    cuts = pieces if eventwise else list(cut(stream, seed))
+
+    async def outcome(likenesses: int) -> tuple[Any, ...]:
+        seen: list[tuple[str, str, int]] = []
+
+        def hook(chunk: Chunk) -> list[Chunk] | None:
+            seen.append((chunk.kind, chunk.text, chunk.index))
+            return whimsical(chunk)
+
+        delivered = Delivered(ChatStream(client_asked_usage=True, choices=2), 2**20)
+        bench = hooked(hook, choices=2, waits=False, readback=delivered)
+        bench.relay._likenesses = likenesses
+        try:
+            error = await run(bench, *cuts)
+        except MuxxError as raised:
+            error = raised
+        said = bench.relay.stream.text, delivered.facts.text, delivered.facts.finish_reasons
+        return bench.down.body, bench.relay.last, error and error.code, seen, said
+
+    assert asyncio.run(outcome(MOST_LIKENESSES)) == asyncio.run(outcome(0))
+
+
+async def test_what_hooks_are_shown_of_events_known_by_their_likeness_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed: list[bytes] = []
+    observe = ChatStream.observe
+
+    def counted(self: ChatStream, one: Event, value: Any = None) -> Verdict:
+        observed.append(one[0])
+        return observe(self, one, value)
+
+    monkeypatch.setattr(ChatStream, "observe", counted)
+    delivered = Delivered(ChatStream(client_asked_usage=True), 2**20)
+    bench = hooked(lambda chunk: None, waits=False, readback=delivered)
+    words = [delta(f" word{number}") for number in range(20)]
+    bench.feed(delta("a"), words[0], *words[1:9], words[9] + words[10], *words[11:])
+    assert bench.down.pieces == [delta("a"), *words[:9], words[9] + words[10], *words[11:]]
+    assert observed == [delta("a")] * 2 + [words[0]] * 2
+    assert bench.relay.stream.text == delivered.facts.text == "a" + "".join(f" word{number}" for number in range(20))
 
 
 async def test_hooks_that_do_not_wait_let_through_what_comes_in_the_same_step() -> None:

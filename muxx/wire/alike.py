@@ -38,7 +38,7 @@ class Alike:
     that was parsed, from the quote that begins its text and from the one that ends it; and a text is the inside of a JSON string.
     """
 
-    __slots__ = ("_after", "_before", "_behind", "_fill", "_first", "_joint", "_last", "_one", "_said", "_several")
+    __slots__ = ("_after", "_before", "_behind", "_fill", "_first", "_joint", "_last", "_one", "_several", "said")
 
     def __init__(self, before: bytes, behind: bytes, fill: bytes, after: bytes, said: Fragments) -> None:
         """Use `likeness`. `behind` is what stands between a text and its padding; empty where there is none."""
@@ -53,7 +53,7 @@ class Alike:
         """Bytes of an event that says nothing."""
         self._several = 0 if behind else 2 * self._one
         """Bytes from which on there may be more to it than one text."""
-        self._said = said
+        self.said = said
 
     def take(self, data: bytes) -> bool:
         """Add what these events say to what has been said. False, and nothing is added, unless all are whole and alike."""
@@ -67,8 +67,26 @@ class Alike:
                 return self._take_escaped(pieces)
         elif said.translate(None, _PLAIN):
             return self._take_escaped([said])
-        self._said.append_utf8(said)
+        self.said.append_utf8(said)
         return True
+
+    def events(self, data: bytes) -> list[tuple[bytes, str]] | None:
+        """Each of these events and what it says, which is not added to `said`; None unless all are whole and alike, and each says
+        something."""
+        if len(data) < self._one or not data.startswith(self._before) or not data.endswith(self._after):
+            return None
+        found, at = [], 0
+        try:
+            for piece in data[self._first : self._last].split(self._joint):
+                end = at + self._one + len(piece)
+                text = loads(b'"%b"' % (self._unpadded(piece) if self._behind else piece))
+                if not text:
+                    return None
+                found.append((data[at:end], text))
+                at = end
+        except JSONDecodeError:
+            return None
+        return found
 
     def _take_escaped(self, pieces: list[bytes]) -> bool:
         """Texts of which not every byte stands for itself."""
@@ -77,7 +95,7 @@ class Alike:
         except JSONDecodeError:
             return False
         for text in texts:
-            self._said.append(text)
+            self.said.append(text)
         return True
 
     def _unpadded(self, piece: bytes) -> bytes:

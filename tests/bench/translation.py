@@ -39,7 +39,7 @@ SAID = {
 class _Client:
     """A client that takes everything."""
 
-    on_resume = None
+    on_resume = stalled_since = None
     paused = False
 
     def send(self, data: bytes) -> None:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Any
 
 from muxx.errors import MuxxError
-from muxx.relay import ChunkHooks
+from muxx.hookedrelay import ChunkHooks
 from muxx.reply import Chunk
 from muxx.translating import TranslatedHookedRelay, TranslatedRelay, Translator, whole
 from muxx.wire.openai import Head
@@ -83,6 +83,7 @@ class _Client:
     """Takes everything."""
 
     paused = False
+    stalled_since: float | None = None
     on_resume: Any = None
 
     def __init__(self) -> None:

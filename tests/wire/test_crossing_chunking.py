@@ -64,3 +64,18 @@ async def test_recordings_of_up_to_60_kb_in_pieces_drawn_by_seed_are_the_same(pa
     for seed, (name, data) in enumerate(random.Random(pair).sample(found, min(15, len(found)))):
         whole, pieced = await crossed(up, called, [data]), await crossed(up, called, cuts(data, seed))
         assert (pieced.data, pieced.lost) == (whole.data, whole.lost), name
+
+
+@each_pair
+async def test_recordings_of_up_to_60_kb_event_by_event_and_two_by_two_are_the_same(pair: str) -> None:
+    """Most of them are known by their likeness then, and in one piece none."""
+    up, called = BY_PAIR[pair]
+    for name, data in recorded(up).items():
+        if len(data) < LARGEST:
+            events = [raw for raw, _ in EventSplitter(1 << 24).feed(data)]
+            rest = data[sum(map(len, events)) :]
+            twos = [b"".join(events[at : at + 2]) for at in range(0, len(events), 2)]
+            whole = await crossed(up, called, [data])
+            for pieces in (events, twos):
+                pieced = await crossed(up, called, [*pieces, rest] if rest else pieces)
+                assert (pieced.data, pieced.lost) == (whole.data, whole.lost), name

@@ -31,6 +31,9 @@ _ADDED = (
 )  # fmt: skip
 """What names something that the provider adds. In a text, JSON writes a quotation mark with a backslash before it."""
 
+_WORDS = frozenset({mark.split(b'"')[3 if mark == b'"type":"file"' else 1] for mark in _ADDED})
+"""Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
+
 _OWN_TOOLS = frozenset({"function", "custom", None})
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
 
@@ -48,7 +51,8 @@ def most_of(attempt: Attempt, operation: str) -> Most:
         return Most(0, 0)
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
     payload = orjson.dumps(body)
-    is_added_to = any(mark in payload for mark in _ADDED) or _has_provider_tools(body)
+    names_more = not _WORDS.isdisjoint(payload.split(b'"')) and any(mark in payload for mark in _ADDED)
+    is_added_to = names_more or _has_provider_tools(body)
     most_input = sizes.context if is_added_to else min(len(payload), sizes.context)
     return Most(most_input, 0 if operation == "embeddings" else _most_output(body, sizes))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 SIZES = (1, 7, 64, 512, 4096, 65536)
 """Upper bounds of piece sizes, from byte by byte to larger than most events; the seed draws one of them per chunking."""
 
 
-def cuts(data: bytes, seed: int) -> Iterator[bytes]:
+def cuts(data: bytes, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[bytes]:
     """One chunking of `data`, the same for the same seed. Seeds differ in how large their pieces are, and in where they cut."""
     draw = random.Random(seed)
-    largest = draw.choice(SIZES)
+    largest = draw.choice(sizes)
     start = 0
     while start < len(data):
         end = start + draw.randint(1, largest)

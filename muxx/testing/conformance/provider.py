@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..answers import head, json, sse
-from ..cutting import cuts
+from ..cutting import SIZES, cuts
 from ..said import Pieces, letters, words
 from ..speaking import failed, plain, refused, streamed
 from ..steps import Script, Step, hold, rst, wait
@@ -16,6 +17,10 @@ from .cases import NO_LUCK
 if TYPE_CHECKING:
     from .cases import Case
     from .evidence import Subject
+
+BYTE_BY_BYTE = 150
+"""Bytes at each end of an answer."""
+SMALL = 17
 
 PIECES: dict[str, Pieces] = {"said letter by letter": letters, "said at once": lambda text: [text] if text else []}
 
@@ -65,12 +70,21 @@ def script_of_shared(case: Case, subject: Subject, gates: Gates) -> Script:
 def _in_pieces(case: Case, pieces: list[bytes]) -> Script:
     data = b"".join(pieces)
     if case.upstream == "cut byte by byte":
-        cut: list[bytes] = [data[at : at + 1] for at in range(len(data))]
+        cut = _finely(data)
     elif case.upstream == "cut anywhere":
-        cut = list(cuts(data, case.number))
+        cut = list(cuts(data, case.number, SIZES[1:]))
     else:
         return sse(chunks=pieces) if case.stream else json(data)
     return sse(chunks=cut) if case.stream else [_plain_head(data), *cut]
+
+
+def _finely(data: bytes) -> list[bytes]:
+    """Byte by byte where an answer begins and ends, and in small pieces between: thousands of writes show nothing more, and take
+    seconds for each plugin."""
+    size = len(data)
+    first = min(BYTE_BY_BYTE, size)
+    last = max(first, size - BYTE_BY_BYTE)
+    return [data[at:end] for at, end in pairwise([*range(first), *range(first, last, SMALL), *range(last, size), size])]
 
 
 def _plain_head(data: bytes) -> bytes:

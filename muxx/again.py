@@ -28,6 +28,7 @@ from .wire.sse import EventSplitter
 
 if TYPE_CHECKING:
     from .call import Call
+    from .wire.fragments import Fragments
     from .wire.wire import Facts, StreamFacts, Wire
 
 log = logging.getLogger("muxx.plugins")
@@ -69,6 +70,7 @@ class KeptStream(KeptFacts):
 
     done = finished = True
     ends_with_body = False
+    saying: Fragments | None = None
     value: Any = None
 
     def __init__(self, facts: StreamFacts, read: Callable[[], Facts], assembled: bytes) -> None:

@@ -113,7 +113,7 @@ class HookedRelay(Relay):
     def _look_at(self, raw: bytes) -> None:
         if self.stream.finished:
             self._alike = None
-        elif self._likenesses and self._form is not None and self._readback is not None:
+        elif self._form is not None and self._readback is not None:
             self._likenesses -= 1
             alike, delivered = self.stream.likeness(raw), self._readback.facts.likeness(raw)
             if alike is not None and delivered is not None:
@@ -225,8 +225,7 @@ class HookedRelay(Relay):
             self._send([self._masked(event[0])])
         elif verdict is FORWARD or verdict is DONE:
             chunks = self._codec.decode(event)
-            if self._likenesses:
-                self._form = form_of(chunks, event[0])
+            self._form = form_of(chunks, event[0]) if self._likenesses and self.stream.saying is not None else None
             if chunks:
                 return await self._pass(chunks, event)
             self._send([event[0]])

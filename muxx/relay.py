@@ -94,7 +94,7 @@ class Relay:
         """Take bytes from the provider; everything complete goes out at once."""
         alike = self._going_on
         if alike is not None and len(data) <= self._most and self._goes_on(data, alike):
-            if self._down.stalled_since is not None:
+            if self._down.stalled_since is not None:  # as `paused` says, without the way there: each token comes by here
                 self._pause()
             elif self._going_on is not None:  # it has not ended meanwhile
                 self._limits.due = monotonic() + self._between
@@ -137,7 +137,7 @@ class Relay:
         """Learn from the event observed last how those that follow it may look."""
         if self.stream.finished:
             self._alike = None
-        elif self._likenesses:
+        elif self._likenesses and self.stream.saying is not None:
             self._likenesses -= 1
             self._alike = self.stream.likeness(raw) or self._alike
 

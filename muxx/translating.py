@@ -218,7 +218,7 @@ class TranslatedRelay(_OwnEvents, Relay):
             error = failure
         if stream.finished:
             self._alike = None
-        elif events and self._likenesses and (form := form_of(chunks, None)) is not None:
+        elif self._likenesses and stream.saying is not None and (form := form_of(chunks, None)) is not None:
             self._likenesses -= 1
             if (alike := stream.likeness(events[-1][0])) is not None:
                 self._alike, self._form = alike, form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -71,6 +72,7 @@ async def test_what_is_put_leaves_at_once_behind_its_line_while_no_other_call_is
     journal.trace(trace("a"))
     journal.outbox.put(leaving.send, b"request a", leaving.failed.append)
     assert leaving.left == [(b"request a", ["a"])]
+    await asyncio.sleep(0)
     with monkeypatch.context() as full:
         full.setattr(journal_module.os, "write", refusing)
         journal.final(row("a"))
@@ -78,10 +80,32 @@ async def test_what_is_put_leaves_at_once_behind_its_line_while_no_other_call_is
     assert (len(leaving.left), [type(error) for error in leaving.failed]) == (1, [LogUnavailable])
     journal.outbox.running = ["one", "another"]
     journal.rotate_if_due()
+    await asyncio.sleep(0)
     journal.trace(trace("b"))
     journal.outbox.put(leaving.send, b"request b", leaving.failed.append)
     assert len(leaving.left) == 1
     await eventually(lambda: leaving.left[1:] == [(b"request b", ["a", "b"])])
+
+
+async def test_of_calls_that_end_one_after_the_other_in_a_turn_only_the_first_leaves_at_once(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that the cache answers: none of them is under way any more when the next one begins."""
+    writes: list[int] = []
+    real = os.write
+    monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(len(data)) or real(fd, data))
+    leaving = Leaving(tmp_path)
+    journal.outbox.running = ["one"]
+    for _ in range(2):
+        for name in "abcd":
+            journal.final(row(name))
+            journal.outbox.put(leaving.send, name.encode(), leaving.failed.append)
+        assert len(leaving.left) == 1
+        await eventually(lambda: len(leaving.left) == 4)
+        assert [data for data, _ in leaving.left] == [b"a", b"b", b"c", b"d"]
+        assert len(writes) == 2
+        leaving.left.clear()
+        writes.clear()
 
 
 async def test_a_line_nobody_put_anything_behind_is_written_in_the_same_turn(journal: Journal, tmp_path: Path) -> None:

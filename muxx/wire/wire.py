@@ -24,6 +24,7 @@ from ..reply import Chunk
 from ..request import Part
 from ..targets import Format
 from .alike import Alike
+from .fragments import Fragments
 from .openai import Head, Verdict, comment_event
 from .prompt import Losses, Prompt
 from .sse import Event
@@ -59,6 +60,8 @@ class StreamFacts(Facts, Protocol):
     error: Any
     value: Any
     """The JSON of the event observed last; None when it was none."""
+    saying: Fragments | None
+    """What the event observed last was one more piece of, and nothing else; None where it was anything else."""
     ends_with_body: bool
     """The format has no last event: a complete answer is over when its body ends."""
 
@@ -69,8 +72,8 @@ class StreamFacts(Facts, Protocol):
         """What is to be done with the event. `value` is its JSON, where another observer has read it; it is not changed."""
 
     def likeness(self, raw: bytes) -> Alike | None:
-        """What the event observed last, of which these are the bytes, has in common with others that say more of the same; None
-        where it did anything else. `value` is of no use after it."""
+        """What the event observed last, of which these are the bytes, has in common with others that say more of the same, where
+        it can be told. `value` is of no use after it."""
 
 
 class Codec(Protocol):

@@ -165,7 +165,7 @@ class MessageStream(MessageFacts):
     observed last.
     """
 
-    __slots__ = ("_counted", "_ended", "_saying", "_texts", "done", "error", "value")
+    __slots__ = ("_counted", "_ended", "_texts", "done", "error", "saying", "value")
 
     ends_with_body = False
 
@@ -174,8 +174,7 @@ class MessageStream(MessageFacts):
         self.done = False
         self.error: Any = None
         self.value: Any = None
-        self._saying: Fragments | None = None
-        """What the event observed last was a piece of, and no more than that."""
+        self.saying: Fragments | None = None
         self._texts: dict[int, Fragments] = {}
         """The text of each block, where the short way puts them."""
         self._counted = 0
@@ -201,7 +200,7 @@ class MessageStream(MessageFacts):
     def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
-        self._saying = None
+        self.saying = None
         if not data:
             self.value = None
             # Anthropic's TypeScript SDK parses the data of every event it knows by name, and dies where there is none.
@@ -217,7 +216,7 @@ class MessageStream(MessageFacts):
         try:
             delta = value["delta"]
             if delta["type"] == "text_delta" and value["type"] == "content_block_delta" and type(text := delta["text"]) is str:
-                self._saying = said = self._texts[value["index"]]
+                self.saying = said = self._texts[value["index"]]
                 said.append(text)
                 return FORWARD
         except (KeyError, TypeError):
@@ -225,11 +224,11 @@ class MessageStream(MessageFacts):
         return self._observe_any(value)
 
     def likeness(self, raw: bytes) -> Alike | None:
-        """What the event observed last, of which these are the bytes, has in common with others that say more of the same; None
-        where it did anything else. `value` is of no use after it."""
-        if self._saying is None:
+        """What the event observed last, of which these are the bytes, has in common with others that say more of the same, where
+        it can be told. `value` is of no use after it."""
+        if self.saying is None:
             return None
-        alike, probe = likeness(raw, b'"text":', _PADDING, self._saying)
+        alike, probe = likeness(raw, b'"text":', _PADDING, self.saying)
         self.value["delta"]["text"] = PROBE
         return alike if probe == self.value else None
 

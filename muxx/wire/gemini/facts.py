@@ -8,6 +8,7 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamProtocolError
 from ...money import Usage
+from ..fragments import Fragments
 from ..openai.answer import DROP, ERROR_EVENT, FORWARD, Verdict, whole_answer
 from ..sse import Event
 from .names import candidates_of, index_of, parts_of
@@ -209,6 +210,7 @@ class GenerateStream(GenerateFacts):
     __slots__ = ("_counted", "done", "value")
 
     ends_with_body = True
+    saying: Fragments | None = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -272,7 +272,7 @@ class ChatStream(ChatFacts):
     ends_with_body = False
     _text_in = "content"
     """The member that holds what an event says."""
-    __slots__ = ("_client_asked_usage", "_counted", "_expected", "_saying", "done", "error", "finished", "value")
+    __slots__ = ("_client_asked_usage", "_counted", "_expected", "done", "error", "finished", "saying", "value")
 
     def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
         super().__init__()
@@ -283,8 +283,7 @@ class ChatStream(ChatFacts):
         self.done = False
         self.error: Any = None
         self.value: Any = None
-        self._saying: Fragments | None = None
-        """What the event observed last was a piece of, and no more than that."""
+        self.saying: Fragments | None = None
 
     @property
     def text_since_usage(self) -> bool:
@@ -300,7 +299,7 @@ class ChatStream(ChatFacts):
     def observe(self, event: Event, value: Any = None) -> Verdict:
         """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
         data = event[1]
-        self._saying = None
+        self.saying = None
         if not data:
             self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
@@ -318,7 +317,7 @@ class ChatStream(ChatFacts):
                     if self._choices[choice["index"]].take_arguments(delta):
                         return FORWARD
                 elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-                    self._saying = said = self._choices[choice["index"]].text
+                    self.saying = said = self._choices[choice["index"]].text
                     said.append(content)
                     return FORWARD
         except (AttributeError, LookupError, TypeError, ValueError):
@@ -326,11 +325,11 @@ class ChatStream(ChatFacts):
         return self._observe_any(chunk)
 
     def likeness(self, raw: bytes) -> Alike | None:
-        """What the event observed last, of which these are the bytes, has in common with others that say more of the same; None
-        where it did anything else. `value` is of no use after it."""
-        if self._saying is None or self.finished:
+        """What the event observed last, of which these are the bytes, has in common with others that say more of the same, where
+        it can be told. `value` is of no use after it."""
+        if self.saying is None or self.finished:
             return None
-        alike, probe = likeness(raw, b'"%b":' % self._text_in.encode(), _PADDING, self._saying)
+        alike, probe = likeness(raw, b'"%b":' % self._text_in.encode(), _PADDING, self.saying)
         [choice] = self.value["choices"]
         choice.get("delta", choice)[self._text_in] = PROBE
         return alike if probe == self.value else None

@@ -74,7 +74,7 @@ class CompletionStream(ChatStream):
 
     def observe(self, event: Event, value: Any = None) -> Verdict:
         data = event[1]
-        self._saying = None
+        self.saying = None
         if not data:
             return super().observe(event)
         try:
@@ -86,7 +86,7 @@ class CompletionStream(ChatStream):
             [choice] = chunk["choices"]
             text = choice["text"]
             if text and type(text) is str and not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
-                self._saying = said = self._choices[choice["index"]].text
+                self.saying = said = self._choices[choice["index"]].text
                 said.append(text)
                 return FORWARD
         except (AttributeError, KeyError, TypeError, ValueError):

@@ -117,6 +117,7 @@ class ResponseStream(ResponseFacts):
     """
 
     ends_with_body = False
+    saying: Fragments | None = None
     __slots__ = ("_counted", "_items", "_last", "done", "value")
 
     def __init__(self) -> None:

@@ -46,12 +46,18 @@ async def journal(tmp_path: Path) -> Any:
     journal.close()
 
 
-async def test_nothing_leaves_before_the_lines_it_was_put_behind_and_all_of_a_turn_are_one_write(
-    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writes: list[int] = []
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each write of the journal had."""
+    sizes: list[int] = []
     real = os.write
-    monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(len(data)) or real(fd, data))
+    monkeypatch.setattr(journal_module.os, "write", lambda fd, data: sizes.append(len(data)) or real(fd, data))
+    return sizes
+
+
+async def test_nothing_leaves_before_the_lines_it_was_put_behind_and_all_of_a_turn_are_one_write(
+    journal: Journal, tmp_path: Path, writes: list[int]
+) -> None:
     leaving = Leaving(tmp_path)
     journal.trace(trace("a"))
     journal.outbox.put(leaving.send, b"request a", leaving.failed.append)
@@ -88,12 +94,9 @@ async def test_what_is_put_leaves_at_once_behind_its_line_while_no_other_call_is
 
 
 async def test_of_calls_that_end_one_after_the_other_in_a_turn_only_the_first_leaves_at_once(
-    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, tmp_path: Path, writes: list[int]
 ) -> None:
     """As those that the cache answers: none of them is under way any more when the next one begins."""
-    writes: list[int] = []
-    real = os.write
-    monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(len(data)) or real(fd, data))
     leaving = Leaving(tmp_path)
     journal.outbox.running = ["one"]
     for _ in range(2):

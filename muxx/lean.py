@@ -85,7 +85,8 @@ class LeanConnection(asyncio.Protocol):
         self.rest()
 
     def rest(self) -> None:
-        """Become idle: anything that comes now is an answer nobody asked for."""
+        """Become idle: anything that comes now is an answer nobody asked for, and what nobody took of the last one is gone."""
+        self._pieces.clear()
         self._head: asyncio.Future[int] | None = None
         self._done: asyncio.Future[None] | None = None
         self._sink: Sink | None = None

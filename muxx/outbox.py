@@ -37,7 +37,7 @@ class Outbox:
         self._due = False
         """This turn ends with a flush."""
         self._first_left = False
-        """Something left at once in this turn: it is not alone, or not slow, so what follows is gathered."""
+        """Something left at once in this turn: what follows is gathered."""
 
     def put(self, send: Send, data: bytes, failed: Failed) -> None:
         """Call `send(data)` behind the lines that are there now, or `failed` with the reason why they could not be written.

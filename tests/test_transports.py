@@ -195,6 +195,19 @@ async def test_a_connection_that_is_not_clean_is_not_used_again(
 
 
 @both_transports
+async def test_a_body_that_has_come_and_nobody_took_is_not_part_of_the_next_one(
+    transport: str, scripted_upstream: ScriptedUpstream
+) -> None:
+    """As that of a compressed answer, which is refused by its head."""
+    scripted_upstream.script(json({"secret": "of another request"}), json({"mine": 1}))
+    async with opened(transport) as carrier:
+        response = await carrier.send(attempt(scripted_upstream.base_url))
+        await asyncio.sleep(0.05)  # all of it is there
+        response.close()
+        assert await fetch(carrier, attempt(scripted_upstream.base_url)) == (200, b'{"mine":1}')
+
+
+@both_transports
 async def test_a_response_let_go_early_closes_its_connection(transport: str, scripted_upstream: ScriptedUpstream) -> None:
     scripted_upstream.script([head(200, {"Content-Length": "9"}), b"{", hang()])
     async with opened(transport) as carrier:

@@ -33,7 +33,7 @@ from muxx.relay import MOST_LIKENESSES
 from muxx.reply import Chunk
 from muxx.testing import DONE, event, eventually
 from muxx.wire.openai import Verdict
-from muxx.wire.openai.answer import ChatStream
+from muxx.wire.openai.stream import ChatStream
 from muxx.wire.sse import Event
 
 BEFORE_DONE = STREAM.removesuffix(DONE)

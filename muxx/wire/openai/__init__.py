@@ -8,7 +8,7 @@ and `content` are what they have in common with Responses), `answer_reader` read
 `thoughts` knows where reasoning and signatures stand.
 """
 
-from .answer import ChatFacts, ChatStream, Choice, Verdict, assembled, read_completion
+from .answer import ChatFacts, Choice, Verdict, assembled, read_completion
 from .answer_reader import ChatReader, read_answer
 from .chunks import (
     DONE_EVENT,
@@ -24,6 +24,7 @@ from .envelope import comment_event, error_body, error_event
 from .prompt_reading import read_prompt
 from .prompt_writing import write_prompt
 from .request import ask_for_usage, checked_in_chat, input_bytes, request_parts, validate_chat
+from .stream import ChatStream
 from .usage import estimate_tokens, read_usage, usage_object
 
 __all__ = [

@@ -7,16 +7,13 @@ passed over. Only what is no answer at all is an error.
 from __future__ import annotations
 
 import enum
-import string
 from typing import Any
 
 from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
-from ..alike import PROBE, Alike, Padding, likeness
 from ..fragments import Fragments
-from ..sse import Event, is_comment
 from .usage import read_usage, usage_object
 
 
@@ -258,112 +255,6 @@ class ChatFacts:
             known.add(delta)
         if type(reason := choice.get("finish_reason")) is str and reason:
             known.finish_reason = reason
-
-
-class ChatStream(ChatFacts):
-    """Observes an upstream stream, each event exactly once, and says what is to be done with it.
-
-    `client_asked_usage` says whether the usage event is the client's or muxx's own; `choices` is the request's `n`. `finished` is
-    True while every choice, and no fewer than the request asked for, has its finish reason: the answer may end here. `done` is
-    True once `[DONE]` has come. `error` is what the provider's own error event held. `value` is the JSON of the event observed
-    last, None when it had none.
-    """
-
-    ends_with_body = False
-    _text_in = "content"
-    """The member that holds what an event says."""
-    __slots__ = ("_client_asked_usage", "_counted", "_expected", "done", "error", "finished", "saying", "value")
-
-    def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
-        super().__init__()
-        self._client_asked_usage = client_asked_usage
-        self._expected = choices
-        self._counted = 0
-        self.finished = False
-        self.done = False
-        self.error: Any = None
-        self.value: Any = None
-        self.saying: Fragments | None = None
-
-    @property
-    def text_since_usage(self) -> bool:
-        return self._fragments() > self._counted
-
-    def _fragments(self) -> int:
-        return sum(choice.fragments() for choice in self.choices.values())
-
-    def _take_usage(self, chunk: dict[str, Any], value: Any) -> None:
-        super()._take_usage(chunk, value)
-        self._counted = self._fragments()
-
-    def observe(self, event: Event, value: Any = None) -> Verdict:
-        """Learn from one event. Raises `UpstreamProtocolError` when its data is neither a JSON object nor `[DONE]`."""
-        data = event[1]
-        self.saying = None
-        if not data:
-            self.value = None
-            return FORWARD if data is None and is_comment(event[0]) else DROP
-        try:
-            self.value = chunk = loads(data) if value is None else value
-        except JSONDecodeError:
-            return self._not_json(data)
-        # The short way for what nearly every event is: a piece of what a known choice is saying, and nothing else to learn.
-        try:
-            [choice] = chunk["choices"]
-            delta = choice["delta"]
-            if not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
-                content = delta.get("content")
-                if not content:
-                    if self._choices[choice["index"]].take_arguments(delta):
-                        return FORWARD
-                elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-                    self.saying = said = self._choices[choice["index"]].text
-                    said.append(content)
-                    return FORWARD
-        except (AttributeError, LookupError, TypeError, ValueError):
-            pass  # another shape, or a choice's first event
-        return self._observe_any(chunk)
-
-    def likeness(self, raw: bytes) -> Alike | None:
-        """What the event observed last, of which these are the bytes, has in common with others that say more of the same, where
-        it can be told. `value` is of no use after it."""
-        if self.saying is None or self.finished:
-            return None
-        alike, probe = likeness(raw, b'"%b":' % self._text_in.encode(), _PADDING, self.saying)
-        [choice] = self.value["choices"]
-        choice.get("delta", choice)[self._text_in] = PROBE
-        return alike if probe == self.value else None
-
-    def _observe_any(self, chunk: Any) -> Verdict:
-        if type(chunk) is not dict:
-            raise UpstreamProtocolError(_GARBAGE)
-        if chunk.get("error"):
-            self.error = chunk["error"]
-            return ERROR_EVENT
-        self.learn(chunk, "delta")
-        known = self._choices.values()
-        self.finished = len(known) >= self._expected and all(choice.finish_reason for choice in known)
-        asked_by_us = chunk.get("choices") == [] and type(chunk.get("usage")) is dict and not self._client_asked_usage
-        return WITHHOLD if asked_by_us else FORWARD
-
-    def finish_early(self, reason: str = "stop") -> None:
-        """A plugin ended the answer: choices still open finish with `reason`."""
-        for choice in self.choices.values() or [self.choice(0)]:
-            choice.finish_reason = choice.finish_reason or reason
-        self.finished = len(self._choices) >= self._expected
-
-    def _not_json(self, data: bytes) -> Verdict:
-        self.value = None
-        if data.strip() != b"[DONE]":
-            raise UpstreamProtocolError(_GARBAGE)
-        self.done = True
-        return DONE
-
-
-_GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
-
-_PADDING = Padding(behind=b',"obfuscation":"', fill=(string.ascii_letters + string.digits).encode())
-"""OpenAI's: a member of its own."""
 
 
 def read_completion(body: bytes) -> ChatFacts:

@@ -16,11 +16,12 @@ from orjson import JSONDecodeError, dumps, loads
 from ...reply import Chunk
 from ...request import Part
 from ..sse import Event
-from .answer import FORWARD, ChatFacts, ChatStream, PlainFacts, Verdict, whole_answer
+from .answer import FORWARD, ChatFacts, PlainFacts, Verdict, whole_answer
 from .chunks import ChunkEncoder, Head, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
 from .prompt import is_prompt, prompt_bytes, prompt_places, prompts
 from .request import MODEL, STREAM, TEMPERATURE, Place, Rule, at_least, check, part_at, utf8_length
+from .stream import ChatStream
 from .usage import usage_object
 
 _REQUIRED = {

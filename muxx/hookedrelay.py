@@ -103,21 +103,23 @@ class HookedRelay(Relay):
             elif verdict is ERROR_EVENT:
                 self.relayed_error = True
                 self.finish(UpstreamError())
-            if self._outcome is not None or self.over.done():
+            if self._has_ended:
                 break
         if self._context is not None:
             if events:
                 self._look_at(events[-1][0])
             self._leave()
 
-    def _look_at(self, raw: bytes) -> None:
-        if self.stream.finished:
-            self._alike = None
-        elif self._form is not None and self._readback is not None:
-            self._likenesses -= 1
-            alike, delivered = self.stream.likeness(raw), self._readback.facts.likeness(raw)
-            if alike is not None and delivered is not None:
-                self._alike, self._known_form, self._delivered = alike, self._form, delivered.said
+    @property
+    def _has_ended(self) -> bool:
+        return self._outcome is not None or self.over.done()
+
+    def _will_know(self, raw: bytes) -> bool:
+        delivered = None if self._readback is None else self._readback.facts.likeness(raw)
+        if self._form is None or delivered is None:
+            return False
+        self._known_form, self._delivered = self._form, delivered.said
+        return True
 
     def _goes_on(self, data: bytes, alike: Alike) -> bool:
         events, context = alike.events(data), self._context

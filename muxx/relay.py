@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 MOST_LIKENESSES = 8
 """How often a stream's events are looked at for what they have in common, which costs what it spares in three of them."""
+
+MANY_EVENTS = 16
+"""In one read: enough for the first of them to tell how the others look."""
+
+FIRST_EVENTS = 4
+"""Of many: in every format one of them says something."""
 
 
 class Limits(Protocol):
@@ -111,7 +118,10 @@ class Relay:
         except UpstreamError as error:
             self.finish(error)
             return
-        self._take(events)
+        if len(events) < MANY_EVENTS:
+            self._take(events)
+        else:
+            self._take_many(events)
         if stream.done:
             self._distrust(self._splitter.tail if events[-1][0] is self._ending else events[-1][0])
         if over.done():
@@ -133,13 +143,43 @@ class Relay:
             tap(data)
         return True
 
+    def _take_many(self, events: list[Event]) -> None:
+        """Take events that came together, those that only say more without parsing each. The first leave ahead of them."""
+        while events and not self._has_ended:
+            self._take(events[:FIRST_EVENTS])
+            alike = self._take_alike(events[FIRST_EVENTS:])
+            events = events[FIRST_EVENTS + alike :]
+            if not alike:
+                break
+        if events and not self._has_ended:
+            self._take(events)
+
+    def _take_alike(self, events: list[Event]) -> int:
+        """Take those at the beginning that only say more; how many that are."""
+        alike = self._going_on = None if self._has_ended else self._alike
+        if alike is None:
+            return 0
+        whole = list(takewhile(alike.looks_like, [raw for raw, _ in events]))
+        return len(whole) if whole and self._goes_on(b"".join(whole), alike) else 0
+
+    @property
+    def _has_ended(self) -> bool:
+        """Nothing more is taken of the answer."""
+        return self.over.done()
+
     def _look_at(self, raw: bytes) -> None:
         """Learn from the event observed last how those that follow it may look."""
         if self.stream.finished:
             self._alike = None
         elif self._likenesses and self.stream.saying is not None:
             self._likenesses -= 1
-            self._alike = self.stream.likeness(raw) or self._alike
+            alike = self.stream.likeness(raw)
+            if alike is not None and self._will_know(raw):
+                self._alike = alike
+
+    def _will_know(self, raw: bytes) -> bool:
+        """Note what this path needs of an event to do the same with others like it; False where that cannot be told."""
+        return True
 
     def _distrust(self, surplus: bytes) -> None:
         """Bytes after the end: this connection is not to be trusted with another answer. Line ends harm nobody."""

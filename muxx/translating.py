@@ -183,14 +183,16 @@ class TranslatedRelay(_OwnEvents, Relay):
         super().__init__(*args, **kwargs)
         self._codec = codec
         self._ended = False
-        self._form: tuple[ChunkKind, int] = ("text", 0)
-        """Kind and index of the Chunks of events that are known by their likeness."""
+        self._form: tuple[ChunkKind, int] | None = None
+        """Kind and index of the Chunk that the last event is, where that only has text."""
+        self._known_form: tuple[ChunkKind, int] = ("text", 0)
+        """Those of events that are known by their likeness."""
 
     def _goes_on(self, data: bytes, alike: Alike) -> bool:
         events = alike.events(data)
         if events is None:
             return False
-        kind, index = self._form
+        kind, index = self._known_form
         out = []
         for _, text in events:
             alike.said.append(text)
@@ -216,15 +218,18 @@ class TranslatedRelay(_OwnEvents, Relay):
                     break
         except UpstreamError as failure:
             error = failure
-        if stream.finished:
-            self._alike = None
-        elif self._likenesses and stream.saying is not None and (form := form_of(chunks, None)) is not None:
-            self._likenesses -= 1
-            if (alike := stream.likeness(events[-1][0])) is not None:
-                self._alike, self._form = alike, form
+        self._form = form_of(chunks, None) if self._likenesses and stream.saying is not None else None
+        if events:
+            self._look_at(events[-1][0])
         self._send([piece for piece in out if piece])
         if error is not None or stream.done:
             self.finish(error)
+
+    def _will_know(self, raw: bytes) -> bool:
+        if self._form is None:
+            return False
+        self._known_form = self._form
+        return True
 
     def _take_tail(self, tail: Event, verdict: Verdict) -> None:
         if verdict is DONE or self.stream.finished:

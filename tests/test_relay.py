@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
 from muxx.hookedrelay import QUEUED_BYTES, Delivered, HookedRelay
-from muxx.relay import MOST_LIKENESSES
+from muxx.relay import FIRST_EVENTS, MOST_LIKENESSES
 from muxx.reply import Chunk
 from muxx.testing import DONE, event, eventually
 from muxx.wire.openai import Verdict
@@ -37,6 +37,20 @@ from muxx.wire.openai.stream import ChatStream
 from muxx.wire.sse import Event
 
 BEFORE_DONE = STREAM.removesuffix(DONE)
+
+
+@pytest.fixture
+def observed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Events of chat completions that were parsed."""
+    events: list[bytes] = []
+    observe = ChatStream.observe
+
+    def counted(self: ChatStream, one: Event, value: Any = None) -> Verdict:
+        events.append(one[0])
+        return observe(self, one, value)
+
+    monkeypatch.setattr(ChatStream, "observe", counted)
+    return events
 
 
 def code(bench: Bench) -> str | None:
@@ -61,21 +75,24 @@ async def test_what_one_read_brings_leaves_in_one_write() -> None:
     assert bench.down.pieces == [BEFORE_DONE]
 
 
-async def test_events_that_only_say_more_are_passed_on_by_their_likeness_and_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    observed: list[bytes] = []
-    observe = ChatStream.observe
-
-    def counted(self: ChatStream, one: Event) -> Verdict:
-        observed.append(one[0])
-        return observe(self, one)
-
-    monkeypatch.setattr(ChatStream, "observe", counted)
+async def test_events_that_only_say_more_are_passed_on_by_their_likeness_and_not_parsed(observed: list[bytes]) -> None:
     bench = Bench()
     words = [delta(f" word{number}") for number in range(20)]
     bench.feed(delta("a"), words[0], *words[1:9], words[9] + words[10], words[11][:30], words[11][30:], *words[12:], finish(), DONE)
     assert bench.down.pieces == [delta("a"), *words[:9], words[9] + words[10], *words[11:], finish()]
     assert observed == [delta("a"), words[0], words[11], finish(), DONE]
     assert bench.relay.stream.text == "a" + "".join(f" word{number}" for number in range(20))
+
+
+async def test_of_many_events_in_one_read_the_first_tell_how_the_others_look(observed: list[bytes]) -> None:
+    words = [delta(f" word{number}") for number in range(40)]
+    others = [b": hm\n\n", delta("", logprobs={})]
+    bench = Bench()
+    bench.feed(b"".join([*words[:20], *others, *words[20:], finish(), DONE, DONE]))
+    assert bench.down.body == b"".join([*words[:20], *others, *words[20:], finish()])
+    assert observed == [*words[:4], *others, *words[20:22], finish(), DONE]
+    assert bench.relay.stream.text == "".join(f" word{number}" for number in range(40))
+    assert (bench.relay.last, code(bench), bench.relay.surplus) == (DONE, None, True)
 
 
 async def test_the_last_event_of_a_complete_answer_is_held_for_who_records_the_row() -> None:
@@ -197,11 +214,11 @@ async def test_an_event_over_the_limit_ends_the_answer_after_those_before_it() -
 
 
 EVENTS = [delta("a"), delta("b"), delta('"c" \u00e9'), finish(), usage_event(), DONE, event({"error": {"message": "no"}}), event([]), event({})]
-PIECES = st.sampled_from([*EVENTS, b": hm\n\n", b"id: 1\n\n", b"data: x\n\n", b"data: {", b"\n"])
+PIECES = st.sampled_from([*EVENTS[:3] * 8, *EVENTS, b": hm\n\n", b"id: 1\n\n", b"data: x\n\n", b"data: {", b"\n"])
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(PIECES, max_size=12), st.booleans(), st.integers(0, 2**32), st.booleans())
+@given(st.lists(PIECES, max_size=40), st.booleans(), st.integers(0, 2**32), st.booleans())
 def test_any_stream_whatever_ends_one_way_and_is_relayed_alike_however_it_is_cut(
     pieces: list[bytes], asked: bool, seed: int, clean: bool
 ) -> None:
@@ -215,7 +232,7 @@ def test_any_stream_whatever_ends_one_way_and_is_relayed_alike_however_it_is_cut
         return bench.down.body, bench.relay.last, code(bench), bench.relay.stream.text
 
     whole = asyncio.run(outcome(stream))
-    assert asyncio.run(outcome(*cut(stream, seed))) == whole
+    assert asyncio.run(outcome(*cut(stream, seed))) == asyncio.run(outcome(*pieces)) == whole
     body, last, _, _ = whole
     assert b"[DONE]" not in body
     assert set(body) <= set(stream)
@@ -280,10 +297,10 @@ def whimsical(chunk: Chunk) -> list[Chunk] | None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(SAID * 3 + ENDS), max_size=16), st.integers(0, 2**32), st.booleans())
-def test_with_hooks_as_well_it_makes_no_difference_how_events_are_known(pieces: list[bytes], seed: int, eventwise: bool) -> None:
-    stream = b"".join(pieces)
-    cuts = pieces if eventwise else list(cut(stream, seed))
+@given(st.lists(st.sampled_from(SAID * 3 + ENDS), max_size=40), st.integers(0, 2**32), st.sampled_from(["pieces", "events", "all"]))
+def test_with_hooks_as_well_it_makes_no_difference_how_events_are_known(events: list[bytes], seed: int, reads: str) -> None:
+    stream = b"".join(events)
+    cuts = {"pieces": list(cut(stream, seed)), "events": events, "all": [stream]}[reads]
 
     async def outcome(likenesses: int) -> tuple[Any, ...]:
         seen: list[tuple[str, str, int]] = []
@@ -305,15 +322,7 @@ def test_with_hooks_as_well_it_makes_no_difference_how_events_are_known(pieces: 
     assert asyncio.run(outcome(MOST_LIKENESSES)) == asyncio.run(outcome(0))
 
 
-async def test_what_hooks_are_shown_of_events_known_by_their_likeness_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    observed: list[bytes] = []
-    observe = ChatStream.observe
-
-    def counted(self: ChatStream, one: Event, value: Any = None) -> Verdict:
-        observed.append(one[0])
-        return observe(self, one, value)
-
-    monkeypatch.setattr(ChatStream, "observe", counted)
+async def test_what_hooks_are_shown_of_events_known_by_their_likeness_is_not_parsed(observed: list[bytes]) -> None:
     delivered = Delivered(ChatStream(client_asked_usage=True), 2**20)
     bench = hooked(lambda chunk: None, waits=False, readback=delivered)
     words = [delta(f" word{number}") for number in range(20)]
@@ -321,6 +330,18 @@ async def test_what_hooks_are_shown_of_events_known_by_their_likeness_is_not_par
     assert bench.down.pieces == [delta("a"), *words[:9], words[9] + words[10], *words[11:]]
     assert observed == [delta("a")] * 2 + [words[0]] * 2
     assert bench.relay.stream.text == delivered.facts.text == "a" + "".join(f" word{number}" for number in range(20))
+
+
+async def test_hooks_are_shown_many_events_of_one_read_without_parsing_each(observed: list[bytes]) -> None:
+    shown: list[str] = []
+    delivered = Delivered(ChatStream(client_asked_usage=True), 2**20)
+    bench = hooked(lambda chunk: shown.append(chunk.text), waits=False, readback=delivered)
+    words = [f" word{number}" for number in range(20)]
+    bench.feed(b"".join(map(delta, words)))
+    assert bench.down.body == b"".join(map(delta, words))
+    assert len(observed) == 2 * FIRST_EVENTS
+    assert shown == words
+    assert bench.relay.stream.text == delivered.facts.text == "".join(words)
 
 
 async def test_hooks_that_do_not_wait_let_through_what_comes_in_the_same_step() -> None:

@@ -55,6 +55,10 @@ class Alike:
         """Bytes from which on there may be more to it than one text."""
         self.said = said
 
+    def looks_like(self, raw: bytes) -> bool:
+        """Whether an event begins and ends as they do."""
+        return raw.startswith(self._before) and raw.endswith(self._after)
+
     def take(self, data: bytes) -> bool:
         """Add what these events say to what has been said. False, and nothing is added, unless all are whole and alike."""
         if len(data) < self._one or not data.startswith(self._before) or not data.endswith(self._after):

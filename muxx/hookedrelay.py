@@ -16,7 +16,7 @@ from typing import Any
 from .chains import at_once, describe_crash
 from .errors import MuxxError, PluginError, UpstreamError
 from .relay import Relay, form_of
-from .reply import Chunk, ChunkKind
+from .reply import Chunk
 from .wire.alike import Alike
 from .wire.fragments import Fragments
 from .wire.openai import Verdict
@@ -71,10 +71,6 @@ class HookedRelay(Relay):
         """What leaves when all events that have come are through, or a hook waits."""
         self._queue: deque[tuple[Event, Verdict]] = deque()
         self._queued = 0
-        self._form: tuple[ChunkKind, int] | None = None
-        """Kind and index of the Chunk that the last event is, where that only has text."""
-        self._known_form: tuple[ChunkKind, int] = ("text", 0)
-        """Those of events that are known by their likeness."""
         self._delivered = Fragments()
         """Where `readback` keeps what those say."""
         self._line_ends = b""
@@ -116,9 +112,9 @@ class HookedRelay(Relay):
 
     def _will_know(self, raw: bytes) -> bool:
         delivered = None if self._readback is None else self._readback.facts.likeness(raw)
-        if self._form is None or delivered is None:
+        if delivered is None:
             return False
-        self._known_form, self._delivered = self._form, delivered.said
+        self._delivered = delivered.said
         return True
 
     def _goes_on(self, data: bytes, alike: Alike) -> bool:

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from .errors import (
     MuxxError,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .call import ClientSide
     from .transport import UpstreamResponse
 
-MOST_LIKENESSES = 8
+MOST_LIKENESSES = 16
 """How often a stream's events are looked at for what they have in common, which costs what it spares in three of them."""
 
 MANY_EVENTS = 16
@@ -42,6 +42,11 @@ MANY_EVENTS = 16
 
 FIRST_EVENTS = 4
 """Of many: in every format one of them says something."""
+
+Form: TypeAlias = tuple[ChunkKind, int]
+"""Kind and index of a Chunk that has nothing else but text."""
+
+_TEXT: Form = ("text", 0)
 
 
 class Limits(Protocol):
@@ -93,6 +98,10 @@ class Relay:
         self._likenesses = MOST_LIKENESSES
         self._alike: Alike | None = None
         """Tells events that only say more of what the model is saying. None before the first, and after the last one."""
+        self._form: Form | None = _TEXT
+        """Of the event read last, where its only Chunk only has text. Where nobody reads Chunks it does not matter."""
+        self._known_form = _TEXT
+        """The same, of the events that are known by their likeness."""
         self._going_on: Alike | None = None
         """The same, while what comes next begins an event."""
         down.on_resume = self._resume
@@ -168,17 +177,19 @@ class Relay:
         return self.over.done()
 
     def _look_at(self, raw: bytes) -> None:
-        """Learn from the event observed last how those that follow it may look."""
-        if self.stream.finished:
+        """Learn from the event observed last how those that follow it may look. Once something else has been said, what was
+        learnt before no longer holds: who translates has to see where one thing ends and another begins."""
+        stream = self.stream
+        if stream.finished or (self._alike is not None and stream.value is not None and stream.saying is not self._alike.said):
             self._alike = None
-        elif self._likenesses and self.stream.saying is not None:
+        if self._likenesses and self._form is not None and stream.saying is not None and not stream.finished:
             self._likenesses -= 1
-            alike = self.stream.likeness(raw)
+            alike = stream.likeness(raw)
             if alike is not None and self._will_know(raw):
-                self._alike = alike
+                self._alike, self._known_form = alike, self._form
 
     def _will_know(self, raw: bytes) -> bool:
-        """Note what this path needs of an event to do the same with others like it; False where that cannot be told."""
+        """Note what else this path needs to do the same with events like this one; False where that cannot be told."""
         return True
 
     def _distrust(self, surplus: bytes) -> None:
@@ -296,8 +307,8 @@ class Relay:
             self._response.resume()
 
 
-def form_of(chunks: list[Chunk], raw: bytes | None) -> tuple[ChunkKind, int] | None:
-    """Kind and index of what is the only Chunk of an event and only has text; None for any other."""
+def form_of(chunks: list[Chunk], raw: bytes | None) -> Form | None:
+    """The form of what is the only Chunk of an event and only has text; None for any other."""
     if len(chunks) != 1:
         return None
     kind, text, index = chunks[0].kind, chunks[0].text, chunks[0].index

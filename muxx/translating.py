@@ -15,7 +15,7 @@ from .errors import InvalidRequest, UpstreamError
 from .hookedrelay import HookedRelay
 from .outages import kind_told
 from .relay import Relay, form_of
-from .reply import Chunk, ChunkKind
+from .reply import Chunk
 from .wire.alike import Alike
 from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
@@ -183,10 +183,6 @@ class TranslatedRelay(_OwnEvents, Relay):
         super().__init__(*args, **kwargs)
         self._codec = codec
         self._ended = False
-        self._form: tuple[ChunkKind, int] | None = None
-        """Kind and index of the Chunk that the last event is, where that only has text."""
-        self._known_form: tuple[ChunkKind, int] = ("text", 0)
-        """Those of events that are known by their likeness."""
 
     def _goes_on(self, data: bytes, alike: Alike) -> bool:
         events = alike.events(data)
@@ -224,12 +220,6 @@ class TranslatedRelay(_OwnEvents, Relay):
         self._send([piece for piece in out if piece])
         if error is not None or stream.done:
             self.finish(error)
-
-    def _will_know(self, raw: bytes) -> bool:
-        if self._form is None:
-            return False
-        self._known_form = self._form
-        return True
 
     def _take_tail(self, tail: Event, verdict: Verdict) -> None:
         if verdict is DONE or self.stream.finished:

@@ -282,7 +282,13 @@ async def test_what_one_read_brings_through_the_hooks_leaves_in_one_write(waits:
     assert bench.down.pieces == [BEFORE_DONE]
 
 
-SAID = [delta("a"), delta(" b"), delta("drop"), delta("twice"), delta("upper"), delta("c").replace(b'"index":0', b'"index":1'), delta("\u00e9")]
+CALL = b'"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]'
+MORE = b'"tool_calls":[{"index":0,"function":{"arguments":"{"}}]'
+SAID = [
+    *map(delta, ("a", " b", "drop", "twice", "upper", "\u00e9")),
+    delta("c").replace(b'"index":0', b'"index":1'),
+    *(delta("").replace(b'"content":""', member) for member in (CALL, MORE, MORE, b'"reasoning_content":"Hm"', b'"reasoning_content":"upper"')),
+]
 ENDS = [delta("end"), delta("crash"), finish(), DONE, event({"error": {"message": "no"}})]
 
 

@@ -30,7 +30,7 @@ BY_PAIR = {f"{up.name} to {called.name}": (up, called) for up, called in PAIRS}
 REQUEST_ID = "req_1"
 
 
-def _chat(delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
+def chat_event(delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
     value = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
@@ -43,13 +43,13 @@ def _call(index: int, arguments: str, **more: Any) -> dict[str, Any]:
 SHORT = {
     "chat": b"".join(
         [
-            _chat({"role": "assistant", "reasoning_content": "Hm"}),
-            _chat({"content": "Grüß 👋"}),
-            _chat(_call(0, "", id="a", type="function", function={"name": "f"})),
-            _chat(_call(0, '{"a":1}')),
-            _chat(_call(1, "", id="b", type="function", function={"name": "g"})),
-            _chat(_call(1, "{}")),
-            _chat({}, "tool_calls", usage={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}),
+            chat_event({"role": "assistant", "reasoning_content": "Hm"}),
+            chat_event({"content": "Grüß 👋"}),
+            chat_event(_call(0, "", id="a", type="function", function={"name": "f"})),
+            chat_event(_call(0, '{"a":1}')),
+            chat_event(_call(1, "", id="b", type="function", function={"name": "g"})),
+            chat_event(_call(1, "{}")),
+            chat_event({}, "tool_calls", usage={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}),
             b"data: [DONE]\n\n",
         ]
     ),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from muxx.testing import event
 from muxx.wire.alike import Alike
+from muxx.wire.anthropic.facts import MessageStream
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import BY_NAME
 
@@ -29,23 +30,36 @@ def completion(text: Any) -> dict[str, Any]:
     return {**HEAD, "object": "text_completion", "choices": [{"index": 0, "text": text, "finish_reason": None}]}
 
 
-def message(text: Any) -> dict[str, Any]:
-    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+def delta(**members: Any) -> dict[str, Any]:
+    return {**HEAD, "choices": [{"index": 0, "delta": members, "finish_reason": None}]}
+
+
+def call(arguments: Any, **more: Any) -> dict[str, Any]:
+    return delta(tool_calls=[{"index": 0, "function": {"arguments": arguments}, **more}])
+
+
+def message(text: Any, kind: str = "text_delta", member: str = "text") -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": kind, member: text}}
 
 
 def named(value: dict[str, Any], spaces: int = 0) -> bytes:
     return b"event: content_block_delta\n" + event(value).replace(b"}}\n\n", b"}%b}\n\n" % (b" " * spaces))
 
 
-BEGIN = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+def begin(kind: str) -> bytes:
+    return event({"type": "content_block_start", "index": 0, "content_block": {"type": kind}})
 
 FORMS: dict[str, tuple[str, bytes, Callable[[Any], bytes]]] = {
     "chat": ("chat", event(chat("a")), lambda text: event(chat(text))),
     "padded chat": ("chat", event(chat("a")), lambda text: event(chat(text, obfuscation="x" * len(str(text))))),
     "chat with spaces": ("chat", event(chat("a")), lambda text: f"data: {json.dumps(chat(text))}\n\n".encode()),
     "completion": ("text_completion", event(completion("a")), lambda text: event(completion(text))),
-    "message": ("messages", BEGIN, lambda text: named(message(text))),
-    "padded message": ("messages", BEGIN, lambda text: named(message(text), spaces=len(str(text)))),
+    "arguments": ("chat", event(call("a", id="call_1")), lambda text: event(call(text))),
+    "reasoning": ("chat", event(chat(None)), lambda text: event(delta(content=None, reasoning_content=text))),
+    "message": ("messages", begin("text"), lambda text: named(message(text))),
+    "padded message": ("messages", begin("text"), lambda text: named(message(text), spaces=len(str(text)))),
+    "thinking": ("messages", begin("thinking"), lambda text: named(message(text, "thinking_delta", "thinking"))),
+    "input of a tool": ("messages", begin("tool_use"), lambda text: named(message(text, "input_json_delta", "partial_json"))),
 }
 forms = pytest.mark.parametrize("form", FORMS)
 
@@ -67,20 +81,31 @@ def learnt(form: str) -> tuple[Any, Alike]:
 
 
 def said(stream: Any) -> Any:
-    return stream.text, stream.output_bytes, stream.finish_reasons, stream.usage, stream.id, stream.model
+    return saying(stream), stream.text, stream.output_bytes, stream.finish_reasons, stream.usage, stream.id, stream.model
+
+
+def saying(stream: Any) -> list[str]:
+    """All that was said, each text by itself."""
+    if isinstance(stream, MessageStream):
+        parts = [part for _, block in sorted(stream._blocks.items()) for part in (block.text, block.thinking, block.partial_json)]
+    else:
+        choices = [choice for _, choice in sorted(stream.choices.items())]
+        parts = [part for choice in choices for part in (choice.text, choice.reasoning, *(call.arguments for call in choice.tool_calls))]
+    return ["".join(part) for part in parts]
 
 
 @forms
 def test_events_that_differ_in_their_text_are_taken_alone_and_together(form: str) -> None:
     stream, alike = learnt(form)
-    say, before = FORMS[form][2], stream.text
+    say, before = FORMS[form][2], "".join(alike.said)
     for text in ("c", " d", "", 'quote " and \\ back', "né", "日本", "\x00\n", "}", '"},{'):
         assert alike.take(say(text))
         before += text
-        assert stream.text == before
+        assert "".join(alike.said) == before
     assert alike.take(say("e") + say("ü") + say("\t"))
     assert alike.take(say("f") + say("g"))
-    assert stream.text == before + "eü\tfg"
+    assert "".join(alike.said) == before + "eü\tfg"
+    assert before + "eü\tfg" in saying(stream)
 
 
 @forms

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from muxx.wire.sse import EventSplitter
 
-from .crossing_kit import BY_PAIR, SHORT, crossed, recorded
+from . import anthropic_kit
+from .crossing_kit import BY_PAIR, SHORT, chat_event, crossed, recorded
 from .recordings import cuts
 
 each_pair = pytest.mark.parametrize("pair", BY_PAIR)
@@ -78,6 +82,42 @@ async def test_recordings_of_up_to_60_kb_event_by_event_and_two_by_two_are_the_s
             for pieces in (_cut_at(data, ends), _cut_at(data, ends[::2]), [data]):
                 pieced = await crossed(up, called, pieces)
                 assert (pieced.data, pieced.lost) == (parsed.data, parsed.lost), name
+
+
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+CHAT_SAYS = [
+    *(chat_event({"content": text}) for text in ("a", " b", "é")),
+    *(chat_event({"content": None, "reasoning_content": text}) for text in ("Hm", ", well")),
+    *(chat_event({"tool_calls": [{"index": 0, "function": {"arguments": text}}]}) for text in ("{", "}")),
+    chat_event({"content": "c", "reasoning_content": "and this"}),
+    chat_event({"tool_calls": [CALL]}),
+    chat_event({"content": "d"}).replace(b'"index": 0', b'"index": 1'),
+    b": hm\n\n",
+]
+BLOCKS = [anthropic_kit.text(0, "a", " b", "é"), anthropic_kit.thinking(1, "Hm", ", well"), anthropic_kit.tool(2, "{", "}")]
+MESSAGES_SAY = [anthropic_kit.event(one) for one in (*chain(*BLOCKS), anthropic_kit.PING)]
+AROUND = {
+    "chat": (CHAT_SAYS, b"", chat_event({}, "stop") + b"data: [DONE]\n\n"),
+    "messages": (MESSAGES_SAY, anthropic_kit.event(anthropic_kit.START), anthropic_kit.stream(*anthropic_kit.ending())),
+}
+"""What a provider may say in any order, and what stands before and behind it."""
+
+
+@pytest.mark.parametrize("pair", [pair for pair in BY_PAIR if pair.split()[0] in AROUND])
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_in_whatever_order_it_is_said_what_is_known_by_its_likeness_comes_to_what_is_parsed(pair: str, data: st.DataObject) -> None:
+    up, called = BY_PAIR[pair]
+    say, before, behind = AROUND[up.name]
+    events = [before, *data.draw(st.lists(st.sampled_from(say), max_size=40)), behind]
+    stream, ends = b"".join(events), list(accumulate(map(len, events)))
+
+    def outcome(pieces: list[bytes]) -> tuple[bytes, set[str], str | None]:
+        got = asyncio.run(crossed(up, called, pieces))
+        return got.data, got.lost, got.error and got.error.code
+
+    parsed = outcome(_cut_at(stream, [end - 1 for end in ends if end]))
+    assert outcome(_cut_at(stream, ends)) == outcome([stream]) == parsed
 
 
 def _cut_at(data: bytes, places: list[int]) -> list[bytes]:

@@ -165,7 +165,7 @@ class MessageStream(MessageFacts):
     observed last.
     """
 
-    __slots__ = ("_counted", "_ended", "_texts", "done", "error", "saying", "value")
+    __slots__ = ("_counted", "_ended", "done", "error", "saying", "value")
 
     ends_with_body = False
 
@@ -175,8 +175,6 @@ class MessageStream(MessageFacts):
         self.error: Any = None
         self.value: Any = None
         self.saying: Fragments | None = None
-        self._texts: dict[int, Fragments] = {}
-        """The text of each block, where the short way puts them."""
         self._counted = 0
         self._ended: dict[str, Any] = {}
         """What was said of the message at its end."""
@@ -212,12 +210,13 @@ class MessageStream(MessageFacts):
             if data.strip() == b"[DONE]":
                 return DROP  # not this format's end
             raise UpstreamProtocolError(_GARBAGE) from None
-        # The short way for what most events are: a piece of a text block that has begun.
+        # The short way for what most events are: a piece of what a block that has begun says.
         try:
             delta = value["delta"]
-            if delta["type"] == "text_delta" and value["type"] == "content_block_delta" and type(text := delta["text"]) is str:
-                self.saying = said = self._texts[value["index"]]
-                said.append(text)
+            member = TEXT_DELTAS[delta["type"]]
+            if value["type"] == "content_block_delta" and type(piece := delta[member]) is str:
+                self.saying = said = getattr(self._blocks[value["index"]], member)
+                said.append(piece)
                 return FORWARD
         except (KeyError, TypeError):
             pass  # another event, or one of a block that never began
@@ -228,8 +227,10 @@ class MessageStream(MessageFacts):
         it can be told. `value` is of no use after it."""
         if self.saying is None:
             return None
-        alike, probe = likeness(raw, b'"text":', _PADDING, self.saying)
-        self.value["delta"]["text"] = PROBE
+        delta = self.value["delta"]
+        member = TEXT_DELTAS[delta["type"]]
+        alike, probe = likeness(raw, b'"%b":' % member.encode(), _PADDING, self.saying)
+        delta[member] = PROBE
         return alike if probe == self.value else None
 
     def _observe_any(self, value: Any) -> Verdict:
@@ -253,8 +254,7 @@ class MessageStream(MessageFacts):
         return FORWARD
 
     def _begin(self, index: int, begun: dict[str, Any]) -> BlockFacts:
-        block = self._blocks[index] = BlockFacts(begun)
-        self._texts[index] = block.text
+        self._blocks[index] = block = BlockFacts(begun)
         return block
 
     def _known(self, index: int, delta: dict[str, Any]) -> BlockFacts:

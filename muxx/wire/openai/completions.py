@@ -70,7 +70,6 @@ def choices_asked(body: dict[str, Any]) -> int:
 class CompletionStream(ChatStream):
     """Observes a stream of completions as `ChatStream` does one of chat completions."""
 
-    _text_in = "text"
     __slots__ = ()
 
     def observe(self, event: Event, value: Any = None) -> Verdict:
@@ -93,6 +92,9 @@ class CompletionStream(ChatStream):
         except (AttributeError, KeyError, TypeError, ValueError):
             pass  # another shape, or a choice's first event
         return self._observe_any(chunk)
+
+    def _place_of_text(self, choice: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        return choice, "text"
 
     def _take_choice(self, choice: Any, field: str) -> None:
         super()._take_choice(_as_chat(choice, field), field)

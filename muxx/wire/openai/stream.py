@@ -24,8 +24,6 @@ class ChatStream(ChatFacts):
     """
 
     ends_with_body = False
-    _text_in = "content"
-    """The member that holds what an event says."""
     __slots__ = ("_client_asked_usage", "_counted", "_expected", "done", "error", "finished", "saying", "value")
 
     def __init__(self, *, client_asked_usage: bool, choices: int = 1) -> None:
@@ -68,11 +66,12 @@ class ChatStream(ChatFacts):
             if not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
                 content = delta.get("content")
                 if not content:
-                    if self._choices[choice["index"]].take_arguments(delta):
+                    if (said := self._choices[choice["index"]].take_piece(delta)) is not None:
+                        self.saying = said
                         return FORWARD
                 elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-                    self.saying = said = self._choices[choice["index"]].text
-                    said.append(content)
+                    self.saying = text = self._choices[choice["index"]].text
+                    text.append(content)
                     return FORWARD
         except (AttributeError, LookupError, TypeError, ValueError):
             pass  # another shape, or a choice's first event
@@ -83,10 +82,20 @@ class ChatStream(ChatFacts):
         it can be told. `value` is of no use after it."""
         if self.saying is None or self.finished:
             return None
-        alike, probe = likeness(raw, b'"%b":' % self._text_in.encode(), _PADDING, self.saying)
         [choice] = self.value["choices"]
-        choice.get("delta", choice)[self._text_in] = PROBE
+        holder, member = self._place_of_text(choice)
+        alike, probe = likeness(raw, b'"%b":' % member.encode(), _PADDING, self.saying)
+        holder[member] = PROBE
         return alike if probe == self.value else None
+
+    def _place_of_text(self, choice: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """The object and the member that hold what the event observed last says."""
+        delta: dict[str, Any] = choice["delta"]
+        if delta.get("content"):
+            return delta, "content"
+        if "tool_calls" in delta:
+            return delta["tool_calls"][0]["function"], "arguments"
+        return delta, "reasoning_content"
 
     def _observe_any(self, chunk: Any) -> Verdict:
         if type(chunk) is not dict:

@@ -213,6 +213,8 @@ class TranslatedRelay(_OwnEvents, Relay):
                 chunks = codec.read(stream.value) if verdict is not DROP and stream.value is not None else []
                 if chunks:
                     out.append(codec.encode(chunks))
+                    if self._alike is not None and any(chunk.kind != "text" for chunk in chunks):
+                        self._alike = None  # the reader may have something to say before the text goes on
                 if verdict is DONE:
                     self._ending = event[0]
                     break

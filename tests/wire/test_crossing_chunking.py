@@ -7,7 +7,9 @@ from itertools import accumulate, pairwise
 
 import pytest
 
+from muxx.testing import DONE, event
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wires import BY_NAME, CHAT
 
 from .crossing_kit import BY_PAIR, SHORT, crossed, recorded
 from .recordings import cuts
@@ -78,6 +80,30 @@ async def test_recordings_of_up_to_60_kb_event_by_event_and_two_by_two_are_the_s
             for pieces in (_cut_at(data, ends), _cut_at(data, ends[::2]), [data]):
                 pieced = await crossed(up, called, pieces)
                 assert (pieced.data, pieced.lost) == (parsed.data, parsed.lost), name
+
+
+@pytest.mark.parametrize("called", ["messages", "responses", "generate_content"])
+async def test_text_that_goes_on_after_a_thought_or_in_a_choice_that_is_over_is_the_same_event_by_event(called: str) -> None:
+    """Text before it tells how text looks; what the thought is signed with still comes before the text behind it."""
+    said = [
+        {"index": index, "delta": delta, "finish_reason": reason}
+        for index, delta, reason in [
+            (0, {"content": "a"}, None),
+            (0, {"content": "b"}, None),
+            (0, {"reasoning_content": "thought"}, None),
+            (0, {"content": "c"}, None),
+            (1, {"content": "d"}, None),
+            (1, {"content": "e"}, None),
+            (1, {}, "stop"),
+            (1, {"content": "f"}, None),
+            (0, {}, "stop"),
+        ]
+    ]
+    events = [event({"id": "c-1", "model": "m", "created": 1, "choices": [choice]}) for choice in said] + [DONE]
+    data = b"".join(events)
+    ends = list(accumulate(map(len, events)))
+    parsed = await crossed(CHAT, BY_NAME[called], _cut_at(data, [end - 1 for end in ends]))
+    assert (await crossed(CHAT, BY_NAME[called], events)).data == parsed.data
 
 
 def _cut_at(data: bytes, places: list[int]) -> list[bytes]:

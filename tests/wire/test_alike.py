@@ -116,6 +116,16 @@ def test_whatever_is_not_whole_and_alike_is_left_to_the_parser(form: str) -> Non
     assert said(stream) == before
 
 
+def test_the_text_of_blocks_that_all_have_one_number_is_all_there() -> None:
+    """Some translators give every block the number 0."""
+    stream, alike = learnt("message")
+    [again] = EventSplitter(2**20).feed(BEGIN)
+    stream.observe(again)
+    assert alike.take(named(message("c")))
+    assert stream.text == "bc"
+    assert stream.whole()["content"] == [{"type": "text", "text": "bc"}]
+
+
 @pytest.mark.parametrize("padding", ['x"', "é", "x\\", "\n", 'x","y":"z'])
 def test_a_padding_of_anything_but_letters_and_digits_is_left_to_the_parser(padding: str) -> None:
     _, alike = learnt("padded chat")

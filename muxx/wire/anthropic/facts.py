@@ -254,7 +254,8 @@ class MessageStream(MessageFacts):
 
     def _begin(self, index: int, begun: dict[str, Any]) -> BlockFacts:
         block = self._blocks[index] = BlockFacts(begun)
-        self._texts[index] = block.text
+        if type_of(begun) == "text":  # of several in one place, as some give every block one number, nothing of the text is lost
+            block.text = self._texts.setdefault(index, block.text)
         return block
 
     def _known(self, index: int, delta: dict[str, Any]) -> BlockFacts:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.testing import event
-from muxx.wire.alike import Alike
+from muxx.wire.alike import MOST_BYTES, Alike
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import BY_NAME
 
@@ -155,6 +155,16 @@ def test_nothing_is_learnt_from_an_event_whose_text_is_not_where_it_seems_or_tha
     for one in splitter.feed(FORMS["chat"][1] + raw if name == "chat" else raw):
         stream.observe(one)
     assert stream.likeness(raw) is None
+
+
+@forms
+def test_nothing_is_learnt_from_an_event_that_says_much(form: str) -> None:
+    """To look for the end of such a text would take long, with the event loop held up meanwhile."""
+    stream, _ = learnt(form)
+    large = FORMS[form][2]("x" * MOST_BYTES)
+    for one in EventSplitter(2**20).feed(large):
+        stream.observe(one)
+    assert stream.likeness(large) is None
 
 
 PIECES = st.sampled_from([b"c", b" ", b'"', b"\\", b"\\n", b"\\u00e9", b"\n", b"\xc3", b"\xa9", b"}", b'":', b',"obfuscation":"', b"x"])

@@ -167,6 +167,16 @@ def test_nothing_is_learnt_from_an_event_that_says_much(form: str) -> None:
     assert stream.likeness(large) is None
 
 
+@forms
+def test_nothing_is_learnt_from_an_event_that_says_nothing(form: str) -> None:
+    """Others like it, before the model has said anything, are no more than pings: they give it no more time."""
+    stream, _ = learnt(form)
+    empty = FORMS[form][2]("")
+    for one in EventSplitter(2**20).feed(empty):
+        stream.observe(one)
+    assert stream.likeness(empty) is None
+
+
 PIECES = st.sampled_from([b"c", b" ", b'"', b"\\", b"\\n", b"\\u00e9", b"\n", b"\xc3", b"\xa9", b"}", b'":', b',"obfuscation":"', b"x"])
 
 

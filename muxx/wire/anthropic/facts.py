@@ -215,7 +215,8 @@ class MessageStream(MessageFacts):
         # The short way for what most events are: a piece of a text block that has begun.
         try:
             delta = value["delta"]
-            if delta["type"] == "text_delta" and value["type"] == "content_block_delta" and type(text := delta["text"]) is str:
+            is_text = delta["type"] == "text_delta" and value["type"] == "content_block_delta"
+            if is_text and (text := delta["text"]) and type(text) is str:
                 self.saying = said = self._texts[value["index"]]
                 said.append(text)
                 return FORWARD

@@ -113,6 +113,8 @@ class Connection(RequestHandler):
                     return
                 if not answer.keep_alive or self._close:
                     return
+                if self._messages:  # requests in a row: what answers the next one at once is not to overtake this
+                    self.outbox.flush()
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                 if self._keepalive_handle is None:
                     self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)

@@ -220,10 +220,15 @@ class Flight:
         if not self.complete:
             self._learn(reader.call.facts)
             self._in_debt = self._in_debt or (own and bool(self.readers))
-        if self.readers:
+        if self.readers and not (self._in_debt and self._begins_for_nobody):
             self.balance()
         elif self.begun or self._in_debt:
             self._land()
+
+    @property
+    def _begins_for_nobody(self) -> bool:
+        """The answer has not begun, and none but the exchange that began the call is aboard."""
+        return not self.begun and all(reader.call is self.starter for reader in self.readers)
 
     def starter_is_done(self) -> None:
         """The exchange that began the call has ended."""
@@ -235,7 +240,7 @@ class Flight:
     def starter_is_gone(self) -> bool:
         """The client of the exchange that began the call has gone. True when the call needs that exchange's task all the same:
         others wait for an answer that has not begun."""
-        if self.begun or not self.readers:
+        if self.begun or self._begins_for_nobody:
             return False
         self._in_debt = True
         self.starter.exchange.phase = self.phase

@@ -120,7 +120,7 @@ def retry_after(upstream: Mapping[str, str]) -> float | None:
     sane."""
     milliseconds = upstream.get("retry-after-ms")
     if milliseconds is not None and milliseconds.strip().isdecimal():
-        return int(milliseconds) / 1000
+        return float(milliseconds) / 1000  # an int of thousands of digits is an error
     value = upstream.get("retry-after")
     if value is None:
         return None

@@ -145,14 +145,15 @@ class LeanConnection(asyncio.Protocol):
         if before > MAX_HEAD_BYTES or (before == 0 and len(data) > MAX_LINE_BYTES and b"\n" not in data[:MAX_LINE_BYTES]):
             raise UpstreamProtocolError()
 
+    def on_message_begin(self) -> None:
+        if self._head is None or self._head.done():
+            raise UpstreamProtocolError()  # a second answer, or the first bytes of one
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[_name(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        head = self._head
-        if head is None or head.done():
-            raise UpstreamProtocolError()  # a second answer
         if status < 200:
             self._interim += 1
             self.headers = {}
@@ -162,7 +163,8 @@ class LeanConnection(asyncio.Protocol):
         if len(self.headers) > MAX_HEADERS or sum(map(len, self.headers.values())) > MAX_HEAD_BYTES:
             raise UpstreamProtocolError()
         self.reusable = self._parser.should_keep_alive()
-        head.set_result(status)
+        assert self._head is not None
+        self._head.set_result(status)
 
     def on_message_complete(self) -> None:
         head = self._head

@@ -36,9 +36,12 @@ class Shares:
 
     def __init__(self) -> None:
         self.collected: list[WholeAnswer] = []
+        self.ended: list[str | None] = []
+        """Whose exchanges are over."""
 
     @hookimpl
     def pre_request(self, exchange: Exchange) -> None:
+        exchange.at_end(lambda exchange: self.ended.append(exchange.request.user_id))
         if (key := exchange.request.headers.get("x-share")) is not None:
             exchange.cache = "miss"
             exchange.coalesce(key.encode())
@@ -50,6 +53,11 @@ OPTIONS: dict[str, Any] = {"plugins": {"shares": Shares}, "config": {"plugins": 
 
 def collected(gateway: RunningGateway) -> list[WholeAnswer]:
     found: list[WholeAnswer] = gateway.gateway.plugins.by_name["shares"].instance.collected
+    return found
+
+
+def ended(gateway: RunningGateway) -> list[str | None]:
+    found: list[str | None] = gateway.gateway.plugins.by_name["shares"].instance.ended
     return found
 
 
@@ -192,6 +200,33 @@ async def test_a_call_ends_within_a_second_of_its_last_client_and_is_booked_by_w
         assert row["output_tokens"] > 0
         assert row["cost_usd"] != "0"
         assert collected(gateway) == []
+
+
+HEAD_ALONE = [head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}), hang()]
+
+
+@both_transports
+@pytest.mark.parametrize("leaving", [["starter"], ["starter", "other"], ["other", "starter"]], ids=" then ".join)
+async def test_a_call_whose_last_client_leaves_between_the_head_and_the_first_byte_ends_and_so_do_their_exchanges(
+    transport: str, leaving: list[str]
+) -> None:
+    async with serving(transport, OPTIONS["config"], plugins=OPTIONS["plugins"]) as gateway:
+        gateway.upstream.script(HEAD_ALONE)
+        clients = {}
+        for number, user in enumerate(sorted(leaving, reverse=True), start=1):
+            clients[user] = await begin(gateway, user=user)
+            await aboard(gateway, number)
+        [starter] = [call for call in gateway.gateway.calls._calls if call.shares]  # type: ignore[attr-defined]
+        await eventually(lambda: starter.exchange.phase == "stream")
+        for user in leaving:
+            assert gateway.upstream.last.left_at is None
+            left = time.monotonic()
+            clients[user].reset()
+            await row_of(gateway, user, status=499, ended_by="client")
+        assert await gateway.upstream.last.peer_left() - left < 1.0
+        await eventually(lambda: sorted(ended(gateway), key=str) == sorted(leaving))
+        await row_of(gateway, "starter", usage_source="estimated")
+        assert len(gateway.gateway.calls) == len(gateway.gateway.flights) == 0
 
 
 async def test_a_provider_that_fails_after_the_one_who_began_it_has_left_is_paid_nothing() -> None:

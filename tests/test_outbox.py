@@ -8,14 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from cache_kit import CHAT_STREAM, caching
+from carrying_kit import hang
 from journal_kit import DELIVERED, SENT, row, trace
 
 import muxx.journal as journal_module
 from muxx.errors import LogUnavailable, MuxxError
 from muxx.journal import Journal
 from muxx.segments import read_segment, segments
-from muxx.testing import RunningGateway, eventually
+from muxx.testing import RunningGateway, chat_body, eventually, sse
 
 
 class Leaving:
@@ -188,3 +191,26 @@ async def test_answers_of_any_size_and_the_last_of_a_connection_arrive_whole(mux
             answer = await client.read_response()
             assert (answer.status, answer.complete) == (200, True)
             assert (await client.closed()) if headers else True
+
+
+FIRST = [({"messages": []}, 400), ({}, 200), ({"stream": True}, 200)]
+
+
+@pytest.mark.parametrize(("members", "status"), FIRST, ids=["refused", "plain", "stream"])
+async def test_of_requests_in_a_row_no_answer_from_the_cache_overtakes_one_that_waits_for_its_row(
+    members: dict[str, Any], status: int
+) -> None:
+    async with caching() as gateway:
+        gateway.upstream.script(sse(CHAT_STREAM), [hang()])
+        await gateway.chat(stream=True)
+        under_way = asyncio.create_task(gateway.chat("something else"))  # an answer leaves at once while nothing else is
+        await eventually(lambda: len(gateway.upstream.requests) == 2)
+        async with await gateway.connect() as client:
+            lines = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Muxx-Api-Key: {gateway.key}\r\n"
+            asked = [orjson.dumps(chat_body() | body) for body in (members, {"stream": True})]
+            await client.send(b"".join(f"{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in asked))
+            first, second = await client.read_response(), await client.read_response()
+        under_way.cancel()
+    assert (first.status, first.complete, first.streamed) == (status, True, "stream" in members)
+    assert (second.status, second.complete, second.header("x-muxx-cache")) == (200, True, "HIT")
+    assert second.body.endswith(b"data: [DONE]\n\n")

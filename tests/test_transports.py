@@ -195,6 +195,22 @@ async def test_a_connection_that_is_not_clean_is_not_used_again(
 
 
 @both_transports
+@pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-Swallows: "])
+async def test_an_answer_that_begins_behind_another_is_not_the_beginning_of_the_next_one(
+    transport: str, begun: bytes, scripted_upstream: ScriptedUpstream
+) -> None:
+    [answer] = json({})
+    scripted_upstream.script([answer + begun], json({"mine": 1}, status=500))
+    async with opened(transport) as carrier:
+        with suppress(UpstreamProtocolError):
+            response = await carrier.send(attempt(scripted_upstream.base_url))
+            assert response.headers["content-type"] == "application/json"
+            await response.pump(Sink(response))
+            response.close()
+        assert await fetch(carrier, attempt(scripted_upstream.base_url)) == (500, b'{"mine":1}')
+
+
+@both_transports
 async def test_a_body_that_has_come_and_nobody_took_is_not_part_of_the_next_one(
     transport: str, scripted_upstream: ScriptedUpstream
 ) -> None:

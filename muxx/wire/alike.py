@@ -17,6 +17,10 @@ _TEXT = re.compile(rb' *"((?:[^"\\]|\\.)*)"')
 
 PROBE = "(a text)"
 
+MOST_BYTES = 4096
+"""Of an event that others may be like. In a long one, as with an image in its text, finding where the text ends would hold up the
+event loop, for a second or more, and take a hundred times as much memory as it has bytes."""
+
 
 class Padding(NamedTuple):
     """What a provider adds to its events so that their length does not tell their words."""
@@ -111,8 +115,10 @@ class Alike:
 def likeness(raw: bytes, member: bytes, padding: Padding, said: Fragments) -> tuple[Alike | None, Any]:
     """What the event `raw` has in common with those that say something else in `member`, and its JSON with the text `PROBE`, for
     the caller to compare; neither where it cannot be told. `said` takes what they say."""
+    if len(raw) > MOST_BYTES or not raw.endswith(b"\n\n"):
+        return None, None
     text = _TEXT.match(raw, raw.find(member) + len(member))
-    if text is None or not raw.endswith(b"\n\n"):
+    if text is None:
         return None, None
     before, after = raw[: text.start(1)], raw[text.end(1) :]
     data = 6 if raw.startswith(b"data: ") else raw.find(b"\ndata: ") + 7

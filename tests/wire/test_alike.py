@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.testing import event
-from muxx.wire.alike import Alike
+from muxx.wire.alike import MOST_BYTES, Alike
 from muxx.wire.anthropic.facts import MessageStream
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import BY_NAME
@@ -141,6 +141,16 @@ def test_whatever_is_not_whole_and_alike_is_left_to_the_parser(form: str) -> Non
     assert said(stream) == before
 
 
+def test_the_text_of_blocks_that_all_have_one_number_is_all_there() -> None:
+    """Some translators give every block the number 0."""
+    stream, alike = learnt("message")
+    [again] = EventSplitter(2**20).feed(begin("text"))
+    stream.observe(again)
+    assert alike.take(named(message("c")))
+    assert stream.text == "bc"
+    assert stream.whole()["content"] == [{"type": "text", "text": "bc"}]
+
+
 @pytest.mark.parametrize("padding", ['x"', "é", "x\\", "\n", 'x","y":"z'])
 def test_a_padding_of_anything_but_letters_and_digits_is_left_to_the_parser(padding: str) -> None:
     _, alike = learnt("padded chat")
@@ -170,6 +180,26 @@ def test_nothing_is_learnt_from_an_event_whose_text_is_not_where_it_seems_or_tha
     for one in splitter.feed(FORMS["chat"][1] + raw if name == "chat" else raw):
         stream.observe(one)
     assert stream.likeness(raw) is None
+
+
+@forms
+def test_nothing_is_learnt_from_an_event_that_says_much(form: str) -> None:
+    """To look for the end of such a text would take long, with the event loop held up meanwhile."""
+    stream, _ = learnt(form)
+    large = FORMS[form][2]("x" * MOST_BYTES)
+    for one in EventSplitter(2**20).feed(large):
+        stream.observe(one)
+    assert stream.likeness(large) is None
+
+
+@forms
+def test_nothing_is_learnt_from_an_event_that_says_nothing(form: str) -> None:
+    """Others like it, before the model has said anything, are no more than pings: they give it no more time."""
+    stream, _ = learnt(form)
+    empty = FORMS[form][2]("")
+    for one in EventSplitter(2**20).feed(empty):
+        stream.observe(one)
+    assert stream.likeness(empty) is None
 
 
 PIECES = st.sampled_from([b"c", b" ", b'"', b"\\", b"\\n", b"\\u00e9", b"\n", b"\xc3", b"\xa9", b"}", b'":', b',"obfuscation":"', b"x"])

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muxx.testing import DONE, event
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wires import BY_NAME, CHAT
 
 from . import anthropic_kit
 from .crossing_kit import BY_PAIR, SHORT, chat_event, crossed, recorded
@@ -118,6 +120,30 @@ def test_in_whatever_order_it_is_said_what_is_known_by_its_likeness_comes_to_wha
 
     parsed = outcome(_cut_at(stream, [end - 1 for end in ends if end]))
     assert outcome(_cut_at(stream, ends)) == outcome([stream]) == parsed
+
+
+@pytest.mark.parametrize("called", ["messages", "responses", "generate_content"])
+async def test_text_that_goes_on_after_a_thought_or_in_a_choice_that_is_over_is_the_same_event_by_event(called: str) -> None:
+    """Text before it tells how text looks; what the thought is signed with still comes before the text behind it."""
+    said = [
+        {"index": index, "delta": delta, "finish_reason": reason}
+        for index, delta, reason in [
+            (0, {"content": "a"}, None),
+            (0, {"content": "b"}, None),
+            (0, {"reasoning_content": "thought"}, None),
+            (0, {"content": "c"}, None),
+            (1, {"content": "d"}, None),
+            (1, {"content": "e"}, None),
+            (1, {}, "stop"),
+            (1, {"content": "f"}, None),
+            (0, {}, "stop"),
+        ]
+    ]
+    events = [event({"id": "c-1", "model": "m", "created": 1, "choices": [choice]}) for choice in said] + [DONE]
+    data = b"".join(events)
+    ends = list(accumulate(map(len, events)))
+    parsed = await crossed(CHAT, BY_NAME[called], _cut_at(data, [end - 1 for end in ends]))
+    assert (await crossed(CHAT, BY_NAME[called], events)).data == parsed.data
 
 
 def _cut_at(data: bytes, places: list[int]) -> list[bytes]:

@@ -38,6 +38,17 @@ def test_where_each_member_came_from_is_kept() -> None:
     assert prompt.turns[0].blocks == [Text("hi", path="contents[0].parts[0]")]
 
 
+def test_a_number_that_json_could_not_hold_is_left_as_it_came() -> None:
+    """As a number it could not be written for another provider, and muxx would seem to be to blame."""
+    prompt, _ = read(generationConfig={"topK": 1e300})
+    assert type(prompt.top_k) is float
+    for digits, kept in (("9" * 18, int("9" * 18)), ("9" * 19, "9" * 19), ("9" * 5000, "9" * 5000)):
+        schema = {"type": "ARRAY", "minItems": digits}
+        prompt, _ = read(generationConfig={"responseMimeType": "application/json", "responseSchema": schema})
+        assert prompt.output is not None
+        assert prompt.output.schema == {"type": "array", "minItems": kept}
+
+
 def test_single_objects_stand_for_arrays_of_one() -> None:
     prompt, _ = read(contents={"parts": {"text": "hi"}}, systemInstruction={"parts": {"text": "s"}})
     assert prompt.turns == [Turn("user", [Text("hi", path="contents.parts")], path="contents")]

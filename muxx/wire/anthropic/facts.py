@@ -214,7 +214,7 @@ class MessageStream(MessageFacts):
         try:
             delta = value["delta"]
             member = TEXT_DELTAS[delta["type"]]
-            if value["type"] == "content_block_delta" and type(piece := delta[member]) is str:
+            if value["type"] == "content_block_delta" and (piece := delta[member]) and type(piece) is str:
                 self.saying = said = getattr(self._blocks[value["index"]], member)
                 said.append(piece)
                 return FORWARD
@@ -254,7 +254,10 @@ class MessageStream(MessageFacts):
         return FORWARD
 
     def _begin(self, index: int, begun: dict[str, Any]) -> BlockFacts:
+        before = self._blocks.get(index)
         self._blocks[index] = block = BlockFacts(begun)
+        if before is not None and type_of(begun) == "text":  # some give every block one number: nothing of the text is lost
+            block.text = before.text
         return block
 
     def _known(self, index: int, delta: dict[str, Any]) -> BlockFacts:

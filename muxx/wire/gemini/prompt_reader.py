@@ -12,6 +12,8 @@ from .prompt_parts import read_contents, read_texts, wrong
 from .request import WHOLE
 from .schema import json_schema
 
+_EXACT = 2.0**53
+"""Whole numbers below it are all there among the floats."""
 _NUMBERS = {
     "maxOutputTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "topK": "top_k", "candidateCount": "n",
     "seed": "seed", "frequencyPenalty": "frequency_penalty", "presencePenalty": "presence_penalty",
@@ -168,7 +170,7 @@ class _Reader:
             if known in _NUMBERS:
                 if type(setting) not in (int, float):
                     raise wrong(place, "Give a number.")
-                whole = type(setting) is float and known == "topK" and setting.is_integer()
+                whole = type(setting) is float and known == "topK" and setting.is_integer() and abs(setting) < _EXACT
                 self._set(_NUMBERS[known], int(setting) if whole else setting, place)
             elif known in self._settings:
                 self._settings[known](place, setting)

@@ -7,6 +7,8 @@ from typing import Any
 from .names import camel
 
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
+_MOST_DIGITS = 18
+"""Of a number that certainly fits in 64 bits: JSON has no larger ones here."""
 _NESTED = frozenset({"items", "additionalProperties"})
 _RENAMED = {"ref": "$ref", "defs": "$defs"}
 _GOOGLES_ONLY = frozenset({"propertyOrdering", "nullable", "example"})
@@ -31,7 +33,8 @@ def _member(name: str, value: Any) -> dict[str, Any]:
     if name == "type":
         return _type(value)
     if name in _COUNTS:
-        return {name: int(value) if type(value) is str and value.isdecimal() else value}
+        is_count = type(value) is str and value.isdecimal() and len(value) <= _MOST_DIGITS
+        return {name: int(value) if is_count else value}
     if name == "anyOf" and type(value) is list:
         return {name: [json_schema(entry) for entry in value]}
     if name in ("properties", "defs") and type(value) is dict:

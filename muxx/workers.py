@@ -141,6 +141,7 @@ async def _owned(config: Config, plugins: PluginSet) -> tuple[Host, str | None]:
     host = await Host.open(config)
     try:
         host.lock_instance()
+        Journal(host.paths.journal, "supervisor").close()  # where no child could write one, one line says so before any is made
         key = await prepare(host, plugins)
         await host.db.close()
     except BaseException:

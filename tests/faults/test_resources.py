@@ -1,4 +1,4 @@
-"""FAULTS X02: a process that runs out of files refuses in words, stays healthy, and serves again as soon as it can."""
+"""FAULTS X02 and X05: who runs out of files or memory refuses in words, stays healthy, and serves again as soon as it can."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from carrying_kit import both_transports
+from orjson import dumps
 from process_kit import HOLD, Upstream, gateway_process, open_files, workers_of
 
-from muxx.testing import RawClient, RawResponse, chat_body, eventually, get
+from muxx.testing import RawClient, RawResponse, RunningGateway, chat_body, eventually, get
 
+PATH = "/v1/chat/completions"
 FILES = 320
 """So few that each worker takes 32 calls at a time, and 160 connections."""
 CALLS = 32
@@ -92,3 +94,44 @@ async def test_X02_calls_beyond_what_there_are_files_for_are_refused_and_their_c
         assert workers_of(gateway) == workers
     finally:
         await gateway.kill()
+
+
+LARGE = 2**20
+"""Bytes of each body; there is room for four of them."""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("way", ["answered", "left"])
+async def test_X05_bodies_beyond_the_room_for_them_are_refused_unread(chunked: bool, way: str) -> None:
+    """Whether the calls that held it are answered or their clients leave, there is room again afterwards."""
+    config = {"server": {"max_body_bytes": LARGE, "max_bodies_bytes": 4 * LARGE}}
+    async with Upstream() as upstream, RunningGateway(config, upstream=upstream) as gateway:
+        body = dumps(chat_body(HOLD, stream=True, padding="x" * (LARGE - 1000)))
+
+        async def ask(client: RawClient) -> RawResponse:
+            fields = {"Authorization": f"Bearer {gateway.key}"}
+            if chunked:
+                await client.request("POST", PATH, fields | {"Transfer-Encoding": "chunked"})
+                await client.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+            else:
+                await client.request("POST", PATH, fields, body)
+            return await client.read_head()
+
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(await gateway.connect()) for _ in range(4)]
+            assert [(await ask(client)).status for client in clients] == [200] * 4
+            async with await gateway.connect() as client:
+                fields = {"Authorization": f"Bearer {gateway.key}", "Content-Length": str(LARGE)}
+                await client.request("POST", PATH, fields)
+                refusal = await client.read_response()
+                assert (refusal.status, refusal.error["code"], refusal.header("connection")) == (503, "overloaded", "close")
+            assert (await gateway.get_row(refusal.request_id))["error_code"] == "overloaded"
+            assert (await gateway.chat()).status == 200, "a small one needs no room"
+            if way == "answered":
+                upstream.release.set()
+                await asyncio.gather(*(client.readuntil(b"[DONE]") for client in clients))
+        await eventually(lambda: len(gateway.gateway.calls) == 0)
+        assert gateway.gateway.calls.body_bytes == 0
+        upstream.release.set()
+        async with await gateway.connect() as client:
+            assert (await ask(client)).status == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from orjson import dumps
 from process_kit import HOLD, Upstream, gateway_process, open_files, workers_of
 
 from muxx.testing import RawClient, RawResponse, RunningGateway, chat_body, eventually, get
+from muxx.testing.settings import clean_environment
 
 PATH = "/v1/chat/completions"
 FILES = 320
@@ -22,10 +25,10 @@ CALLS = 32
 
 
 @contextmanager
-def few_files() -> Iterator[None]:
-    """Processes that are started meanwhile may open no more than `FILES`."""
+def few_files(files: int = FILES) -> Iterator[None]:
+    """Processes that are started meanwhile may open no more than so many."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, before[1]))
     try:
         yield
     finally:
@@ -94,6 +97,16 @@ async def test_X02_calls_beyond_what_there_are_files_for_are_refused_and_their_c
         assert workers_of(gateway) == workers
     finally:
         await gateway.kill()
+
+
+def test_X02_where_not_a_single_call_has_its_files_nothing_is_started(tmp_path: Path) -> None:
+    (tmp_path / "muxx.toml").write_text("server = {port = 0}\n")
+    command = [sys.executable, "-m", "muxx", "serve", "--config", str(tmp_path / "muxx.toml")]
+    with few_files(256):
+        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "ulimit -n" in done.stderr
 
 
 LARGE = 2**20

@@ -141,12 +141,18 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # or a child still with our handlers would hand its signals to us
-        pid = os.fork()
-        if pid == 0:
-            self._become(child)
+        child.started = time.monotonic()
+        try:
+            child.pid = os.fork()
+        except OSError as error:  # out of memory or processes, which passes; those who serve go on meanwhile
+            child.ended(child.started, in_order=False)
+            wait = child.due - child.started
+            log.error("%s cannot be started: %s; trying again in %.1f s", child.name, error.strerror, wait)
+        else:
+            if child.pid == 0:
+                self._become(child)
+            child.starts += 1
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        child.pid, child.started = pid, time.monotonic()
-        child.starts += 1
 
     def _become(self, child: Child) -> NoReturn:
         """In the child: run its body and nothing of the supervisor's.

@@ -1,9 +1,11 @@
-"""FAULTS X02 and X05: who runs out of files or memory refuses in words, stays healthy, and serves again as soon as it can."""
+"""FAULTS X02 and X05: who runs out of files, memory or processes stays healthy, refuses in words, and serves again soon."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -107,6 +109,49 @@ def test_X02_where_not_a_single_call_has_its_files_nothing_is_started(tmp_path: 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr
     assert "ulimit -n" in done.stderr
+
+
+NO_PROCESSES = """
+import errno
+import os
+
+import muxx
+
+fork = os.fork
+
+def fork_where_there_is_room():
+    if os.path.exists(os.environ["NO_ROOM"]):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = fork_where_there_is_room
+
+class NoProcesses:
+    @muxx.hookimpl
+    def register_providers(self):
+        return []
+"""
+
+
+async def test_a_worker_that_cannot_be_started_for_want_of_memory_takes_no_other_with_it(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    plugins, no_room = tmp_path / "plugins", tmp_path / "no-room"
+    plugins.mkdir()
+    (plugins / "own.py").write_text(NO_PROCESSES)
+    environment = {"MUXX_PLUGINS_DIR": str(plugins), "NO_ROOM": str(no_room)}
+    async with gateway_process(tmp_path, upstream, workers=2, **environment) as gateway:
+        victim, spared = workers_of(gateway)
+        no_room.touch()
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: gateway.stderr.count("cannot be started") >= 2)
+        assert workers_of(gateway) == [spared]
+        no_room.unlink()
+        await eventually(lambda: len(workers_of(gateway)) == 2, 10.0)
+        assert spared in workers_of(gateway)
+        assert {(await gateway.chat()).status for _ in range(8)} == {200}
+        gateway.terminate()
+        assert await gateway.wait() == 0
 
 
 LARGE = 2**20

@@ -80,7 +80,7 @@ class Supervisor:
         self.servers = servers
         self.recorder = recorder
         self._patience_s = patience
-        """Seconds a server gets to end before it is killed."""
+        """Seconds the servers get to end before they are killed, and after them the recorder."""
         self._reload = reload
         self._on_stop = on_stop
         self._alive, self._held_open = os.pipe()
@@ -128,14 +128,18 @@ class Supervisor:
                 self._fork(child)
 
     def _press(self) -> None:
-        """While stopping: a server that is far too late is killed; the recorder is told when the last one has gone."""
-        if self._serving():
-            if time.monotonic() > self._deadline:
-                for server in self.servers:
-                    server.signal(signal.SIGKILL)
-        elif not self._recorder_told:
+        """While stopping: the recorder is told when the last server has gone. Who is far too late is killed; what the recorder
+        has not stored by then is in the journal."""
+        if not self._serving() and not self._recorder_told:
             self._recorder_told = True
+            self._deadline = time.monotonic() + self._patience_s
             self.recorder.signal(signal.SIGTERM)
+        elif time.monotonic() > self._deadline:
+            self._deadline = time.monotonic() + self._patience_s
+            for child in self.servers if self._serving() else [self.recorder]:
+                if child.pid:
+                    log.error("%s does not end, and is killed", child.name)
+                    child.signal(signal.SIGKILL)
 
     def _fork(self, child: Child) -> None:
         sys.stdout.flush()

@@ -24,6 +24,8 @@ log = logging.getLogger("muxx")
 
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
+HURRIED_SECONDS = 5.0
+"""What a child gets to end once it has been told to hurry, which takes those that do not hang two at most."""
 HEALTHY_SECONDS = 10.0
 """A child that lived this long is started again at once."""
 
@@ -210,10 +212,13 @@ class Supervisor:
             self.recorder.signal(signal.SIGTERM)  # it stores what there is, ends, and starts with the new settings
 
     def _stop(self, number: int) -> None:
-        """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes the servers hurry."""
+        """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes everybody hurry."""
+        now = time.monotonic()
+        if self._stopping or number == signal.SIGINT:
+            self._patience_s = min(self._patience_s, HURRIED_SECONDS)
+        self._deadline = min(self._deadline, now + self._patience_s)
         if not self._stopping:
             self._stopping = True
-            self._deadline = time.monotonic() + self._patience_s
             self._on_stop()
         for server in self.servers:
             server.signal(number)

@@ -101,6 +101,8 @@ class Call:
     """What translates the answer, where its provider speaks another format."""
     passed_over: Sequence[PassedOver] = ()
     """Targets that were not tried."""
+    body_bytes = 0
+    """How much of the room for request bodies it takes."""
     given: Mapping[str, Any] | None = None
     """Members of the body that stand in the path."""
     provider_keys: Mapping[str, str] = {}

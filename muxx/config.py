@@ -105,6 +105,9 @@ class ServerConfig(Section):
     """For a whole request body, however steadily it drips."""
     max_body_bytes: Count = 10 * MIB
     """Largest request body; images in base64 need room."""
+    max_bodies_bytes: Count = 512 * MIB
+    """Most of all request bodies a worker holds at a time, each while its call runs: 503 beyond it. A body takes about twice its
+    size of memory."""
     max_headers: Count = 128
     """Most header lines of a request."""
     max_header_bytes: Count = 8190

@@ -69,6 +69,11 @@ class Connection(RequestHandler):
         """The last head and what was learnt of it."""
 
     @property
+    def waits(self) -> bool:
+        """Nothing is under way on it: it has had its answers, and no whole request has come since."""
+        return self._waiter is not None and not self._waiter.done() and not self._force_close
+
+    @property
     def task(self) -> asyncio.Task[None] | None:
         """The one that serves this connection."""
         return self._task_handler
@@ -273,7 +278,11 @@ def _parser_error(exc: BaseException) -> MuxxError:
 
 
 class ConnectionServer(web.Server):
-    """aiohttp's server, making our connections and handing their requests to `serve`."""
+    """aiohttp's server, making our connections and handing their requests to `serve`.
+
+    Beyond `most` connections each new one costs one that waits for a request: clients that keep theirs open and idle, or never
+    send a request, must not take the files that those need who do.
+    """
 
     def __init__(
         self,
@@ -283,6 +292,7 @@ class ConnectionServer(web.Server):
         draining: Callable[[], bool],
         outbox: Outbox,
         heads: KnownHeads,
+        most: int,
     ) -> None:
         super().__init__(
             _unused,
@@ -300,6 +310,19 @@ class ConnectionServer(web.Server):
         self.outbox = outbox
         self.head_seconds = server.head_timeout_s
         self.heads = heads
+        self._most = most
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self._most:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close the oldest connection that waits. Where none does, those there are will be closed with their answers or time."""
+        for connection in self._connections:
+            if isinstance(connection, Connection) and connection.waits:
+                connection.force_close()
+                return
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)

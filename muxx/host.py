@@ -48,7 +48,10 @@ class Paths:
 
 def locked(paths: Paths) -> int:
     """An open file that keeps every other instance from the database; `StartError` where one has it."""
-    fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(f"{paths.lock}: cannot be opened: {error.strerror}. Check its owner and permissions.", 3) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

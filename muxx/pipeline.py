@@ -34,6 +34,7 @@ from .errors import (
     PermissionDenied,
     ProviderRefusal,
     RequestTimeout,
+    Unavailable,
     UpstreamError,
 )
 from .headers import answer_lines, error_headers, lines, read_muxx_headers
@@ -83,6 +84,8 @@ async def carry(call: Call) -> None:
         await _fail(call, MuxxError())
     finally:
         gateway.calls.discard(call)
+        if call.body_bytes:
+            gateway.calls.body_bytes -= call.body_bytes
         exchange.timing.ended = exchange.timing.ended or time.monotonic()
         flight, call.flight, call.down.on_gone = call.flight, None, None
         call.let_go()
@@ -108,7 +111,7 @@ async def accept(call: Call) -> None:
     read_muxx_headers(head, request)
     data = head.body_now()
     if data is None:
-        data = await head.body()
+        data = await large_body(call)
     request.size = len(data)
     request.body = body = parse_json_object(data, max_depth=server.json_max_depth, max_tokens=server.json_max_tokens)
     if call.given is not None:
@@ -116,6 +119,25 @@ async def accept(call: Call) -> None:
     call.wire.validate(body)
     request.model = body["model"]
     request.stream = body.get("stream") is True and call.wire.streams
+
+
+async def large_body(call: Call) -> bytes:
+    """A body that has not come with its head: read it if there is room for it beside those of the calls that run.
+
+    One of unknown length needs room for the largest. Any may come while it is the only one.
+    """
+    running, server = call.gateway.calls, call.gateway.config.server
+    told = call.head.headers.get("Content-Length")
+    room = server.max_body_bytes if told is None else min(int(told), server.max_body_bytes)
+    if running.body_bytes and running.body_bytes + room > server.max_bodies_bytes:
+        call.down.close_after()  # it is not read
+        raise Unavailable("The gateway holds as many large requests as it has room for. Try again shortly.")
+    running.body_bytes += room
+    call.body_bytes = room
+    data = await call.head.body()
+    running.body_bytes += len(data) - room
+    call.body_bytes = len(data)
+    return data
 
 
 def authenticate(gateway: Gateway, head: HttpRequest) -> Awaitable[Identity | None]:

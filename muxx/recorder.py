@@ -9,8 +9,8 @@ Invariants:
   never read again, whether or not its removal happened.
 - A trace without a row is remembered; when its segment is stored it goes to the table `open_requests`, and leaves that table in
   the transaction that stores its row. When its writer is dead, that row says that the process died: once per request.
-- A fault of the database (locked, full) is tried again for ever. A record that a hook fails on three times by itself is put
-  aside in the table `rejected_records`, in the transaction that moves on behind it.
+- A fault of the database (locked, full), and a hook that is late, are tried again for ever. A record that a hook fails on three
+  times by itself is put aside in the table `rejected_records`, in the transaction that moves on behind it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from .targets import Target
 HOOK_RECORDS = 500
 POLL_S = 0.07
 """Lists follow an answer within 100 ms: one pause and one transaction. What a transaction costs by itself, its rows share."""
+HOOK_SECONDS = 30.0
+"""How long a plugin may wait for something with a batch. The transaction is open meanwhile, and nobody else's rows are stored."""
 BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 BALLAST_EVERY_S = 5.0
@@ -316,11 +318,15 @@ class Recorder:
                 await db.executemany(sql, rows)
 
     async def _call(self, step: Step, db: Connection, records: list[Record]) -> None:
+        limit = asyncio.timeout(HOOK_SECONDS)
         try:
             result = step.call(self._gateway, db, records)
             if inspect.isawaitable(result):
-                await result
+                async with limit:
+                    await result
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+            if limit.expired():
+                raise TimeoutError(f"plugin {step.plugin} takes longer than {HOOK_SECONDS:g} s in record") from error
             task = asyncio.current_task()
             if is_database_fault(error) or (task is not None and task.cancelling()):
                 raise

@@ -26,6 +26,9 @@ class Limited(Protocol):
 class RunningCalls:
     """The calls of one gateway. `tick()` runs as one task the gateway owns."""
 
+    body_bytes = 0
+    """Of their request bodies, but for those so small that they came with their heads."""
+
     def __init__(self) -> None:
         self._calls: set[Limited] = set()
         self._emptied: asyncio.Event | None = None

@@ -104,7 +104,10 @@ def configured(config: Config) -> bytes | None:
 
 def from_file(path: Path) -> bytes:
     """The secret in `<database>.secret`."""
-    secret = path.read_bytes()
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise StartError(f"{path}: cannot be read: {error.strerror}. Check its owner and permissions.", 3) from error
     if len(secret) != SECRET_BYTES:
         raise StartError(f"{path}: is not {SECRET_BYTES} bytes long. Restore it from a backup, or set {VARIABLE}.", 3)
     return secret
@@ -185,17 +188,20 @@ async def _is_needed(db: Database) -> bool:
 def make_file(path: Path, secret: bytes) -> None:
     """The file appears whole, readable by its owner only; of two processes that make it at once the first one's stays."""
     unnamed = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    fd = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
-        os.write(fd, secret)
-        os.fsync(fd)
-        os.link(unnamed, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(fd)
-        unnamed.unlink()
-    sync_directory(path.parent)
+        fd = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.write(fd, secret)
+            os.fsync(fd)
+            os.link(unnamed, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(fd)
+            unnamed.unlink()
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StartError(f"{path}: cannot be made: {error.strerror}. Check the directory and its permissions.", 3) from error
 
 
 def sync_directory(path: Path) -> None:

@@ -44,6 +44,13 @@ def most_calls() -> int:
     return min(MOST_CALLS, (soft - SPARE_FILES) // 2)
 
 
+def most_connections() -> int:
+    """How many connections of clients a process keeps open: those of the calls, and as many more as leave the calls their files
+    for providers, and half of the spare ones."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft - most_calls() - SPARE_FILES // 2
+
+
 class Service:
     """Requests to endpoints, on the gateway of the moment: `gateway` is replaced as a whole when the configuration is
     reloaded."""
@@ -68,7 +75,7 @@ class Service:
     def server(self) -> ConnectionServer:
         """What a listening socket hands its connections to."""
         config, outbox = self.gateway.config.server, self.gateway.journal.outbox
-        return ConnectionServer(config, self.serve, self._refuse, lambda: self.draining, outbox, self.heads)
+        return ConnectionServer(config, self.serve, self._refuse, lambda: self.draining, outbox, self.heads, most_connections())
 
     async def serve(
         self, connection: Connection, message: RawRequestMessage | KnownHead, payload: StreamReader | bytes, answer: Answer
@@ -87,6 +94,7 @@ class Service:
                 answer.format = wire.format
             if wire is not None and head.method == "POST":
                 if len(gateway.calls) >= self._most_calls:
+                    answer.close_after()  # who is refused for want of files keeps none
                     raise Unavailable()
                 exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
                 exchange.format = wire.format

@@ -97,6 +97,9 @@ class Shared:
             with self._locked(0):
                 self._initialise()
             self._map = mmap.mmap(self._fd, SIZE)
+        except OSError as error:
+            os.close(self._fd)
+            raise StartError(f"{path}: cannot be used: {error.strerror}", 3) from error
         except BaseException:
             os.close(self._fd)
             raise

@@ -24,6 +24,8 @@ log = logging.getLogger("muxx")
 
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
+HURRIED_SECONDS = 5.0
+"""What a child gets to end once it has been told to hurry, which takes those that do not hang two at most."""
 HEALTHY_SECONDS = 10.0
 """A child that lived this long is started again at once."""
 
@@ -80,7 +82,7 @@ class Supervisor:
         self.servers = servers
         self.recorder = recorder
         self._patience_s = patience
-        """Seconds a server gets to end before it is killed."""
+        """Seconds the servers get to end before they are killed, and after them the recorder."""
         self._reload = reload
         self._on_stop = on_stop
         self._alive, self._held_open = os.pipe()
@@ -128,25 +130,35 @@ class Supervisor:
                 self._fork(child)
 
     def _press(self) -> None:
-        """While stopping: a server that is far too late is killed; the recorder is told when the last one has gone."""
-        if self._serving():
-            if time.monotonic() > self._deadline:
-                for server in self.servers:
-                    server.signal(signal.SIGKILL)
-        elif not self._recorder_told:
+        """While stopping: the recorder is told when the last server has gone. Who is far too late is killed; what the recorder
+        has not stored by then is in the journal."""
+        if not self._serving() and not self._recorder_told:
             self._recorder_told = True
+            self._deadline = time.monotonic() + self._patience_s
             self.recorder.signal(signal.SIGTERM)
+        elif time.monotonic() > self._deadline:
+            self._deadline = time.monotonic() + self._patience_s
+            for child in self.servers if self._serving() else [self.recorder]:
+                if child.pid:
+                    log.error("%s does not end, and is killed", child.name)
+                    child.signal(signal.SIGKILL)
 
     def _fork(self, child: Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # or a child still with our handlers would hand its signals to us
-        pid = os.fork()
-        if pid == 0:
-            self._become(child)
+        child.started = time.monotonic()
+        try:
+            child.pid = os.fork()
+        except OSError as error:  # out of memory or processes, which passes; those who serve go on meanwhile
+            child.ended(child.started, in_order=False)
+            wait = child.due - child.started
+            log.error("%s cannot be started: %s; trying again in %.1f s", child.name, error.strerror, wait)
+        else:
+            if child.pid == 0:
+                self._become(child)
+            child.starts += 1
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        child.pid, child.started = pid, time.monotonic()
-        child.starts += 1
 
     def _become(self, child: Child) -> NoReturn:
         """In the child: run its body and nothing of the supervisor's.
@@ -200,10 +212,13 @@ class Supervisor:
             self.recorder.signal(signal.SIGTERM)  # it stores what there is, ends, and starts with the new settings
 
     def _stop(self, number: int) -> None:
-        """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes the servers hurry."""
+        """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes everybody hurry."""
+        now = time.monotonic()
+        if self._stopping or number == signal.SIGINT:
+            self._patience_s = min(self._patience_s, HURRIED_SECONDS)
+        self._deadline = min(self._deadline, now + self._patience_s)
         if not self._stopping:
             self._stopping = True
-            self._deadline = time.monotonic() + self._patience_s
             self._on_stop()
         for server in self.servers:
             server.signal(number)

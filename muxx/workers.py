@@ -11,11 +11,13 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 
+import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .config import Config
@@ -26,10 +28,14 @@ from .journal import Journal
 from .loop import run
 from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
+from .server import most_calls
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
 from .worker import BACKLOG, Duties, Worker, freeze, listen, prepare, recorder_of
+
+OLDEST_AIOHTTP = (3, 14, 5)
+"""As in setup.cfg; an environment can be put together past that."""
 
 log = logging.getLogger("muxx")
 
@@ -45,9 +51,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
     `found` are the installed plugins, as `config` was checked against them. Nothing looks for them again until a reload does.
     """
     log_to_stderr()
-    if HttpRequestParser is HttpRequestParserPy:
-        text = "aiohttp came without its C parser, and its Python one lets in what a gateway must refuse. Install a wheel."
-        raise StartError(text, 1)
+    _check_surroundings()
     plugins = build(found, config)
     check_models(config, plugins)
     listeners = _listeners(config)
@@ -59,6 +63,19 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
         return Service(config, found, mock, listeners).supervise()
     finally:
         asyncio.run(host.close())
+
+
+def _check_surroundings() -> None:
+    """Refuse what would come up and then serve badly."""
+    if tuple(map(int, re.findall(r"\d+", aiohttp.__version__)[:3])) < OLDEST_AIOHTTP:
+        oldest = ".".join(map(str, OLDEST_AIOHTTP))
+        raise StartError(f"aiohttp {aiohttp.__version__} lets in what a gateway must refuse. Install {oldest} or newer.", 1)
+    if HttpRequestParser is HttpRequestParserPy:
+        text = "aiohttp came without its C parser, and its Python one lets in what a gateway must refuse. Install a wheel."
+        raise StartError(text, 1)
+    if most_calls() < 1:
+        text = "a process may open too few files here to carry a single call. Raise that: `ulimit -n 65536`, or LimitNOFILE."
+        raise StartError(text, 1)
 
 
 class Service:
@@ -141,6 +158,7 @@ async def _owned(config: Config, plugins: PluginSet) -> tuple[Host, str | None]:
     host = await Host.open(config)
     try:
         host.lock_instance()
+        Journal(host.paths.journal, "supervisor").close()  # where no child could write one, one line says so before any is made
         key = await prepare(host, plugins)
         await host.db.close()
     except BaseException:

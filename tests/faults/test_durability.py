@@ -115,10 +115,8 @@ async def test_L05_a_damaged_database_stops_the_start_with_one_line(tmp_path: Pa
         path.write_bytes(original)
         corrupted(path, way, random.Random(7))
         damaged = path.read_bytes()
-        (directory / "muxx.toml").write_text('server = {port = 0, workers = 2, secret = "s"}\ndatabase = {path = "muxx.db"}\n')
-        command = [sys.executable, "-m", "muxx", "serve", "--config", str(directory / "muxx.toml")]
-        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
-        return done.returncode, done.stdout + done.stderr, path.read_bytes() == damaged
+        code, said = refused(directory, secret="s")
+        return code, said, path.read_bytes() == damaged
 
     ways = ("header", "page")
     starts = await asyncio.gather(*(asyncio.to_thread(start, way) for way in ways))
@@ -126,6 +124,29 @@ async def test_L05_a_damaged_database_stops_the_start_with_one_line(tmp_path: Pa
         lines = [line for line in said.splitlines() if "created" not in line]
         assert (code, len(lines), unchanged) == (3, 1, True), (way, said)
         assert "muxx.db: " in lines[0]
+
+
+def refused(directory: Path, **server: str) -> tuple[int, str]:
+    """Exit code and output of `muxx serve` where it should not come up."""
+    settings = "".join(f", {name} = {value!r}" for name, value in server.items())
+    (directory / "muxx.toml").write_text(f"server = {{port = 0, workers = 2{settings}}}\ndatabase = {{path = 'muxx.db'}}\n")
+    command = [sys.executable, "-m", "muxx", "serve", "--config", str(directory / "muxx.toml")]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".secret", ".lock", ".shared", ".journal"])
+def test_L05_a_file_beside_the_database_that_cannot_be_used_stops_the_start_with_one_line(suffix: str, tmp_path: Path) -> None:
+    """As where it is another user's; root may read those too, so here something else is in its place."""
+    path = tmp_path / f"muxx.db{suffix}"
+    if suffix == ".journal":
+        path.write_bytes(b"")
+    else:
+        path.mkdir()
+    code, said = refused(tmp_path)
+    lines = [line for line in said.splitlines() if "created" not in line]
+    assert (code, len(lines)) == (3, 1), said
+    assert str(path) in lines[0]
 
 
 async def test_L07_a_cancelled_write_is_whole_or_not_there_and_leaves_no_transaction_open(muxx_gateway: RunningGateway) -> None:

@@ -1,4 +1,4 @@
-"""FAULTS G03, K01 and K03: what is never evaluated, what is installed, and which plugins are loaded."""
+"""FAULTS G03, K01, K02 and K03: what is never evaluated, what is installed, and which plugins are loaded."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from standard import STANDARD
 from muxx import hookimpl
 from muxx.endpoints import KERNEL_PATHS, KERNEL_ROUTES
 from muxx.testing import RunningGateway
+from muxx.testing.settings import clean_environment
+from muxx.workers import OLDEST_AIOHTTP
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted(
@@ -232,6 +234,33 @@ def test_K01_importing_everything_opens_no_connection(tmp_path: Path) -> None:
     assert connected == "[]"
     outward = [line for line in (trace.read_text().splitlines() if trace.exists() else []) if "AF_INET" in line]
     assert outward == []
+
+
+# ── K02: what reads every request ───────────────────────────────────────────────────────────────────────────────────────────
+
+RUN_AS_OLD = "import aiohttp, runpy; aiohttp.__version__ = '3.14.4'; runpy.run_module('muxx', run_name='__main__')"
+
+
+@pytest.mark.parametrize(
+    ("how", "environment", "words"),
+    [(["-m", "muxx"], {"AIOHTTP_NO_EXTENSIONS": "1"}, "C parser"), (["-c", RUN_AS_OLD], {}, "3.14.5 or newer")],
+)
+def test_K02_without_a_strict_parser_nothing_is_started(
+    how: list[str], environment: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "muxx.toml").write_text("server = {port = 0}\n")
+    command = [sys.executable, *how, "serve", "--config", str(tmp_path / "muxx.toml")]
+    done = subprocess.run(
+        command, env=clean_environment() | environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["muxx.toml"]
+
+
+def test_K02_the_oldest_parser_is_that_of_the_metadata() -> None:
+    wanted = ".".join(map(str, OLDEST_AIOHTTP))
+    assert f"aiohttp>={wanted}," in (ROOT / "setup.cfg").read_text()
 
 
 # ── K03: dangerous calls, and which plugins are loaded ──────────────────────────────────────────────────────────────────────

@@ -6,11 +6,13 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from carrying_kit import error_code, serving
 from hooks_kit import Seen, both_forms, delivered, plugin_config, watching
+from process_kit import Upstream, gateway_process, messages
 
 from muxx import Chunk, Exchange, hookimpl
 from muxx.testing import eventually
@@ -169,3 +171,48 @@ async def test_P02_a_chunk_hook_that_waits_for_ever_ends_with_the_whole_requests
         assert "upstream_timeout" in response.text
         assert not response.done
         assert (await gateway.get_row(response.request_id))["error_code"] == "upstream_timeout"
+
+
+HANGS_IN_LIFESPAN = """
+import asyncio
+
+import muxx
+import muxx.supervisor
+
+muxx.supervisor.HURRIED_SECONDS = 0.5
+
+class Hangs:
+    @muxx.hookimpl
+    async def lifespan(self, gateway):
+        {before}
+        yield
+        {after}
+"""
+FOR_EVER = "await asyncio.sleep(3600)"
+
+
+@pytest.mark.parametrize(("before", "after"), [(FOR_EVER, "pass"), ("pass", FOR_EVER)])
+async def test_P02_a_lifespan_that_hangs_cannot_keep_the_service_from_ending_in_a_hurry(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    """Neither while it starts nor while it stops: the second signal is obeyed."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "hangs.py").write_text(HANGS_IN_LIFESPAN.format(before=before, after=after))
+    async with Upstream() as upstream:
+        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(plugins))
+        starting = asyncio.create_task(gateway.start())
+        try:
+            if before == FOR_EVER:
+                await eventually(lambda: (tmp_path / "stderr.log").exists() and "muxx listens" in gateway.stderr, 20.0)
+            else:
+                await starting
+                assert (await gateway.chat()).status == 200
+            gateway.terminate()
+            await asyncio.sleep(0.2)
+            gateway.terminate()
+            assert await gateway.wait(10.0) == 0
+            assert "worker 0 does not end, and is killed" in messages(gateway)
+        finally:
+            await asyncio.gather(starting, return_exceptions=True)
+            await gateway.kill()

@@ -1,16 +1,17 @@
-"""FAULTS P01 (in the recorder) and P03 to P05: what plugins do wrong, and what the others, the client and the server notice of it."""
+"""FAULTS P01 and P02 (in the recorder) and P03 to P05: what plugins do wrong, and what the others, the client and the server notice of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from carrying_kit import chunks_of, delta, error_code, events_of, serving
 from hooks_kit import SECRET, Seen, delivered, plugin_config, watching
-from process_kit import rows
+from process_kit import Upstream, gateway_process, messages, rows
 
 from muxx import (
     Attempt,
@@ -25,6 +26,7 @@ from muxx import (
     StartError,
     ToolCall,
     hookimpl,
+    recorder,
 )
 from muxx.testing import DONE, chat, chat_body, eventually, pause, sse
 
@@ -49,6 +51,56 @@ async def test_P01_a_record_hook_that_crashes_is_tried_again_and_loses_no_row(cr
         row = await gateway.get_row(response.request_id)
     assert row["status"] == 200
     assert stored.count(response.request_id) == 1
+
+
+async def test_P02_a_record_hook_that_waits_for_ever_is_named_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder, "HOOK_SECONDS", 0.2)
+    left = [4]  # more often than a crash may come before its record is put aside
+
+    class Hangs:
+        @hookimpl(tryfirst=True)
+        async def record(self) -> None:
+            if left[0]:
+                left[0] -= 1
+                await asyncio.sleep(3600)
+
+    async with serving(plugins={"hangs": Hangs}) as gateway:
+        response = await gateway.chat()
+        await eventually(lambda: left == [0] and response.request_id in rows(gateway.directory), within=10)
+    assert "plugin hangs takes longer than 0.2 s in record" in caplog.text
+
+
+BLOCKS_THE_RECORDER = """
+import time
+
+import muxx
+import muxx.workers
+
+muxx.workers.STOP_SECONDS = 0.5
+
+class Blocks:
+    @muxx.hookimpl
+    def record(self):
+        time.sleep(3600)
+"""
+
+
+async def test_P02_a_record_hook_that_blocks_cannot_keep_the_service_from_ending(tmp_path: Path) -> None:
+    """The rows are in the journal, and are stored by the next start without that plugin."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "blocks.py").write_text(BLOCKS_THE_RECORDER)
+    config = {"server": {"shutdown_grace_s": 0.1}}
+    async with Upstream() as upstream, gateway_process(tmp_path, upstream, config, MUXX_PLUGINS_DIR=str(plugins)) as gateway:
+        answers = [await gateway.chat() for _ in range(3)]
+        gateway.terminate()
+        assert await gateway.wait(10.0) == 0
+        assert "recorder does not end, and is killed" in messages(gateway)
+        (plugins / "blocks.py").unlink()
+        await gateway.start()
+        await eventually(lambda: {answer.request_id for answer in answers} <= set(rows(tmp_path)))
 
 
 # ── P03: what on_chunk may not return ───────────────────────────────────────────────────────────────────────────────────────

@@ -60,7 +60,7 @@ def find_config(given: Path | None) -> Path | None:
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    return DEFAULT_FILE if os.path.lexists(DEFAULT_FILE) else None  # what cannot be read is an error, not the defaults
 
 
 def find_plugins_dir(ctx: click.Context) -> Path | None:

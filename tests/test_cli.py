@@ -127,6 +127,16 @@ def test_without_any_file_the_defaults_hold(run: Run) -> None:
     assert run("config", "check").stdout == "built-in defaults: ok\n"
 
 
+@pytest.mark.parametrize("kind", ["directory", "broken link"])
+def test_a_file_here_that_cannot_be_read_is_an_error_and_not_the_defaults(run: Run, tmp_path: Path, kind: str) -> None:
+    """A container engine makes a directory of a file it was told to mount and did not find."""
+    here = tmp_path / "muxx.toml"
+    here.mkdir() if kind == "directory" else here.symlink_to("gone.toml")
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("muxx.toml: cannot be read: ")
+
+
 def test_the_file_named_after_the_command_decides_which_commands_there_are(run: Run, tmp_path: Path) -> None:
     (tmp_path / "off.toml").write_text("[plugins.demo]\nenabled = false")
     result = run("greet", "--config", "off.toml")

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -29,6 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 CONFIG_VARIABLE = "MUXX_CONFIG"
 DEFAULT_FILE = Path("muxx.toml")
 PLUGINS_DIR_VARIABLE = "MUXX_PLUGINS_DIR"
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a command that was interrupted twice, as a shell gives it."""
 PLUGINS_DIR = f"{__name__}.plugins_dir"
 """Where a call's context keeps what `--plugins-dir` gave."""
 
@@ -124,7 +129,25 @@ def config_option(command: F) -> F:
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine in a loop of its own; muxx's own errors end the command with one line."""
     with failures():
-        return asyncio.run(work)
+        return asyncio.run(_interruptible(work))
+
+
+async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """The first SIGINT cancels `work`, which then closes what it opened. A second one ends the process: it would cancel that, and
+    the threads of connections that nobody closes keep Python from ever ending."""
+    cancel = signal.getsignal(signal.SIGINT)  # asyncio's, where it has one: not where SIGINT is ignored, or in another thread
+    if not callable(cancel) or cancel is signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        return await work
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        cancel(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        return await work
+    finally:
+        signal.signal(signal.SIGINT, cancel)
 
 
 def echo_json(value: Any) -> None:

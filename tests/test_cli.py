@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -180,6 +181,45 @@ def test_a_muxx_error_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[
 
 def test_run_async_gives_back_what_the_work_returned() -> None:
     assert console.run_async(asyncio.sleep(0, 7)) == 7
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_lets_the_work_close_what_it_opened_and_a_second_one_ends_the_process(tmp_path: Path, times: int) -> None:
+    """A thread that nobody ends, as that of a connection left open, would keep Python from ending."""
+    script = tmp_path / "work.py"
+    script.write_text(
+        """
+import asyncio, threading
+from muxx.console import run_async
+
+async def work():
+    done = threading.Event()
+    threading.Thread(target=done.wait).start()
+    try:
+        print("working", flush=True)
+        await asyncio.sleep(60)
+    finally:
+        print("closing", flush=True)
+        await asyncio.sleep(0.5)
+        done.set()
+        print("closed", flush=True)
+
+try:
+    run_async(work())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        try:
+            for line in ("working", "closing")[:times]:
+                assert running.stdout.readline().strip() == line
+                running.send_signal(signal.SIGINT)
+            said, code = running.stdout.read().split(), running.wait(10)
+        finally:
+            running.kill()
+    assert (said, code) == ((["closing", "closed", "interrupted"], 0) if times == 1 else ([], 130))
 
 
 def test_a_wrong_usage_exits_2_and_names_the_nearest(run: Run) -> None:

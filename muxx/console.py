@@ -7,6 +7,7 @@ a terminal cannot control it: control characters arrive as escapes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -42,7 +43,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` with 1."""
+    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` and a full disk with 1."""
     try:
         yield
     except ConfigError as error:
@@ -51,6 +52,11 @@ def failures() -> Iterator[None]:
         _fail(f"Error: {error}", error.exit_code, error)
     except MuxxError as error:
         _fail(f"Error: {error.message}", 1, error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"Error: {error.strerror}{where}. Make room, and try again.", 1, error)
 
 
 def _fail(text: str, exit_code: int, cause: Exception) -> NoReturn:

@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import pytest
@@ -222,6 +222,12 @@ except KeyboardInterrupt:
     assert (said, code) == ((["closing", "closed", "interrupted"], 0) if times == 1 else ([], 130))
 
 
+def test_a_full_disk_is_one_line_and_exit_code_1(packages: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = process(packages, "-m", "muxx", "config", "check", stdout=full)
+    assert (result.returncode, result.stderr) == (1, "Error: No space left on device. Make room, and try again.\n")
+
+
 def test_a_wrong_usage_exits_2_and_names_the_nearest(run: Run) -> None:
     result = run("confg")
     assert result.exit_code == 2
@@ -354,10 +360,11 @@ def test_echo_json_prints_one_value(capsys: pytest.CaptureFixture[str]) -> None:
 # ── the process itself ──
 
 
-def process(packages: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def process(packages: Path, *args: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(map(str, (packages, ROOT, ROOT / "plugins")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MUXX_")} | {"PYTHONPATH": paths}
-    return subprocess.run([sys.executable, *args], cwd=packages, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *args]
+    return subprocess.run(command, cwd=packages, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def test_commands_that_need_no_server_import_none(packages: Path) -> None:

@@ -228,6 +228,14 @@ def test_a_full_disk_is_one_line_and_exit_code_1(packages: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "Error: No space left on device. Make room, and try again.\n")
 
 
+@pytest.mark.parametrize("closed", ["1", "0 1 2"])
+def test_a_command_without_its_standard_streams_does_its_work(packages: Path, closed: str) -> None:
+    shell = "".join(f"exec {number}>&-; " for number in closed.split()) + f"exec {sys.executable} -m muxx plugins list"
+    code = f"import subprocess, sys; sys.exit(subprocess.run(['sh', '-c', {shell!r}], timeout=60).returncode)"
+    done = process(packages, "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_wrong_usage_exits_2_and_names_the_nearest(run: Run) -> None:
     result = run("confg")
     assert result.exit_code == 2

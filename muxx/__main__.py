@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 
 
 def main() -> None:
     """Run the command line. Modules stay: to look for garbage while they load takes a seventh of that time."""
+    _open_what_is_closed()
     gc.disable()
     from .cli import cli
 
     gc.freeze()
     gc.enable()
     cli(prog_name="muxx")
+
+
+def _open_what_is_closed() -> None:
+    """Without stdin, stdout or stderr, as some start daemons, what is printed would fail, or go into the file opened next."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (it takes the lowest number that is free, which is its own)
 
 
 if __name__ == "__main__":

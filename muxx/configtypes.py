@@ -87,8 +87,10 @@ def _matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]
 
 
 def _duration(value: Any) -> Any:
-    """Seconds of "90s", "15m", "1h" or "7d"; anything else as it is, for the type to judge."""
+    """Seconds of "90s", "15m", "1h" or "7d"; a number as it is, for the type to judge, also one that a variable gave as text."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", value) if isinstance(value, str) else None
+    if isinstance(value, str) and found is None and not value.isdecimal():
+        raise ValueError('must be seconds, or a length such as "90s", "15m", "1h" or "7d"')
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else value
 
 

@@ -7,12 +7,16 @@ a terminal cannot control it: control characters arrive as escapes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -29,6 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 CONFIG_VARIABLE = "MUXX_CONFIG"
 DEFAULT_FILE = Path("muxx.toml")
 PLUGINS_DIR_VARIABLE = "MUXX_PLUGINS_DIR"
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a command that was interrupted twice, as a shell gives it."""
 PLUGINS_DIR = f"{__name__}.plugins_dir"
 """Where a call's context keeps what `--plugins-dir` gave."""
 
@@ -37,7 +43,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` with 1."""
+    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` and a full disk with 1."""
     try:
         yield
     except ConfigError as error:
@@ -46,6 +52,11 @@ def failures() -> Iterator[None]:
         _fail(f"Error: {error}", error.exit_code, error)
     except MuxxError as error:
         _fail(f"Error: {error.message}", 1, error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"Error: {error.strerror}{where}. Make room, and try again.", 1, error)
 
 
 def _fail(text: str, exit_code: int, cause: Exception) -> NoReturn:
@@ -60,7 +71,7 @@ def find_config(given: Path | None) -> Path | None:
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    return DEFAULT_FILE if os.path.lexists(DEFAULT_FILE) else None  # what cannot be read is an error, not the defaults
 
 
 def find_plugins_dir(ctx: click.Context) -> Path | None:
@@ -124,7 +135,25 @@ def config_option(command: F) -> F:
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine in a loop of its own; muxx's own errors end the command with one line."""
     with failures():
-        return asyncio.run(work)
+        return asyncio.run(_interruptible(work))
+
+
+async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """The first SIGINT cancels `work`, which then closes what it opened. A second one ends the process: it would cancel that, and
+    the threads of connections that nobody closes keep Python from ever ending."""
+    cancel = signal.getsignal(signal.SIGINT)  # asyncio's, where it has one: not where SIGINT is ignored, or in another thread
+    if not callable(cancel) or cancel is signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        return await work
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        cancel(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        return await work
+    finally:
+        signal.signal(signal.SIGINT, cancel)
 
 
 def echo_json(value: Any) -> None:

@@ -76,12 +76,15 @@ class Database:
         return self.path if file == "main" else self.logs
 
     async def open(self) -> None:
-        if not self.path.exists():
+        new = not self.path.exists()
+        if new:
             _refuse_leftovers(self.path, self.logs, self.path.with_name(self.path.name + "-wal"))
             await _create(self.path, PAGE_BYTES["main"])
         if not self.logs.exists():
             _refuse_leftovers(self.logs, self.logs.with_name(self.logs.name + "-wal"))
             await _create(self.logs, PAGE_BYTES["logs"])
+            if not new:  # moving a damaged log away is how to start it afresh, but one that got lost must not go unnoticed
+                _log.warning("%s was not there: the log begins anew, and spend and limits are counted from it", self.logs)
         await _verify(self.path, thorough=True)
         await _verify(self.logs, thorough=False)
 

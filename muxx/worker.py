@@ -7,6 +7,7 @@ is global.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import socket
@@ -221,6 +222,13 @@ def _warn_of_fixed(old: Config, new: Config) -> None:
         log.warning("[database] takes effect at the next start")
 
 
+_LISTEN_HINTS = {
+    errno.EADDRINUSE: "Is another server running there?",
+    errno.EADDRNOTAVAIL: "This machine has no such address: [server] host is one of its own, or 0.0.0.0 for all.",
+    errno.EACCES: "Ports below 1024 may take a privilege: take another one, or give muxx CAP_NET_BIND_SERVICE.",
+}
+
+
 def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
     """A bound TCP socket, not yet listening. Raises `StartError` with exit code 4 when the address is taken or not ours."""
     try:
@@ -235,7 +243,8 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}. Is another server running there?", 4) from error
+        hint = _LISTEN_HINTS.get(error.errno or 0, "Take another address or port.")
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}. {hint}", 4) from error
     listener.setblocking(False)
     return listener
 

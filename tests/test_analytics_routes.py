@@ -203,6 +203,6 @@ async def test_without_the_log_it_says_what_is_missing() -> None:
     async with RunningGateway({"plugins": {"logs": {"enabled": False}, "spend_caps": {"enabled": False}}}, mock=True) as gateway:
         refused = await spend(gateway, status=501)
         assert (refused["error"]["message"], refused["error"]["code"]) == (
-            "Nothing is logged: switch the plugin `logs` on.",
+            "Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet.",
             "not_implemented",
         )

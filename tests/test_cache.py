@@ -290,6 +290,7 @@ async def test_the_commands_work_beside_two_workers(tmp_path: Path) -> None:
         async with asyncio.timeout(30):
             while sum(worker["entries"] for worker in (await stats())["workers"]) != len(upstream.requests) - before:
                 await asyncio.sleep(0.2)
+        assert [worker["worker"] for worker in (await stats())["workers"]] == [0, 1]
         [row] = (await stats())["projects"]
         assert row["hits"] + row["misses"] == 25
         assert row["misses"] == len(upstream.requests)
@@ -303,7 +304,7 @@ async def test_the_commands_work_beside_two_workers(tmp_path: Path) -> None:
 async def test_statistics_without_a_log_say_what_to_do(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         gateway = GatewayProcess(tmp_path, upstream.base_url, {"plugins": {"logs": {"enabled": False}}})
-        with pytest.raises(AssertionError, match="switch the plugin `logs` on"):
+        with pytest.raises(AssertionError, match="the plugin `logs` is off"):
             await gateway.run("cache", "stats")
 
 

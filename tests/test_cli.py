@@ -6,12 +6,13 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import pytest
@@ -127,6 +128,16 @@ def test_without_any_file_the_defaults_hold(run: Run) -> None:
     assert run("config", "check").stdout == "built-in defaults: ok\n"
 
 
+@pytest.mark.parametrize("kind", ["directory", "broken link"])
+def test_a_file_here_that_cannot_be_read_is_an_error_and_not_the_defaults(run: Run, tmp_path: Path, kind: str) -> None:
+    """A container engine makes a directory of a file it was told to mount and did not find."""
+    here = tmp_path / "muxx.toml"
+    here.mkdir() if kind == "directory" else here.symlink_to("gone.toml")
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("muxx.toml: cannot be read: ")
+
+
 def test_the_file_named_after_the_command_decides_which_commands_there_are(run: Run, tmp_path: Path) -> None:
     (tmp_path / "off.toml").write_text("[plugins.demo]\nenabled = false")
     result = run("greet", "--config", "off.toml")
@@ -170,6 +181,59 @@ def test_a_muxx_error_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[
 
 def test_run_async_gives_back_what_the_work_returned() -> None:
     assert console.run_async(asyncio.sleep(0, 7)) == 7
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_lets_the_work_close_what_it_opened_and_a_second_one_ends_the_process(tmp_path: Path, times: int) -> None:
+    """A thread that nobody ends, as that of a connection left open, would keep Python from ending."""
+    script = tmp_path / "work.py"
+    script.write_text(
+        """
+import asyncio, threading
+from muxx.console import run_async
+
+async def work():
+    done = threading.Event()
+    threading.Thread(target=done.wait).start()
+    try:
+        print("working", flush=True)
+        await asyncio.sleep(60)
+    finally:
+        print("closing", flush=True)
+        await asyncio.sleep(0.5)
+        done.set()
+        print("closed", flush=True)
+
+try:
+    run_async(work())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        try:
+            for line in ("working", "closing")[:times]:
+                assert running.stdout.readline().strip() == line
+                running.send_signal(signal.SIGINT)
+            said, code = running.stdout.read().split(), running.wait(10)
+        finally:
+            running.kill()
+    assert (said, code) == ((["closing", "closed", "interrupted"], 0) if times == 1 else ([], 130))
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(packages: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = process(packages, "-m", "muxx", "config", "check", stdout=full)
+    assert (result.returncode, result.stderr) == (1, "Error: No space left on device. Make room, and try again.\n")
+
+
+@pytest.mark.parametrize("closed", ["1", "0 1 2"])
+def test_a_command_without_its_standard_streams_does_its_work(packages: Path, closed: str) -> None:
+    shell = "".join(f"exec {number}>&-; " for number in closed.split()) + f"exec {sys.executable} -m muxx plugins list"
+    code = f"import subprocess, sys; sys.exit(subprocess.run(['sh', '-c', {shell!r}], timeout=60).returncode)"
+    done = process(packages, "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_wrong_usage_exits_2_and_names_the_nearest(run: Run) -> None:
@@ -304,10 +368,11 @@ def test_echo_json_prints_one_value(capsys: pytest.CaptureFixture[str]) -> None:
 # ── the process itself ──
 
 
-def process(packages: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def process(packages: Path, *args: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(map(str, (packages, ROOT, ROOT / "plugins")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MUXX_")} | {"PYTHONPATH": paths}
-    return subprocess.run([sys.executable, *args], cwd=packages, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *args]
+    return subprocess.run(command, cwd=packages, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def test_commands_that_need_no_server_import_none(packages: Path) -> None:

@@ -336,6 +336,15 @@ def test_every_error_is_reported_at_once_with_its_key_and_the_nearest_name(load:
     assert len(found) == len(COMPLAINTS)
 
 
+@pytest.mark.parametrize("written", ["1hour", "an hour", "-5", "1.5h", "${MUXX_LENGTH}"])
+def test_a_length_that_cannot_be_read_is_told_how_it_is_written(load: Load, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("MUXX_LENGTH", "soon")
+    [error] = errors(load, f"[project]\ncache = {{ ttl = {written!r} }}")
+    assert error.endswith('project.cache.ttl: must be seconds, or a length such as "90s", "15m", "1h" or "7d"')
+    monkeypatch.setenv("MUXX_LENGTH", "3600")
+    assert load("[project]\ncache = { ttl = '${MUXX_LENGTH}' }").project.cache.ttl == 3600
+
+
 def test_no_error_repeats_a_value(load: Load) -> None:
     assert not any("canary" in line for line in errors(load, BAD, DEMO))
 

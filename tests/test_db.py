@@ -386,6 +386,23 @@ class TestWhatIsRefused:
         assert "is missing" in await refused(path)
         assert not path.exists()
 
+    async def test_a_log_file_that_vanished_is_made_anew_with_a_warning(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Moving a damaged one away is how to start afresh; that spend is counted from nothing must be seen."""
+        path.with_name("muxx-logs.db").unlink()
+        db = Database(path)
+        await db.open()
+        await db.close()
+        [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert "muxx-logs.db was not there" in warning.getMessage()
+
+    async def test_a_first_start_warns_of_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        db = Database(tmp_path / "first.db")
+        await db.open()
+        await db.close()
+        assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
     async def test_a_log_file_that_left_its_write_ahead_log_is_not_made_anew(self, path: Path) -> None:
         logs = path.with_name("muxx-logs.db")
         logs.rename(path.with_name("muxx-logs.db-wal"))

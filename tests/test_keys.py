@@ -453,6 +453,7 @@ class TestCommands:
             ["--expires", "soon"],
             ["--expires", "2001-01-01"],
             ["--expires", "30x"],
+            ["--expires", "0d"],
             ["--project", "a b"],
             ["--project", ""],
             ["--project", "x" * 65],

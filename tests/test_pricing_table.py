@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,8 @@ from muxx_std.pricing.generate import build, dump, write
 from muxx_std.pricing.match import compile_rule, with_dashed_date
 from muxx_std.pricing.source import VENDORS, SourceError, from_file, installed
 from muxx_std.pricing.table import FORMAT, SHIPPED, parse_table, read_table
+
+ROOT = Path(__file__).parent.parent
 
 # ── the gateway's start ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,6 +97,16 @@ def test_the_table_carries_its_sources_licence() -> None:
     notice = SHIPPED.with_name("NOTICE").read_text()
     assert "MIT License" in notice
     assert "Pydantic Services Inc." in notice
+
+
+@pytest.mark.parametrize("plugin", ["pricing", "spend_caps"])
+def test_the_wheel_carries_the_data_and_its_licence(plugin: str) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = setup["options.package_data"][f"muxx_std.{plugin}"].split()
+    data = [path.name for path in (ROOT / "plugins/muxx_std" / plugin).iterdir() if path.is_file() and path.suffix != ".py"]
+    assert "NOTICE" in data
+    assert [name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
 def test_a_data_file_becomes_a_table(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from muxx import StartError
 from muxx.worker import ACCEPTS_PER_TURN, accept, listen
 
 uvloop = pytest.importorskip("uvloop", reason="without uvloop there is one loop only: pip install uvloop")
@@ -51,3 +55,23 @@ async def turns_to_accept_all() -> int:
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_connections_that_come_at_once_do_not_wait_for_a_turn_each(run: Callable[[Coroutine[Any, Any, int]], int]) -> None:
     assert run(turns_to_accept_all()) < AT_ONCE // 4
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.EADDRINUSE, "another server"),
+        (errno.EADDRNOTAVAIL, "no such address"),
+        (errno.EACCES, "below 1024"),
+        (errno.ENOBUFS, "another address"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+    def bind(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(socket, "socket", lambda *_: SimpleNamespace(setsockopt=lambda *_: None, bind=bind, close=lambda: None))
+    with pytest.raises(StartError, match=words) as refused:
+        listen("127.0.0.1", 80)
+    assert refused.value.exit_code == 4
+    assert os.strerror(code) in str(refused.value)

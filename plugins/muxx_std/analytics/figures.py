@@ -88,7 +88,8 @@ async def read(db: Database, sql: str, values: dict[str, Any]) -> list[Any]:
     except sqlite3.OperationalError as error:
         if "no such table: main.generations" not in str(error):
             raise
-        raise MuxxError("Nothing is logged: switch the plugin `logs` on.", status=501, code="not_implemented") from error
+        text = "Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet."
+        raise MuxxError(text, status=501, code="not_implemented") from error
 
 
 def _line(question: Question, row: Any, spans: dict[str, Span]) -> Line:

@@ -170,7 +170,8 @@ class Cache:
             await store.report(gateway.worker, Figures(len(self._memory), self._memory.size, self._max_bytes))
             rounds += 1
 
-        await upkeep()
+        if gateway.worker >= 0:  # the keeper answers nobody, and holds nothing
+            await upkeep()
         gateway.every(UPKEEP_SECONDS, upkeep, name="cache.upkeep")
         yield
 

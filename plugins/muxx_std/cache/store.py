@@ -92,7 +92,8 @@ class CacheStore:
         try:
             rows = await self._db.read_logs(_OUTCOMES, (since, project, project, environment, environment))
         except sqlite3.OperationalError as error:
-            raise StartError("the log has no table of generations; switch the plugin `logs` on", 1) from error
+            text = "Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet."
+            raise StartError(text, 1) from error
         return _summed(rows)
 
 

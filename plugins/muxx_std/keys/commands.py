@@ -43,7 +43,8 @@ class Expiry(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if _DURATION.fullmatch(value):
-            return time.time() + Duration().convert(value, param, ctx)
+            seconds = Duration().convert(value, param, ctx)
+            return time.time() + seconds if seconds else self.fail("a key that ends at once is of no use", param, ctx)
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:

@@ -14,7 +14,7 @@ _INNER = ("generationConfig", "generation_config")
 
 
 class AskedOutput(NamedTuple):
-    """`tokens` of one answer, 0 where the request names no most; `choices`, how many answers it asks for."""
+    """`tokens` of one answer, 0 where the request names no most; `choices`, how many answers it asks for. Never below zero."""
 
     tokens: int
     choices: int
@@ -23,10 +23,12 @@ class AskedOutput(NamedTuple):
 def asked_output(body: Mapping[str, Any]) -> AskedOutput:
     """The most output that a request's body allows, whichever endpoint it is for."""
     inner = next((value for name in _INNER if isinstance(value := body.get(name), dict)), {})
-    return AskedOutput(_largest(body, inner, _MOST), min(max(_largest(body, inner, _CHOICES), 1), MOST_CHOICES))
+    most, choices = _numbers(body, inner, _MOST), _numbers(body, inner, _CHOICES)
+    unbounded = min(most, default=0) < 0  # -1 is how those who serve open models say so
+    return AskedOutput(0 if unbounded else max(most, default=0), min(max([1, *choices]), MOST_CHOICES))
 
 
-def _largest(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    """The largest of these members; 0 where there is none."""
+def _numbers(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> list[int]:
+    """The values of these members, of those that there are."""
     found = [holder.get(name) for holder in (body, inner) for name in names]
-    return max((value for value in found if type(value) is int), default=0)
+    return [value for value in found if type(value) is int]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, isfinite
 from typing import Any, NamedTuple
 
 MOST_CHOICES = 128
 """Providers allow no more; of a number nobody would accept nothing should depend."""
+
+MOST_TOKENS = 2**53
+"""More than anybody asks for, in a number that is no integer."""
+
+LONGEST_NUMBER = 4300
+"""Digits that Python makes an integer of, and so those who serve open models."""
 
 _MOST = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens")
 _CHOICES = ("n", "best_of", "candidateCount", "candidate_count")
@@ -31,4 +38,14 @@ def asked_output(body: Mapping[str, Any]) -> AskedOutput:
 def _numbers(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> list[int]:
     """The values of these members, of those that there are."""
     found = [holder.get(name) for holder in (body, inner) for name in names]
-    return [value for value in found if type(value) is int]
+    return [value if type(value) is int else _read(value) for value in found if value is not None]
+
+
+def _read(value: Any) -> int:
+    """A number in another form, as a lenient provider reads it: `8.0` and `"8"` are 8; 0 for what is none."""
+    if type(value) is str and len(value) <= LONGEST_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    return min(ceil(value), MOST_TOKENS) if type(value) is float and isfinite(value) else 0

@@ -260,8 +260,14 @@ def asked(body: dict[str, Any], model: str = "gpt-4o") -> Attempt:
 
 
 TEXT = {"messages": [{"role": "user", "content": "Hi"}]}
-LINKED = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]}
-INLINE = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]}
+
+
+def pictured(url: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+
+LINKED = pictured("https://example.com/a.png")
+INLINE = pictured("data:image/png;base64,AAAA")
 QUOTED = {"messages": [{"role": "user", "content": '{"url":"https://example.com/a.png"}'}]}
 
 
@@ -274,6 +280,11 @@ class TestTheMost:
         "body",
         [
             LINKED,
+            pictured("HTTPS://example.com/a.png"),
+            pictured("Http://example.com/a.png"),
+            pictured(" https://example.com/a.png"),
+            pictured("GS://bucket/a.png"),
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "HTTP://example.com/a.png"}]}]},
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
             {"input": "Hi", "previous_response_id": "resp_1"},
             {**TEXT, "tools": [{"type": "web_search"}]},

@@ -334,6 +334,10 @@ class TestTheMost:
     def test_output_is_what_the_request_allows_else_what_the_model_can(self, members: dict[str, Any], output: int) -> None:
         assert most_of(asked({**TEXT, **members}), "chat").output == output
 
+    @pytest.mark.parametrize("junk", [[], {}, [None], {"type": "function"}, 5])
+    def test_a_tool_of_no_type_there_is_may_be_one_the_provider_runs(self, junk: Any) -> None:
+        assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
+
     def test_counting_and_embedding(self) -> None:
         assert most_of(asked(TEXT), "count_tokens") == (0, 0)
         assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0

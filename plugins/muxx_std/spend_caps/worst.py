@@ -38,7 +38,7 @@ _ADDRESS = re.compile(rb'"(?:%b)":" *(?i:https?:|gs:)' % b"|".join(_HOLDS_ADDRES
 _WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark == b'"type":"file"' else 1] for mark in _ADDED)})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
-_OWN_TOOLS = frozenset({"function", "custom", None})
+_OWN_TOOLS = ("function", "custom", None)
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from .call import TranslatedHead
 from .chains import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
@@ -248,10 +249,14 @@ def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, 
     says_something = exchange.response.finish_reasons or not call.wire.streams or (facts is not None and facts.output_bytes)
     if response.status != 200 or not says_something:
         return
-    headers, starter = response.headers, call.flight.starter.exchange if call.flight is not None else exchange
+    headers, starter = response.headers, call.flight.starter if call.flight is not None else call
     content_type, cache_control = headers.get("content-type", "application/json"), headers.get("cache-control", "")
-    answer = WholeAnswer(body, starter.attempts[-1].target, usage, cost, time.monotonic(), content_type, cache_control)
-    for take, most_bytes in starter.collectors:
+    attempt, headed = starter.exchange.attempts[-1], None
+    if facts is not None and attempt.wire is not call.wire:
+        head = TranslatedHead(starter, facts)
+        headed = head.id, head.model, head.created
+    answer = WholeAnswer(body, attempt.target, usage, cost, time.monotonic(), content_type, cache_control, headed)
+    for take, most_bytes in starter.exchange.collectors:
         if len(body) <= most_bytes:
             try:
                 take(answer)

@@ -117,7 +117,7 @@ def _translated(answer: WholeAnswer, up: Wire, wire: Wire) -> bytes:
     else:
         facts = up.read_plain(answer.body)
         chunks, _ = whole(up, answer.body, wire)
-    return wire.encode_answer(chunks, AnswerHead(facts.id, facts.model, facts.created))
+    return wire.encode_answer(chunks, AnswerHead(*(answer.headed or (facts.id, facts.model, facts.created))))
 
 
 def _observed(wire: Wire, stream: bytes) -> StreamFacts:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .accounting import note, settle, stores_content, synced
-from .call import NEVER
+from .call import NEVER, TranslatedHead
 from .chains import describe_crash, isolated, run_chunk
 from .errors import (
     ClientGone,
@@ -120,27 +120,7 @@ def _note_translated(call: Call, translator: Translator, stream: StreamFacts) ->
     if translator.lost:
         call.exchange.attributes[LOST] = sorted(translator.lost)
     if stores_content(call.exchange):
-        call.delivered = call.wire.encode_answer(translator.said, _TranslatedHead(call, stream))
-
-
-class _TranslatedHead:
-    """A translated answer's head: the provider's id, model and time, as far as it tells them; what it has told by now."""
-
-    def __init__(self, call: Call, facts: Facts) -> None:
-        self._call = call
-        self._facts = facts
-
-    @property
-    def id(self) -> str:
-        return self._facts.id or self._call.wire.id_prefix + self._call.exchange.id[4:]
-
-    @property
-    def model(self) -> str:
-        return self._facts.model or self._call.exchange.request.model
-
-    @property
-    def created(self) -> int:
-        return self._facts.created or int(self._call.exchange.timing.started_at)
+        call.delivered = call.wire.encode_answer(translator.said, TranslatedHead(call, stream))
 
 
 def _relay(
@@ -152,7 +132,7 @@ def _relay(
     readback: Delivered | None = None
     chain = chunk_chain(call)
     if attempt.wire is not wire:
-        codec = wire.codec(_TranslatedHead(call, stream), asks_for_usage(call))
+        codec = wire.codec(TranslatedHead(call, stream), asks_for_usage(call))
         call.translator = translator = (HookedTranslator if chain else Translator)(attempt.wire, codec, wire)
         kind = partial(TranslatedHookedRelay if chain else TranslatedRelay, codec=translator)
     elif chain:
@@ -255,7 +235,7 @@ async def _translated_plain(call: Call, up: Wire, body: bytes, facts: Facts) -> 
     chunks, lost = whole(up, body, call.wire)
     if lost:
         call.exchange.attributes[LOST] = sorted(lost)
-    head, chain = _TranslatedHead(call, facts), chunk_chain(call)
+    head, chain = TranslatedHead(call, facts), chunk_chain(call)
     if not chain:
         return call.wire.encode_answer(chunks, head)
     chunks = await through(call, chain, chunks)

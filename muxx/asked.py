@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, isfinite
 from typing import Any, NamedTuple
 
 MOST_CHOICES = 128
 """Providers allow no more; of a number nobody would accept nothing should depend."""
+
+MOST_TOKENS = 2**53
+"""More than anybody asks for, in a number that is no integer."""
+
+LONGEST_NUMBER = 4300
+"""Digits that Python makes an integer of, and so those who serve open models."""
 
 _MOST = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens")
 _CHOICES = ("n", "best_of", "candidateCount", "candidate_count")
@@ -14,7 +21,7 @@ _INNER = ("generationConfig", "generation_config")
 
 
 class AskedOutput(NamedTuple):
-    """`tokens` of one answer, 0 where the request names no most; `choices`, how many answers it asks for."""
+    """`tokens` of one answer, 0 where the request names no most; `choices`, how many answers it asks for. Never below zero."""
 
     tokens: int
     choices: int
@@ -23,10 +30,22 @@ class AskedOutput(NamedTuple):
 def asked_output(body: Mapping[str, Any]) -> AskedOutput:
     """The most output that a request's body allows, whichever endpoint it is for."""
     inner = next((value for name in _INNER if isinstance(value := body.get(name), dict)), {})
-    return AskedOutput(_largest(body, inner, _MOST), min(max(_largest(body, inner, _CHOICES), 1), MOST_CHOICES))
+    most, choices = _numbers(body, inner, _MOST), _numbers(body, inner, _CHOICES)
+    unbounded = min(most, default=0) < 0  # -1 is how those who serve open models say so
+    return AskedOutput(0 if unbounded else max(most, default=0), min(max([1, *choices]), MOST_CHOICES))
 
 
-def _largest(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    """The largest of these members; 0 where there is none."""
+def _numbers(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> list[int]:
+    """The values of these members, of those that there are."""
     found = [holder.get(name) for holder in (body, inner) for name in names]
-    return max((value for value in found if type(value) is int), default=0)
+    return [value if type(value) is int else _read(value) for value in found if value is not None]
+
+
+def _read(value: Any) -> int:
+    """A number in another form, as a lenient provider reads it: `8.0` and `"8"` are 8; 0 for what is none."""
+    if type(value) is str and len(value) <= LONGEST_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    return min(ceil(value), MOST_TOKENS) if type(value) is float and isfinite(value) else 0

@@ -190,3 +190,23 @@ class Call:
         self.aborted()
         self.reason = None
         return reason
+
+
+class TranslatedHead:
+    """A translated answer's head: the provider's id, model and time, as far as it tells them; what it has told by now."""
+
+    def __init__(self, call: Call, facts: Facts) -> None:
+        self._call = call
+        self._facts = facts
+
+    @property
+    def id(self) -> str:
+        return self._facts.id or self._call.wire.id_prefix + self._call.exchange.id[4:]
+
+    @property
+    def model(self) -> str:
+        return self._facts.model or self._call.exchange.request.model
+
+    @property
+    def created(self) -> int:
+        return self._facts.created or int(self._call.exchange.timing.started_at)

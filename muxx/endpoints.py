@@ -13,7 +13,7 @@ from .errors import MethodNotAllowed, ModelNotFound, NotFound, StartError
 from .openapi import OPENAPI_PATH, document
 from .reply import Reply
 from .request import HttpRequest, Route
-from .routing import matches
+from .routing import targets_of
 from .wire.models import MODEL, MODELS, model_list, model_object
 from .wire.wires import BY_NAME, format_at, named_in
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .gateway import Gateway
+    from .targets import Target
 
 KERNEL_PATHS = {wire.path: "POST" for wire in BY_NAME.values()}
 """Paths served outside the table, and by which method."""
@@ -82,25 +83,24 @@ async def list_models(gateway: Gateway, request: HttpRequest) -> Reply:
 async def show_model(gateway: Gateway, request: HttpRequest) -> Reply:
     """One model by its id. One that this key may not use is answered as a name nobody serves."""
     name = request.params["id"]
-    target = gateway.plan(name)[0]
-    if not _allowed(request, name):
+    targets = _usable_targets(gateway, request, name)
+    if not targets:
         raise ModelNotFound("No such model here. GET /v1/models lists what this key may use.", param="model")
-    return Reply.json(model_object(name, target.provider.name, format_at(request.path, request.headers)))
+    return Reply.json(model_object(name, targets[0].provider.name, format_at(request.path, request.headers)))
 
 
 def usable_models(gateway: Gateway, request: HttpRequest) -> list[tuple[str, str]]:
     """(name, provider) of every listed model the caller may use."""
     identity = request.identity
     paid = gateway.projects.provider_keys(identity.project) if identity is not None else ()
-    names = [name for name in gateway.routing.names(paid) if _allowed(request, name)]
-    return [(name, gateway.plan(name)[0].provider.name) for name in names]
+    found = ((name, _usable_targets(gateway, request, name)) for name in gateway.routing.names(paid))
+    return [(name, targets[0].provider.name) for name, targets in found if targets]
 
 
-def _allowed(request: HttpRequest, name: str) -> bool:
-    identity = request.identity
-    if identity is None or not identity.models:
-        return True
-    return any(matches(pattern, name) for pattern in identity.models)
+def _usable_targets(gateway: Gateway, request: HttpRequest, name: str) -> tuple[Target, ...]:
+    """The targets that a call of this name has for this key; none where the key may not use it."""
+    allowed = request.identity.models if request.identity is not None else ()
+    return targets_of(gateway.plan(name), allowed, name)
 
 
 KERNEL_ROUTES = (

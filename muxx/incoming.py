@@ -49,7 +49,7 @@ class KnownHead:
     __slots__ = ("_after", "_at", "_before", "_count", "_length_name", "_same", "memory", "message", "path", "plain", "query")
 
     def __init__(self, message: RawRequestMessage, payload: StreamReader) -> None:
-        """Check the framing and the target; `InvalidRequest` or `NotFound` for what no honest client sends."""
+        """Check the framing and the target; a `MuxxError` for what no honest client sends."""
         check_framing(message, payload)
         self.message = message
         self.path, _, self.query = raw_target(message).partition("?")
@@ -233,14 +233,14 @@ def _another(connection: Connection, message: RawRequestMessage, payload: Stream
 def check_framing(message: RawRequestMessage, payload: StreamReader) -> None:
     """Refuse versions, transfer codings, bodies and Host values that no honest client sends."""
     if message.version != HttpVersion11 and message.version != HttpVersion10:
-        raise InvalidRequest("Only HTTP/1.1 and HTTP/1.0 are served.", status=505, code="http_version_not_supported")
+        raise MuxxError("Only HTTP/1.1 and HTTP/1.0 are served.", status=505, code="http_version_not_supported")
     headers = message.headers
     coding = headers.get("Transfer-Encoding")
     if coding is not None:
         if message.version == HttpVersion10:
             raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding.", code="malformed_http")
         if coding.lower() != "chunked":
-            raise InvalidRequest("Only the chunked transfer coding is understood.", status=501, code="not_implemented")
+            raise MuxxError("Only the chunked transfer coding is understood.", status=501, code="not_implemented")
     if message.method in ("GET", "HEAD", "DELETE") and not payload.at_eof():
         raise InvalidRequest(f"{message.method} takes no body here.", code="malformed_http")
     host = headers.get("Host")

@@ -55,7 +55,7 @@ class WholeAnswer:
     `Age` how old it is.
     """
 
-    __slots__ = ("at", "body", "cache_control", "content_type", "cost", "kept", "target", "usage")
+    __slots__ = ("at", "body", "cache_control", "content_type", "cost", "headed", "kept", "target", "usage")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class WholeAnswer:
         at: float,
         content_type: str = "application/json",
         cache_control: str = "",
+        headed: tuple[str, str, int] | None = None,
     ) -> None:
         self.body = body
         """The events of a stream, or a plain answer."""
@@ -79,6 +80,8 @@ class WholeAnswer:
         self.content_type = content_type
         self.cache_control = cache_control
         """What the provider says of storing it, as its header has it."""
+        self.headed = headed
+        """Id, model and time with which it was given in another format than the provider's, which may not tell them."""
         self.kept: Any = None
         """What the kernel has made of it, for the next time it is given."""
 

@@ -96,6 +96,9 @@ class TomlFile:
     def _variable(self, match: re.Match[str], loc: Loc) -> str:
         value = os.environ.get(match["name"])
         if match["or"]:
+            if "${" in match["default"]:
+                self._problem(loc, f"the default of {match['name']} holds another '${{'; only one substitution is made")
+                return ""
             value = value or match["default"]
         if value is None:
             self._problem(loc, f"the environment variable {match['name']} is not set")

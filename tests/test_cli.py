@@ -163,6 +163,22 @@ def test_a_bad_file_prints_every_error_at_once_and_exits_2(run: Run, tmp_path: P
         assert (result.exit_code, result.stdout, result.stderr.splitlines()) == (2, "", expected)
 
 
+def test_names_of_providers_nobody_knows_are_told_all_at_once_with_file_and_key(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "muxx.toml").write_text(
+        "[providers.opnai]\nask_usage = true\n[providers.mine]\nbase_url = 'http://127.0.0.1:9/v1'\n"
+        "[[models]]\nname = 'fast'\ntargets = ['anthropc/a', 'mine/b', 'opnai/c']\n[[models]]\nname = 'slow'\ntargets = ['nobody/a']\n"
+    )
+    result = run("config", "check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    first, second, third = result.stderr.splitlines()
+    assert first == (
+        "muxx.toml: providers.opnai: no built-in provider has this name, so it needs a base_url (did you mean 'openai'?)"
+    )
+    assert second == "muxx.toml: models[0].targets[0]: names no known provider (did you mean 'anthropic'?)"
+    assert third.startswith("muxx.toml: models[1].targets[0]: names no known provider (there are anthropic, ")
+    assert "mine" in third
+
+
 def test_a_start_error_is_one_line_with_its_exit_code(run: Run) -> None:
     for code in (1, 2, 3, 4):
         result = run("greet", "--fail", str(code))

@@ -238,6 +238,8 @@ def test_a_failed_substitution_names_key_and_variable_and_no_value(
     api_key = "${file:binary}"
     [providers.c]
     api_key = "${sk-canary"
+    [providers.d]
+    api_key = "${PRESENT:-${sk_canary:-canary}}"
     """
     found = errors(load, text)
     assert found == [
@@ -247,6 +249,7 @@ def test_a_failed_substitution_names_key_and_variable_and_no_value(
         'providers.a.api_key: the file "long" is longer than 64 KiB',
         'providers.b.api_key: the file "binary" is not UTF-8 text',
         "providers.c.api_key: has a '${' that is none of ${NAME}, ${NAME:-default}, ${file:/path}; $$ is a dollar sign",
+        "providers.d.api_key: the default of PRESENT holds another '${'; only one substitution is made",
     ]
 
 

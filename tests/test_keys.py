@@ -458,6 +458,8 @@ class TestCommands:
             ["--project", ""],
             ["--project", "x" * 65],
             ["--admin", "--project", "shop"],
+            ["--test", "--admin"],
+            ["--admin", "--test"],
             ["--name", "evil\x1b[2J"],
             ["--name", "evil\u202e"],
             ["--models", "gpt\r\n*"],

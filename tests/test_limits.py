@@ -211,6 +211,20 @@ async def test_tokens_are_reserved_while_a_request_runs() -> None:
         await eventually(lambda: used(gateway)["tpm"] < 100)
 
 
+@pytest.mark.parametrize("most", [-1, -(10**9), -(2**63)])
+async def test_a_request_for_less_than_no_tokens_makes_no_room_and_takes_none(most: int) -> None:
+    async with limited(tpm=5000) as gateway:
+        gate = asyncio.Event()
+        gateway.upstream.script(chat(), [wait(gate), *answers.json(chat_body())])
+        assert (await gateway.chat(max_completion_tokens=most)).status == 200
+        assert used(gateway) == {"tpm": 15}
+        first = asyncio.create_task(gateway.chat("more", max_completion_tokens=most))
+        await eventually(lambda: len(gateway.upstream.requests) == 2)
+        assert used(gateway)["tpm"] > 15
+        gate.set()
+        await first
+
+
 async def test_what_no_minute_can_hold_is_refused_for_good() -> None:
     async with limited(tpm=100) as gateway:
         gateway.upstream.script(chat())
@@ -290,6 +304,8 @@ async def test_one_thousand_at_once_get_what_is_allowed_and_not_one_more() -> No
         ("chat", {}, 400, 100 + 50),
         ("chat", {"max_tokens": 30}, 401, 101 + 30),
         ("chat", {"max_completion_tokens": 30, "n": 3}, 400, 100 + 90),
+        ("chat", {"max_completion_tokens": -1}, 400, 100 + 50),
+        ("chat", {"max_tokens": 30, "max_completion_tokens": -(10**9)}, 400, 100 + 50),
         ("chat", {"n": 2}, 400, 100 + 100),
         ("chat", {"n": 10**9}, 400, 1000),
         ("responses", {"max_output_tokens": 7}, 400, 107),

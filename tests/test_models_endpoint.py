@@ -162,6 +162,29 @@ async def test_an_allow_list_fits_the_resolved_name_too(gateway: RunningGateway)
     assert gateway.upstream.last.model == "gemini-1.5-pro"
 
 
+@one_loop
+@pytest.mark.parametrize(
+    ("allowed", "usable", "refused"),
+    [
+        ("gemini-1.5-pro", "plain", "gpt-4o"),
+        ("google/gemini-1.5-pro", "plain", "gpt-4o"),
+        ("openai/gpt-4*", "house/deep-model", "plain"),
+        ("house/deep-model", "house/deep-model", "gpt-4o"),
+    ],
+)
+async def test_what_an_allow_list_opens_by_its_resolved_name_is_listed_and_shown(
+    allowed: str, usable: str, refused: str, gateway: RunningGateway
+) -> None:
+    bearer = ("Authorization", f"Bearer {await add_key(gateway, models=(allowed,))}")
+    for name, status in ((usable, 200), (refused, 403)):
+        assert (await gateway.chat(model=name, headers=dict([bearer]))).status == status
+    listed = {item["id"] for item in (await get(gateway, "/v1/models", bearer)).json()["data"]}
+    assert usable in listed
+    assert refused not in listed
+    assert (await get(gateway, f"/v1/models/{usable.replace('/', '%2F')}", bearer)).status == 200
+    assert (await get(gateway, f"/v1/models/{refused}", bearer)).status == 404
+
+
 async def test_a_provider_without_a_key_is_not_listed() -> None:
     async with serving(config={"providers": {"anthropic": {"api_key": ""}}}) as gateway:
         names = {item["id"] for item in (await get(gateway, "/v1/models")).json()["data"]}

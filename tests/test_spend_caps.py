@@ -260,8 +260,14 @@ def asked(body: dict[str, Any], model: str = "gpt-4o") -> Attempt:
 
 
 TEXT = {"messages": [{"role": "user", "content": "Hi"}]}
-LINKED = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]}
-INLINE = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]}
+
+
+def pictured(url: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+
+LINKED = pictured("https://example.com/a.png")
+INLINE = pictured("data:image/png;base64,AAAA")
 QUOTED = {"messages": [{"role": "user", "content": '{"url":"https://example.com/a.png"}'}]}
 
 
@@ -274,6 +280,11 @@ class TestTheMost:
         "body",
         [
             LINKED,
+            pictured("HTTPS://example.com/a.png"),
+            pictured("Http://example.com/a.png"),
+            pictured(" https://example.com/a.png"),
+            pictured("GS://bucket/a.png"),
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "HTTP://example.com/a.png"}]}]},
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
             {"input": "Hi", "previous_response_id": "resp_1"},
             {**TEXT, "tools": [{"type": "web_search"}]},
@@ -304,6 +315,16 @@ class TestTheMost:
             ({}, 16_384),
             ({"max_tokens": 7}, 7),
             ({"max_completion_tokens": 8, "n": 3}, 24),
+            ({"max_completion_tokens": -1}, 16_384),
+            ({"max_tokens": 7, "max_completion_tokens": -(10**9)}, 16_384),
+            ({"max_output_tokens": 0, "n": -2}, 16_384),
+            ({"max_completion_tokens": 8.0, "n": 3.0}, 24),
+            ({"max_tokens": 1, "max_completion_tokens": "8", "n": " 3 "}, 24),
+            ({"max_tokens": 1, "max_completion_tokens": "8e1", "n": 2.5}, 240),
+            ({"max_tokens": 7, "max_completion_tokens": "-1"}, 16_384),
+            ({"max_tokens": 7, "max_completion_tokens": "nan", "n": "many"}, 7),
+            ({"max_tokens": 7, "max_completion_tokens": [9], "n": True}, 7),
+            ({"max_tokens": 1, "max_completion_tokens": 1e300}, 2**53),
             ({"max_output_tokens": 9}, 9),
             ({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}}, 10),
             ({"n": 2}, 32_768),
@@ -312,6 +333,10 @@ class TestTheMost:
     )
     def test_output_is_what_the_request_allows_else_what_the_model_can(self, members: dict[str, Any], output: int) -> None:
         assert most_of(asked({**TEXT, **members}), "chat").output == output
+
+    @pytest.mark.parametrize("junk", [[], {}, [None], {"type": "function"}, 5])
+    def test_a_tool_of_no_type_there_is_may_be_one_the_provider_runs(self, junk: Any) -> None:
+        assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
 
     def test_counting_and_embedding(self) -> None:
         assert most_of(asked(TEXT), "count_tokens") == (0, 0)

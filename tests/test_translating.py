@@ -6,10 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
+from cache_kit import caching
 from carrying_kit import both_transports, error_code, part_of, serving
 
 from muxx import Chunk, hookimpl
-from muxx.testing import Said, Tool, error
+from muxx.testing import RunningGateway, Said, Tool, error, event, sse
+from muxx.testing.answers import json
 from muxx.wire.prompt import is_sealed
 
 ENDPOINTS = {
@@ -50,6 +52,41 @@ async def test_an_answer_crosses_whole(endpoint: str, model: str, stream: bool, 
         }
         assert part_of(row, expected) == expected
         assert row["cost_usd"] not in (None, "0")
+
+
+WITHOUT_HEAD = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "hello"}]}, "finishReason": "STOP"}],
+    "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+}
+"""An answer of Google's that tells no id and no model, as its format allows."""
+
+
+async def check_head_is_kept(gateway: RunningGateway, endpoint: str, model: str, stream: bool) -> None:
+    miss = await gateway.ask(endpoint, model=model, stream=stream)
+    made = (await gateway.get_row(miss.request_id))["output"]
+    hit = await gateway.ask(endpoint, model=model)
+    assert hit.header("x-muxx-cache") == "HIT"
+    names = {"id", "responseId", "model", "modelVersion", "created", "created_at"} & set(made)
+    assert {name: hit.json()[name] for name in names} == {name: made[name] for name in names}
+
+
+kept_in_either_form = pytest.mark.parametrize("stream", [False, True], ids=["kept plain", "kept streamed"])
+
+
+@crossing
+@kept_in_either_form
+async def test_a_kept_answer_that_crosses_keeps_its_id_model_and_time(stream: bool, endpoint: str, model: str) -> None:
+    async with caching() as gateway:
+        gateway.upstream.says(SAID)
+        await check_head_is_kept(gateway, endpoint, model, stream)
+
+
+@pytest.mark.parametrize("endpoint", [name for name in ENDPOINTS if name != "generate_content"])
+@kept_in_either_form
+async def test_so_does_one_whose_provider_has_told_none_of_them(stream: bool, endpoint: str) -> None:
+    async with caching() as gateway:
+        gateway.upstream.script(sse(event(WITHOUT_HEAD)) if stream else json(WITHOUT_HEAD))
+        await check_head_is_kept(gateway, endpoint, ENDPOINTS["generate_content"], stream)
 
 
 class Shouts:

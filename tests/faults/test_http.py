@@ -247,7 +247,9 @@ FRAMING: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize("case", FRAMING)
 async def test_H02_odd_framing_is_refused_and_the_connection_closed(case: str, gateway: RunningGateway) -> None:
     data, status, code = FRAMING[case]
-    check_refusal(await refused(gateway, data), status, code)
+    response = await refused(gateway, data)
+    check_refusal(response, status, code)
+    assert response.error["type"] == ("invalid_request_error" if status == 400 else "api_error")
     told = await say(gateway, data + HIDDEN)
     assert len(told.responses) == 1
     assert told.closed

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from muxx.errors import InvalidRequest
+from muxx.wire import anthropic, openai, responses
 from muxx.wire.gemini import input_bytes, read_prompt, request_parts, validate_generate, write_prompt
 from muxx.wire.prompt import Call, Losses, Media, Output, Reasoning, Result, Text, Thought, ToolChoice, Turn, sealed
 
@@ -270,6 +271,7 @@ def test_what_changes_no_answer_is_no_reason_to_refuse(more: dict[str, Any], dro
         ({"generationConfig": {"topP": "0.5"}}, "generationConfig.topP"),
         ({"generationConfig": {"logprobs": True}}, "generationConfig.logprobs"),
         ({"generation_config": {"stop_sequences": 5}}, "generation_config.stop_sequences"),
+        ({"generationConfig": {"stopSequences": ["x", None]}}, "generationConfig.stopSequences"),
         ({"generationConfig": {"responseJsonSchema": True}}, "generationConfig.responseJsonSchema"),
         (
             {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": 5}}},
@@ -312,8 +314,9 @@ def test_a_request_that_is_not_as_it_should_be_is_refused_or_read(seed: int) -> 
     assert input_bytes(body) >= 0
     with suppress(InvalidRequest):
         validate_generate(body)
-        prompt = read_prompt(body, losses := Losses("x"))
-        assert isinstance(json.dumps(write_prompt(prompt, losses)), str)
+        for write in (write_prompt, anthropic.write_prompt, openai.write_prompt, responses.write_prompt):
+            prompt = read_prompt(body, losses := Losses("x"))
+            assert isinstance(json.dumps(write(prompt, losses)), str)
 
 
 def test_a_url_that_anybody_can_read_crosses() -> None:

@@ -157,6 +157,13 @@ def test_instructions_and_the_system_messages_that_come_first_are_the_system() -
     assert [(turn.role, bare(turn.blocks)) for turn in prompt.turns] == [("user", [Text("hi")]), ("system", [Text("d")])]
 
 
+@pytest.mark.parametrize("junk", [None, 5, [], {}, ["reasoning.encrypted_content"]])
+def test_what_an_include_names_is_text(junk: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        reads(item("user", "hi"), include=["reasoning.encrypted_content", junk])
+    assert (caught.value.code, caught.value.param) == ("invalid_type", "include[1]")
+
+
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "id": "fc_1", "status": "completed"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "a"}
 

@@ -193,3 +193,17 @@ def test_what_contradicts_its_pieces_is_shown_by_itself_and_can_be_changed_by_it
 def test_where_its_pieces_are_changed_what_contradicts_them_stays_what_the_hooks_made_of_it(where: str) -> None:
     out = objects(passed(contradicting(where), shout))
     assert objects(contradicting(where).replace(b'"odd"', b'"ODD"').replace(b'"said"', b'"SAID"')) == out
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "message", "content": ["one", "two"]},
+        {"type": "reasoning", "summary": ["one"]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": ["one", "two"]},
+    ],
+)
+def test_a_list_of_texts_in_the_place_of_parts_is_given_again_as_it_was(item: Item) -> None:
+    """No format has it, and some provider may: the answer is not refused for it."""
+    body = json.dumps({"id": "r", "status": "completed", "output": [{"id": "i", **item}]}).encode()
+    assert json.loads(RESPONSES.encode_plain(body, RESPONSES.decode_plain(body)))["output"] == [{"id": "i", **item}]

@@ -178,10 +178,11 @@ class _Reader:
                 self._losses.cannot(place)
 
     def _stop(self, place: str, value: Any) -> None:
-        if type(value) not in (str, list):
+        stops = [value] if type(value) is str else value
+        if type(stops) is not list or any(type(stop) is not str for stop in stops):
             raise wrong(place, "Give an array of strings.")
         if value:
-            self._set("stop", [value] if type(value) is str else value, place)
+            self._set("stop", stops, place)
 
     def _mime_type(self, place: str, value: Any) -> None:
         self._mime = place, value

@@ -184,7 +184,7 @@ _OF_TOOLS = {
 
 def _read_include(prompt: Prompt, field: str, value: Any, losses: Losses) -> None:
     for place, name in enumerate(expect(value, list, field)):
-        if name in _OF_TOOLS:
+        if expect(name, str, f"{field}[{place}]") in _OF_TOOLS:
             losses.hint(f"{field}[{place}]")
         elif name != _SATISFIED:
             losses.cannot(f"{field}[{place}]", LOGPROBS if name == "message.output_text.logprobs" else "")

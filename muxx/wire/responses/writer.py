@@ -102,6 +102,10 @@ def _put(body: dict[str, Any], path: Path, form: Form, text: Text) -> None:
             put_text(holder, path[-1], text)
     elif len(path) == 1:
         put_text(body, path[0], text)
+    elif len(path) == 2:  # a list of texts, where others have one of parts
+        texts = _list_in(body, path[0])
+        _entry(texts, path[1], "")
+        put_text(texts, path[1], text)
     elif path[0] in _PARTS:
         put_text(_entry(_list_in(body, path[0]), path[1], _part(form, "")), path[2], text)
     else:

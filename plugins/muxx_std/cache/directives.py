@@ -26,5 +26,5 @@ def parse(text: str | None) -> Directives:
         return Directives()
     said = {name.lower(): quoted or plain for name, quoted, plain in _DIRECTIVE.findall(text)}
     age = said.get("max-age")
-    seconds = None if age is None else float(age) if age.isascii() and age.isdecimal() and len(age) < 16 else 0.0
+    seconds = None if age is None else float(age) if age.isascii() and age.isdecimal() else 0.0
     return Directives("no-cache" in said, "no-store" in said, "only-if-cached" in said, seconds)

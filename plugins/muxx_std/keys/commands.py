@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import click
 
-from muxx import Config, Environment, Host, config_option, echo_json, run_async, table
+from muxx import Config, Host, config_option, echo_json, run_async, table
 
 from . import format
 from .present import Status, present
@@ -83,8 +83,8 @@ def keys() -> None:
 @keys.command()
 @config_option
 @click.option("--project", type=ProjectName(), help=f"Project the key belongs to (default: {DEFAULT_PROJECT}).")
-@click.option("--test", "environment", flag_value="test", help="A test key: its traffic is logged apart.")
-@click.option("--admin", "environment", flag_value="admin", help="An admin key: administers every project, calls no model.")
+@click.option("--test", is_flag=True, help="A test key: its traffic is logged apart.")
+@click.option("--admin", is_flag=True, help="An admin key: administers every project, calls no model.")
 @click.option("--name", type=Plain(), help="What the key is for, as lists show it.")
 @click.option(
     "--expires", "expires_at", type=Expiry(), metavar="30d|ISO", help="When it stops working: 30d, or 2027-01-31T12:00:00Z."
@@ -94,18 +94,21 @@ def keys() -> None:
 def create(
     config: Config,
     project: str | None,
-    environment: Environment | None,
+    test: bool,
+    admin: bool,
     name: str | None,
     expires_at: float | None,
     models: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make a key and print it, this once."""
-    if environment == "admin" and project is not None:
+    if admin and test:
+        raise click.UsageError("a key is a test key or an admin key; leave out --test or --admin")
+    if admin and project is not None:
         raise click.UsageError("an admin key belongs to no project; leave out --project or --admin")
-    if environment != "admin":
+    if not admin:
         project = project or DEFAULT_PROJECT
-    text = format.generate(environment or "live")
+    text = format.generate("admin" if admin else "test" if test else "live")
 
     async def run() -> KeyRow:
         async with Host.open(config) as host:

@@ -8,6 +8,7 @@ it could turn out to be.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -25,16 +26,19 @@ FREE = ("count_tokens", "count_content")
 """Operations that only count cost nothing."""
 
 _ADDED = (
-    b'"url":"http', b'"url":"gs:', b'"image_url":"http', b'"file_url":"http', b'"file_id":', b'"file_data":"gs:', b'"fileUri":',
-    b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"', b'"conversation":', b'"prompt":{',
-    b'"type":"file"', b'"container":',
+    b'"file_id":', b'"fileUri":', b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"',
+    b'"conversation":', b'"prompt":{', b'"type":"file"', b'"container":',
 )  # fmt: skip
 """What names something that the provider adds. In a text, JSON writes a quotation mark with a backslash before it."""
 
-_WORDS = frozenset({mark.split(b'"')[3 if mark == b'"type":"file"' else 1] for mark in _ADDED})
+_HOLDS_ADDRESS = (b"url", b"image_url", b"file_url", b"file_data")
+_ADDRESS = re.compile(rb'"(?:%b)":" *(?i:https?:|gs:)' % b"|".join(_HOLDS_ADDRESS))
+"""So does an address, where it is none of data. To whoever fetches it, HTTP: is http:."""
+
+_WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark == b'"type":"file"' else 1] for mark in _ADDED)})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
-_OWN_TOOLS = frozenset({"function", "custom", None})
+_OWN_TOOLS = ("function", "custom", None)
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
 
 
@@ -51,10 +55,13 @@ def most_of(attempt: Attempt, operation: str) -> Most:
         return Most(0, 0)
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
     payload = orjson.dumps(body)
-    names_more = not _WORDS.isdisjoint(payload.split(b'"')) and any(mark in payload for mark in _ADDED)
-    is_added_to = names_more or _has_provider_tools(body)
+    is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
     most_input = sizes.context if is_added_to else min(len(payload), sizes.context)
     return Most(most_input, 0 if operation == "embeddings" else _most_output(body, sizes))
+
+
+def _names_more(payload: bytes) -> bool:
+    return any(mark in payload for mark in _ADDED) or _ADDRESS.search(payload) is not None
 
 
 def _most_output(body: dict[str, Any], sizes: Sizes) -> int:

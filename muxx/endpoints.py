@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 KERNEL_PATHS = {wire.path: "POST" for wire in BY_NAME.values()}
 """Paths served outside the table, and by which method."""
 
+_ACTION = re.compile(r"/v1(?:beta)?/models/.+:[A-Za-z]+")
+"""Google's way to name what is asked of a model."""
+
+_VERSION_TWICE = re.compile(r"/v1(?:beta)?/v1(?:beta)?/")
+
 HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")
 
 
@@ -64,9 +69,18 @@ class Table:
         if method in allowed:
             return allowed[method]
         ways = {*allowed, "POST"} if path in KERNEL_PATHS or named_in(path) is not None else set(allowed)
-        if ways:
+        if ways and not (method == "POST" and ways == {"GET"} and _ACTION.fullmatch(path)):
             raise MethodNotAllowed(ways)
-        raise NotFound()
+        raise nothing_at(path)
+
+
+def nothing_at(path: str) -> NotFound:
+    """The 404 of this path. SDKs show nothing else, so it tells a wrong base URL from an endpoint that is not served."""
+    if _VERSION_TWICE.match(path):
+        return NotFound("The path has the version twice. Take /v1 off the end of the base URL: this SDK adds it by itself.")
+    if path.startswith(("/v1/", "/v1beta/")):
+        return NotFound(f"muxx does not serve this endpoint. GET {OPENAPI_PATH} lists those that it does.")
+    return NotFound()
 
 
 def _pattern(path: str) -> re.Pattern[str]:

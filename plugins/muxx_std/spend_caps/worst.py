@@ -27,11 +27,11 @@ FREE = ("count_tokens", "count_content")
 _ADDED = (
     b'"url":"http', b'"url":"gs:', b'"image_url":"http', b'"file_url":"http', b'"file_id":', b'"file_data":"gs:', b'"fileUri":',
     b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"', b'"conversation":', b'"prompt":{',
-    b'"type":"file"', b'"container":',
+    b'"type":"file"', b'"type":"continue"', b'"container":',
 )  # fmt: skip
 """What names something that the provider adds. In a text, JSON writes a quotation mark with a backslash before it."""
 
-_WORDS = frozenset({mark.split(b'"')[3 if mark == b'"type":"file"' else 1] for mark in _ADDED})
+_WORDS = frozenset({mark.split(b'"')[3 if mark.startswith(b'"type":') else 1] for mark in _ADDED})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
 _OWN_TOOLS = frozenset({"function", "custom", None})

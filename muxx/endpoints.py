@@ -14,6 +14,7 @@ from .openapi import OPENAPI_PATH, document
 from .reply import Reply
 from .request import HttpRequest, Route
 from .routing import matches
+from .wire.gemini.paths import ACTIONS
 from .wire.models import MODEL, MODELS, model_list, model_object
 from .wire.wires import BY_NAME, format_at, named_in
 
@@ -78,6 +79,9 @@ def nothing_at(path: str) -> NotFound:
     """The 404 of this path. SDKs show nothing else, so it tells a wrong base URL from an endpoint that is not served."""
     if _VERSION_TWICE.match(path):
         return NotFound("The path has the version twice. Take /v1 off the end of the base URL: this SDK adds it by itself.")
+    if path.rpartition(":")[2] in ACTIONS:
+        advice = "Some SDKs leave that out of a name with a slash: write models/NAME."
+        return NotFound(f"The path has to name the model behind /models/. {advice}")
     if path.startswith(("/v1/", "/v1beta/")):
         return NotFound(f"muxx does not serve this endpoint. GET {OPENAPI_PATH} lists those that it does.")
     return NotFound()

@@ -250,6 +250,7 @@ async def test_an_unknown_path_is_404_with_and_without_a_key(path: str, gateway:
         ("/v1beta/cachedContents", "does not serve this endpoint"),
         ("/v1beta/models/gemini-embedding-001:batchEmbedContents", "does not serve this endpoint"),
         ("/v1/models/gemini-embedding-001:embedContent", "does not serve this endpoint"),
+        ("/v1beta/openai/gpt-4o:generateContent", "write models/NAME"),
         ("/v1/v1/messages", "Take /v1 off the end of the base URL"),
         ("/v1/v1beta/models/gemini-1.5-pro:generateContent", "Take /v1 off the end of the base URL"),
         ("/chat/completions", "OpenAI's SDKs want it to end in /v1"),

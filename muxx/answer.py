@@ -122,7 +122,7 @@ class Answer:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data
 
     def _head_bytes(self, status: int, head: str, framing: str) -> bytes:
-        if self._connection.draining():
+        if self._connection.draining() or self._connection.owed:  # nobody waits for a body that is not wanted any more
             self.keep_alive = False
         end = _KEEP if self.keep_alive and self._http11 else "Connection: keep-alive\r\n\r\n" if self.keep_alive else _CLOSE
         return f"{_first_lines(status, int(time.time()))}{framing}{head}{end}".encode("latin-1", "replace")

@@ -78,6 +78,11 @@ class Connection(RequestHandler):
         """The one that serves this connection."""
         return self._task_handler
 
+    @property
+    def owed(self) -> bool:
+        """Some of the request's body has not come yet."""
+        return not self._body.is_eof()
+
     # The loop.
 
     async def start(self) -> None:
@@ -113,7 +118,7 @@ class Connection(RequestHandler):
                     self.answer = None
                     if self._handler_waiter is not None and not self._handler_waiter.done():
                         self._handler_waiter.set_result(None)
-                if not self._body.is_eof():
+                if self.owed:
                     await self._linger(self._body)
                     return
                 if not answer.keep_alive or self._close:

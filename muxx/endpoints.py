@@ -14,6 +14,7 @@ from .openapi import OPENAPI_PATH, document
 from .reply import Reply
 from .request import HttpRequest, Route
 from .routing import targets_of
+from .wire.gemini.paths import ACTIONS
 from .wire.models import MODEL, MODELS, model_list, model_object
 from .wire.wires import BY_NAME, format_at, named_in
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 KERNEL_PATHS = {wire.path: "POST" for wire in BY_NAME.values()}
 """Paths served outside the table, and by which method."""
+
+_ACTION = re.compile(r"/v1(?:beta)?/models/.+:[A-Za-z]+")
+"""Google's way to name what is asked of a model."""
+
+_VERSION_TWICE = re.compile(r"/v1(?:beta)?/v1(?:beta)?/")
 
 HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")
 
@@ -65,9 +71,21 @@ class Table:
         if method in allowed:
             return allowed[method]
         ways = {*allowed, "POST"} if path in KERNEL_PATHS or named_in(path) is not None else set(allowed)
-        if ways:
+        if ways and not (method == "POST" and ways == {"GET"} and _ACTION.fullmatch(path)):
             raise MethodNotAllowed(ways)
-        raise NotFound()
+        raise nothing_at(path)
+
+
+def nothing_at(path: str) -> NotFound:
+    """The 404 of this path. SDKs show nothing else, so it tells a wrong base URL from an endpoint that is not served."""
+    if _VERSION_TWICE.match(path):
+        return NotFound("The path has the version twice. Take /v1 off the end of the base URL: this SDK adds it by itself.")
+    if path.rpartition(":")[2] in ACTIONS:
+        advice = "Some SDKs leave that out of a name with a slash: write models/NAME."
+        return NotFound(f"The path has to name the model behind /models/. {advice}")
+    if path.startswith(("/v1/", "/v1beta/")):
+        return NotFound(f"muxx does not serve this endpoint. GET {OPENAPI_PATH} lists those that it does.")
+    return NotFound()
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -84,7 +84,8 @@ class NotFound(InvalidRequest):
 
     @classmethod
     def default_message(cls) -> str:
-        return "There is nothing at this path. Check the base URL: OpenAI SDKs want it to end in /v1."
+        advice = "OpenAI's SDKs want it to end in /v1, Anthropic's and Google's do not."
+        return f"There is nothing at this path. Check the base URL: {advice}"
 
 
 class MethodNotAllowed(InvalidRequest):

@@ -287,6 +287,7 @@ class TestTheMost:
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "HTTP://example.com/a.png"}]}]},
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
             {"input": "Hi", "previous_response_id": "resp_1"},
+            {**TEXT, "thread": {"type": "continue", "previous_message_id": "msg_1"}},
             {**TEXT, "tools": [{"type": "web_search"}]},
             {**TEXT, "web_search_options": {}},
             {**TEXT, "tools": [{"googleSearch": {}}]},
@@ -303,6 +304,7 @@ class TestTheMost:
             QUOTED,
             {**TEXT, "tools": [{"type": "function", "function": {"name": "f"}}]},
             {**TEXT, "tools": [{"name": "f", "input_schema": {"type": "object"}}]},
+            {**TEXT, "thread": {"type": "create"}},
             {**TEXT, "tools": [{"functionDeclarations": [{"name": "f"}]}]},
         ],
     )

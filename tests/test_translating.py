@@ -137,6 +137,29 @@ async def test_what_cannot_be_carried_is_refused_by_its_name_and_nothing_is_sent
         assert (row["status"], row["error_code"], row["cost_usd"]) == (400, "unsupported_parameter", "0")
 
 
+@pytest.mark.parametrize("on_unsupported", ["error", "drop"])
+async def test_a_tool_runner_of_anthropics_goes_on_without_the_thread_that_others_do_not_have(on_unsupported: str) -> None:
+    """It asks for a thread of its own accord, and takes a refusal of that in Anthropic's words. Were the thread dropped, it would
+    from then on send only what is new."""
+    from anthropic import AsyncAnthropic, beta_async_tool
+
+    @beta_async_tool
+    async def add(a: int, b: int) -> str:
+        """Add two numbers."""
+        return str(a + b)
+
+    tool = {"name": "runner", "targets": [{"target": "mock/tool", "on_unsupported": on_unsupported}]}
+    async with serving(config={"models": [tool]}) as gateway:
+        async with AsyncAnthropic(base_url=gateway.base_url, api_key=gateway.key, max_retries=0) as client:
+            runner = client.beta.messages.tool_runner(
+                model="runner", max_tokens=50, messages=[{"role": "user", "content": "1 + 1?"}], tools=[add]
+            )
+            message = await runner.until_done()
+        assert "".join(block.text for block in message.content if block.type == "text") == "The tool answered: 2"
+        row = await gateway.get_row(message._request_id)
+        assert [sent["role"] for sent in row["input"]["messages"]] == ["user", "assistant", "tool"]
+
+
 DROPPING = {"providers": {"anthropic": {"on_unsupported": "drop"}}}
 
 

@@ -212,6 +212,10 @@ class Losses:
         else:
             self._refused.setdefault(place, advice)
 
+    def refuse(self, place: str, advice: str) -> None:
+        """As `cannot`, and never dropped: the conversation itself would be lost with it."""
+        self._refused.setdefault(place, advice)
+
     def hint(self, place: str) -> None:
         """The provider cannot be told this, and its answer is the same without: always dropped, and the row says so."""
         if place not in self.dropped:

@@ -114,7 +114,18 @@ def test_C02_any_leaf_that_changes_makes_another_key_and_no_order_does(body: dic
     assert (key_of(start, other) == key) == (orjson.dumps(other, option=orjson.OPT_SORT_KEYS) == orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
 
 
-@pytest.mark.parametrize("more", [{"store": True}, {"background": True}, {"conversation": "c"}, {"previous_response_id": "r"}], ids=repr)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"store": True},
+        {"background": True},
+        {"conversation": "c"},
+        {"previous_response_id": "r"},
+        {"thread": {"type": "create"}},
+        {"thread": {"type": "continue", "previous_message_id": "m"}},
+    ],
+    ids=repr,
+)
 def test_C02_what_goes_on_from_or_into_what_the_provider_stores_has_no_key(more: dict[str, Any]) -> None:
     start, body = prefix(["responses"]), {"input": "Hi"}
     assert key_of(start, body | more) is None

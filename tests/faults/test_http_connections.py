@@ -112,6 +112,30 @@ async def test_H09_a_body_that_keeps_coming_in_time_is_served(gateway: RunningGa
         assert (await client.read_response()).status == 200
 
 
+@one_loop
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (plain().replace(b"<KEY>", b"muxx_sk_live_wrong"), 401),
+        (plain(line="POST /v1/images/generations HTTP/1.1"), 404),
+        (plain(line="POST /v1/models HTTP/1.1"), 405),
+    ],
+)
+async def test_H09_an_answer_ahead_of_the_body_says_that_the_connection_closes(
+    data: bytes, status: int, gateway: RunningGateway
+) -> None:
+    """Python's SDKs send a body after its head. Not told, they would send the next request to a connection that ends just then."""
+    head, end, body = data.replace(b"<KEY>", gateway.key.encode()).partition(b"\r\n\r\n")
+    async with await gateway.connect() as client:
+        await client.send(head + end)
+        await asyncio.sleep(0.05)
+        await client.send(body)
+        response = await client.read_response()
+        assert response.status == status
+        assert response.header("connection") == "close"
+        assert await client.closed()
+
+
 # ── H10: Expect ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 EXPECT = "Expect: 100-continue"

@@ -241,6 +241,30 @@ async def test_an_unknown_path_is_404_with_and_without_a_key(path: str, gateway:
         check_refusal(response, 404, "not_found")
 
 
+@one_loop
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/v1/audio/speech", "does not serve this endpoint"),
+        ("/v1/messages/batches", "does not serve this endpoint"),
+        ("/v1beta/cachedContents", "does not serve this endpoint"),
+        ("/v1beta/models/gemini-embedding-001:batchEmbedContents", "does not serve this endpoint"),
+        ("/v1/models/gemini-embedding-001:embedContent", "does not serve this endpoint"),
+        ("/v1beta/openai/gpt-4o:generateContent", "write models/NAME"),
+        ("/v1/v1/messages", "Take /v1 off the end of the base URL"),
+        ("/v1/v1beta/models/gemini-1.5-pro:generateContent", "Take /v1 off the end of the base URL"),
+        ("/chat/completions", "OpenAI's SDKs want it to end in /v1"),
+        ("/openai/deployments/gpt-4o/chat/completions", "OpenAI's SDKs want it to end in /v1"),
+    ],
+)
+async def test_a_404_tells_a_wrong_base_url_from_an_endpoint_that_is_not_served(
+    path: str, advice: str, gateway: RunningGateway
+) -> None:
+    [response] = (await say(gateway, plain("Connection: close", line=f"POST {path} HTTP/1.1"))).responses
+    assert response.status == 404
+    assert advice in response.json()["error"]["message"]
+
+
 # ── H05, H06: which headers count, and which cross ──────────────────────────────────────────────────────────────────────────
 
 

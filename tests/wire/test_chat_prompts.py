@@ -380,6 +380,13 @@ def test_who_says_nothing_of_effort_asks_for_none(reasoning: Reasoning | None) -
     assert "reasoning_effort" not in writes(replace(turn(Text("a")), reasoning=reasoning))
 
 
+def test_a_tool_without_arguments_says_that_it_has_no_properties() -> None:
+    """OpenAI refuses its schema else: "object schema missing properties"."""
+    own = {"type": "object", "properties": {"a": {"type": "string"}}}
+    body = writes(replace(turn(Text("a")), tools=[Tool("f", parameters={"type": "object"}), Tool("g", parameters=own), Tool("h")]))
+    assert [tool["function"].get("parameters") for tool in body["tools"]] == [{"type": "object", "properties": {}}, own, None]
+
+
 def test_a_choice_without_tools_is_only_told_where_it_forces_one() -> None:
     prompt = replace(turn(Text("a")), parallel_tool_calls=False, tool_choice=ToolChoice("auto"))
     assert not writes(prompt).keys() & {"tool_choice", "parallel_tool_calls"}

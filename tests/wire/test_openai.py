@@ -25,6 +25,7 @@ from muxx.wire.openai import (
     read_completion,
     read_usage,
     request_parts,
+    usage_object,
     validate_chat,
 )
 from muxx.wire.sse import EventSplitter, data_of
@@ -342,6 +343,12 @@ def test_usage_dialects_come_to_the_same_words(more: dict[str, Any], expected: d
     base = {"input_tokens": 100, "output_tokens": 50, "source": "provider", "service_tier": "flex"}
     assert usage == Usage(**{**base, **expected})  # type: ignore[arg-type]
     assert not invalid
+
+
+def test_a_usage_object_is_read_back_as_it_was_written() -> None:
+    """What Anthropic counts as written to its cache reaches a client of chat completions too."""
+    usage = Usage(100, 50, cache_read_tokens=60, cache_write_tokens=30, reasoning_tokens=20, source="provider")
+    assert read_usage(usage_object(usage)) == (usage, False)
 
 
 @pytest.mark.parametrize("wrong", [-5, 10**18, 1.5, "12", True, [], None])

@@ -329,6 +329,13 @@ def test_a_budget_is_an_effort_and_who_wants_to_see_reasoning_gets_a_summary() -
     assert "reasoning" not in writes(replace(prompt, reasoning=Reasoning(show=False)))
 
 
+def test_a_tool_without_arguments_says_that_it_has_no_properties() -> None:
+    """OpenAI refuses its schema else: "object schema missing properties"."""
+    own = {"type": "object", "properties": {"a": {"type": "string"}}}
+    body = writes(replace(turn(Text("a")), tools=[Tool("f", parameters={"type": "object"}), Tool("g", parameters=own), Tool("h")]))
+    assert [tool["parameters"] for tool in body["tools"]] == [{"type": "object", "properties": {}}, own, None]
+
+
 def test_a_choice_without_tools_is_only_told_where_it_forces_one() -> None:
     prompt = replace(turn(Text("a")), parallel_tool_calls=False, tool_choice=ToolChoice("auto"))
     assert not writes(prompt).keys() & {"tool_choice", "parallel_tool_calls"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from orjson import dumps
 
 from ...errors import MuxxError
@@ -32,6 +34,10 @@ _ERROR_TYPES = {
 }
 
 
+_NO_THREADS = {"error_code": "thread_unsupported_request"}
+"""By this the tool runners of Anthropic's SDKs, which ask for a thread of their own accord, know to go on without one."""
+
+
 def finish_reason(stop_reason: object) -> str | None:
     """Why an answer stopped, in the words of chat completions; a word they do not have stays, and what is none is None."""
     return _REASONS.get(stop_reason, stop_reason) if type(stop_reason) is str and stop_reason else None
@@ -50,7 +56,10 @@ def error_body(error: MuxxError, request_id: str) -> bytes:
     kind = _ERROR_TYPES.get(error.status)
     if kind is None or (error.status == 504 and error.type == "invalid_request_error"):
         kind = "invalid_request_error" if error.status < 500 or error.type == "invalid_request_error" else "api_error"
-    return dumps({"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id})
+    told: dict[str, Any] = {"type": kind, "message": error.message}
+    if error.param == "thread" and error.code == "unsupported_parameter":
+        told["details"] = _NO_THREADS
+    return dumps({"type": "error", "error": told, "request_id": request_id})
 
 
 def error_event(error: MuxxError, request_id: str, number: int | None = None) -> bytes:

@@ -25,6 +25,7 @@ from .thinking import read_thinking
 
 _PREFILL = "Only Anthropic goes on with what the assistant has begun to say: end with a user turn."
 _OWN_TOOLS = "Only tools of the caller's own can be: custom ones."
+_WHOLE = "Send all of the conversation in 'messages': only Anthropic keeps threads."
 _FILES = "Send the file itself, as base64."
 
 
@@ -268,6 +269,11 @@ def _read_metadata(prompt: Prompt, field: str, value: Any, losses: Losses) -> No
         losses.hint(f"{field}.{name}")
 
 
+def _read_thread(prompt: Prompt, field: str, value: Any, losses: Losses) -> None:
+    """Whoever is given one sends only what is new from then on."""
+    losses.refuse(field, _WHOLE)
+
+
 def _read_tier(prompt: Prompt, field: str, value: Any, losses: Losses) -> None:
     """`auto` is what holds without it."""
     if expect(value, str, field) != "auto":
@@ -301,4 +307,5 @@ _FIELDS: dict[str, Read] = {
     "container": cannot,
     "context_management": cannot,
     "inference_geo": cannot,
+    "thread": _read_thread,
 }

@@ -209,9 +209,17 @@ def file_members(media: Media) -> dict[str, Any]:
 def _tool(tool: Tool, losses: Losses) -> dict[str, Any]:
     if tool.cache:
         losses.hint(f"{tool.path}.cache_control")
-    members = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+    members = {"description": tool.description, "parameters": arguments_schema(tool), "strict": tool.strict}
     function = {"name": tool.name, **{name: value for name, value in members.items() if value is not None}}
     return {"type": "function", "function": function}
+
+
+def arguments_schema(tool: Tool) -> dict[str, Any] | None:
+    """OpenAI takes no object that says nothing of its properties, as Anthropic, Google and MCP have it for tools without any."""
+    schema = tool.parameters
+    if schema is None or schema.get("type") != "object" or "properties" in schema:
+        return schema
+    return {**schema, "properties": {}}
 
 
 def _format(output: Output) -> dict[str, Any]:

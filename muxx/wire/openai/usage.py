@@ -60,6 +60,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.input_tokens + usage.output_tokens,
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
             "audio_tokens": usage.input_audio_tokens,
         },
         "completion_tokens_details": {

@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..openai.content import Part, joined, tell_marks, text_of_document, url_of
-from ..openai.prompt_writing import effort_of, file_members, reasons, schema_members, tell_unsayable, write_hints
+from ..openai.prompt_writing import (
+    arguments_schema,
+    effort_of,
+    file_members,
+    reasons,
+    schema_members,
+    tell_unsayable,
+    write_hints,
+)
 from ..openai.thoughts import is_mark
 from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn, opened
 
@@ -133,7 +141,7 @@ def _tool(tool: Tool, losses: Losses) -> dict[str, Any]:
         losses.hint(f"{tool.path}.cache_control")
     described = {} if tool.description is None else {"description": tool.description}
     strict = tool.strict or False
-    return {"type": "function", "name": tool.name, **described, "parameters": tool.parameters, "strict": strict}
+    return {"type": "function", "name": tool.name, **described, "parameters": arguments_schema(tool), "strict": strict}
 
 
 def _text_form(prompt: Prompt) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from orjson import OPT_SORT_KEYS, dumps
 NOT_COUNTED = frozenset({"stream", "stream_options", "user", "metadata", "store"})
 """Members of a body that leave the answer as it is."""
 
-SPECIAL = NOT_COUNTED | {"background", "conversation", "previous_response_id"}
+STORED = ("background", "conversation", "previous_response_id", "thread")
+"""Members by which an answer goes on from what the provider has stored, or is stored by it to be gone on from."""
+
+SPECIAL = NOT_COUNTED.union(STORED)
 """Members for which a body has to be looked at more closely."""
 
 
@@ -40,5 +43,4 @@ def finish(prefix: bytes, body: Mapping[str, Any]) -> bytes | None:
 
 def _is_cacheable(body: Mapping[str, Any]) -> bool:
     """False where the answer is more than its text: one the provider is to store, or one that goes on from what it has stored."""
-    get = body.get
-    return get("store") is not True and not (get("background") or get("conversation") or get("previous_response_id"))
+    return body.get("store") is not True and not any(body.get(name) for name in STORED)

@@ -27,7 +27,7 @@ FREE = ("count_tokens", "count_content")
 
 _ADDED = (
     b'"file_id":', b'"fileUri":', b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"',
-    b'"conversation":', b'"prompt":{', b'"type":"file"', b'"container":',
+    b'"conversation":', b'"prompt":{', b'"type":"file"', b'"type":"continue"', b'"container":',
 )  # fmt: skip
 """What names something that the provider adds. In a text, JSON writes a quotation mark with a backslash before it."""
 
@@ -35,7 +35,7 @@ _HOLDS_ADDRESS = (b"url", b"image_url", b"file_url", b"file_data")
 _ADDRESS = re.compile(rb'"(?:%b)":" *(?i:https?:|gs:)' % b"|".join(_HOLDS_ADDRESS))
 """So does an address, where it is none of data. To whoever fetches it, HTTP: is http:."""
 
-_WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark == b'"type":"file"' else 1] for mark in _ADDED)})
+_WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark.startswith(b'"type":') else 1] for mark in _ADDED)})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
 _OWN_TOOLS = ("function", "custom", None)

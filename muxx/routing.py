@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .errors import ModelNotFound, ProviderRefusal, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
 from .outages import refusal_kind
 from .providers import BUILT_IN_MODELS, provider_rows
+from .registering import registered_providers
 from .selecting import Strategy, in_turn, strategy_of
 from .targets import Attempt, Provider, Target, Timeouts
 
@@ -167,8 +168,7 @@ class RoutingTable:
 
 def check_models(config: Config, plugins: PluginSet) -> None:
     """Raise `StartError` for a provider without an address, or a target nobody provides, as building a gateway would."""
-    registered = [row for rows in plugins.registered("register_providers", gateway=None) for row in rows]
-    RoutingTable(config, provider_rows(config, {row.name: row for row in registered if isinstance(row, Provider)}))
+    RoutingTable(config, provider_rows(config, registered_providers(plugins, None).providers))
 
 
 def _timeouts(config: Config) -> Timeouts:

@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 from traceback import clear_frames
 from types import TracebackType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from .errors import MuxxError, PluginError
 from .money import Cost
@@ -162,7 +162,7 @@ def _is_unwanted() -> bool:
 def _crashed(step: Step, what: str, error: BaseException | None = None) -> None:
     """Name the plugin in the log; `PluginError` unless it is to be ignored. What the plugin's frames hold goes at once: the error
     lives as long as its exchange, and the exchange's own frames refer to both."""
-    log.error("plugin %s failed in a hook: %s", step.plugin, what)
+    log.error("plugin %s failed in %s: %s", step.plugin, step.hook, what)
     if error is not None:
         clear_frames(error.__traceback__)
     if step.on_error != "ignore":
@@ -343,11 +343,17 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
         else:
             if monotonic() - started > SLOW_SECONDS:
                 _measure(step, started)
-            if isinstance(cost, Cost):
+            if _is_sum(cost):
                 return cost
             if cost is not None:
-                log.error("plugin %s failed in price: it returned neither None nor a Cost", step.plugin)
+                text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 or more"
+                log.error(text, step.plugin)
     return None
+
+
+def _is_sum(cost: Any) -> TypeGuard[Cost]:
+    """Whether it can be added up. Fractions cannot be, and a negative one would make room under a spend cap."""
+    return isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int and cost[0] >= 0 and cost[1] >= 0
 
 
 def isolated(tap: Callable[[T], None]) -> Callable[[T], None]:

@@ -108,6 +108,8 @@ class Step:
     timeout_s: float | None = None
     mark: Mark | None = None
     """What its `@hookimpl` says of its place."""
+    hook: str = "a hook"
+    """What is said to have failed when it does."""
 
 
 Chain = tuple[Step, ...]
@@ -381,7 +383,7 @@ def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plu
         call = _full_signature(hookspecs.signature_of(hook), impl.function)
         is_async, settings = inspect.iscoroutinefunction(impl.function), plugin.config
         mark: Mark | None = "tryfirst" if impl.tryfirst else "trylast" if impl.trylast else None
-        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s, mark))
+        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s, mark, hook))
     return tuple(steps)
 
 

@@ -738,3 +738,13 @@ def test_a_crash_in_problems_in_is_said_of_the_plugin(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"plugins\.mine: its problems_in failed \(\w+Error\)") as caught:
         load_from({}, {"mine": Mine})
     assert "SECRET" not in str(caught.value)
+
+
+async def test_a_handler_that_gives_no_reply_is_named_with_its_plugin(caplog: pytest.LogCaptureFixture) -> None:
+    async def forgetful(gateway: Gateway, request: HttpRequest) -> None: ...
+
+    hook = hookimpl(giving([Route("GET", "/v1/mine", forgetful)]), specname="register_routes")
+    async with RunningGateway(plugins={"mine": type("Mine", (), {"register_routes": hook})}) as gateway:
+        answer = await gateway.get("/v1/mine")
+        assert (answer.status, answer.error["code"]) == (500, "plugin_error")
+    assert "plugin mine failed in GET /v1/mine: it returned no Reply" in caplog.text

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from traceback import clear_frames
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 SLOW_SECONDS = 0.25
 """A step that holds the event loop longer than this is named in the log."""
+
+LATE_SECONDS = 10.0
+"""A hook without a time limit that everything waits for is named in the log after so long."""
 
 HELD_BACK_EVENTS = 4
 """How many times the largest event a hook may return in bytes of other events: an answer it held back comes with its own."""
@@ -233,6 +237,17 @@ async def run_isolated(chain: Chain, args: tuple[Any, ...], seconds: float) -> N
             await run_step(step, args, Budget(seconds))
         except MuxxError as error:
             log.error("plugin %s failed after the answer: %s", step.plugin, error.code)
+
+
+@contextmanager
+def named_when_late(plugin: str, hook: str) -> Iterator[None]:
+    """Around a hook that has no time limit: the log says who it is that everything waits for."""
+    text = "plugin %s has been in %s for %g s, and muxx waits for it"
+    late = asyncio.get_running_loop().call_later(LATE_SECONDS, log.warning, text, plugin, hook, LATE_SECONDS)
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:

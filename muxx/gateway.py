@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .chains import describe_crash, first_price, run_isolated
+from .chains import describe_crash, first_price, named_when_late, run_isolated
 from .complete import client_session
 from .errors import StartError
 from .exchange import Exchange
@@ -246,7 +246,8 @@ class Gateway:
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:
-            await anext(life)
+            with named_when_late(plugin, "lifespan"):
+                await anext(life)
         except StartError:
             raise
         except StopAsyncIteration:
@@ -257,7 +258,8 @@ class Gateway:
 
     async def _leave(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:
-            await anext(life)
+            with named_when_late(plugin, "lifespan"):
+                await anext(life)
         except StopAsyncIteration:
             return
         except Exception as error:

@@ -28,7 +28,7 @@ from typing import Any
 
 import orjson
 
-from .chains import describe_crash
+from .chains import describe_crash, named_when_late
 from .db import Migration, migrate
 from .host import Host
 from .journal import keep_ballast
@@ -341,7 +341,8 @@ class Recorder:
         try:
             result = step.call(self._gateway, db, records)
             if inspect.isawaitable(result):
-                await result
+                with named_when_late(step.plugin, "record"):
+                    await result
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if is_database_fault(error) or (task is not None and task.cancelling()):

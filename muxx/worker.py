@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from . import recorder
-from .chains import describe_crash
+from .chains import describe_crash, named_when_late
 from .config import Config
 from .endpoints import refuse_reserved
 from .errors import PluginLoadError, ShuttingDown, StartError
@@ -48,7 +48,8 @@ async def prepare(host: Host, plugins: PluginSet) -> str | None:
     key: str | None = None
     for step in plugins.chain("first_key"):
         try:
-            key = await step.call(host) or key
+            with named_when_late(step.plugin, "first_key"):
+                key = await step.call(host) or key
         except StartError:
             raise
         except (Exception, SystemExit) as error:

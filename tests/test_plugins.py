@@ -748,3 +748,17 @@ async def test_a_handler_that_gives_no_reply_is_named_with_its_plugin(caplog: py
         answer = await gateway.get("/v1/mine")
         assert (answer.status, answer.error["code"]) == (500, "plugin_error")
     assert "plugin mine failed in GET /v1/mine: it returned no Reply" in caplog.text
+
+
+async def test_a_lifespan_that_everything_waits_for_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lifespan(self: object) -> AsyncIterator[None]:
+        await asyncio.sleep(0.1)
+        yield
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr("muxx.chains.LATE_SECONDS", 0.05)
+    async with RunningGateway(plugins={"mine": type("Mine", (), {"lifespan": hookimpl(lifespan)})}):
+        pass
+    assert caplog.text.count("plugin mine has been in lifespan for 0.05 s, and muxx waits for it") == 2

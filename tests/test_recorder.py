@@ -510,6 +510,18 @@ class TestTrouble:
         assert bench.segments == 0
         assert "SECRET" not in caplog.text
 
+    async def test_a_hook_that_everybody_waits_for_is_named(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def slow(gateway: Any, db: Connection, records: list[Record]) -> None:
+            await asyncio.sleep(0.1)
+
+        monkeypatch.setattr("muxx.chains.LATE_SECONDS", 0.01)
+        bench.chain.append(slow)
+        bench.journal().final(row("1"))
+        await bench.drain()
+        assert caplog.messages == ["plugin plugin-1 has been in record for 0.01 s, and muxx waits for it"]
+
     @pytest.mark.parametrize("place", [0, 1])
     @pytest.mark.parametrize(("sql", "ends_in"), [
         ("INSERT INTO nobodys VALUES (1)", "OperationalError at "),

@@ -163,10 +163,10 @@ class Gateway:
         return sent_up(provider, request)
 
     async def call(self, operation: str, body: Mapping[str, Any], *, parent: Exchange) -> dict[str, Any]:
-        """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", "text_completion", "embeddings" or
-        "responses", `body` the request in OpenAI's format, the
-        result the parsed answer. It is made for `parent`'s caller, runs through every hook, is priced, and has its own row whose
-        attributes name the parent. Raises the `MuxxError` it ended with. Hooks tell it by `exchange.parent`.
+        """A call of a plugin's own, e.g. of a moderation model: `operation` is the name of an endpoint, as rows have it ("chat",
+        "messages"), `body` the request in that endpoint's format, the result the parsed answer, never streamed. It is made for
+        `parent`'s caller, runs through every hook, is priced, and has its own row whose attributes name the parent. Raises the
+        `MuxxError` it ended with. Hooks tell it by `exchange.parent`.
         """
         from .innercall import call
 

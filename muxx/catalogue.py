@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .providers import BUILT_IN_MODELS, key_variable, provider_rows
+from .registering import registered_providers
 from .routing import Resolved, RoutingTable, targets_of
 from .targets import Provider, Target
 
@@ -27,11 +28,8 @@ class Catalogue:
     """The providers and names of a configuration, as a gateway that starts now would have them."""
 
     def __init__(self, config: Config, plugins: PluginSet) -> None:
-        registered = [row for rows in plugins.registered("register_providers", gateway=None) for row in rows]
         self.config = config
-        self.providers: Mapping[str, Provider] = provider_rows(
-            config, {row.name: row for row in registered if isinstance(row, Provider)}
-        )
+        self.providers: Mapping[str, Provider] = provider_rows(config, registered_providers(plugins, None).providers)
         self.routing = RoutingTable(config, self.providers)
 
     def key_source(self, row: Provider) -> str | None:

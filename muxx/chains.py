@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from traceback import clear_frames
 from types import TracebackType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from .errors import MuxxError, PluginError
 from .money import Cost
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 SLOW_SECONDS = 0.25
 """A step that holds the event loop longer than this is named in the log."""
+
+LATE_SECONDS = 10.0
+"""A hook without a time limit that everything waits for is named in the log after so long."""
 
 HELD_BACK_EVENTS = 4
 """How many times the largest event a hook may return in bytes of other events: an answer it held back comes with its own."""
@@ -162,7 +166,7 @@ def _is_unwanted() -> bool:
 def _crashed(step: Step, what: str, error: BaseException | None = None) -> None:
     """Name the plugin in the log; `PluginError` unless it is to be ignored. What the plugin's frames hold goes at once: the error
     lives as long as its exchange, and the exchange's own frames refer to both."""
-    log.error("plugin %s failed in a hook: %s", step.plugin, what)
+    log.error("plugin %s failed in %s: %s", step.plugin, step.hook, what)
     if error is not None:
         clear_frames(error.__traceback__)
     if step.on_error != "ignore":
@@ -233,6 +237,17 @@ async def run_isolated(chain: Chain, args: tuple[Any, ...], seconds: float) -> N
             await run_step(step, args, Budget(seconds))
         except MuxxError as error:
             log.error("plugin %s failed after the answer: %s", step.plugin, error.code)
+
+
+@contextmanager
+def named_when_late(plugin: str, hook: str) -> Iterator[None]:
+    """Around a hook that has no time limit: the log says who it is that everything waits for."""
+    text = "plugin %s has been in %s for %g s, and muxx waits for it"
+    late = asyncio.get_running_loop().call_later(LATE_SECONDS, log.warning, text, plugin, hook, LATE_SECONDS)
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -343,11 +358,17 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
         else:
             if monotonic() - started > SLOW_SECONDS:
                 _measure(step, started)
-            if isinstance(cost, Cost):
+            if _is_sum(cost):
                 return cost
             if cost is not None:
-                log.error("plugin %s failed in price: it returned neither None nor a Cost", step.plugin)
+                text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 or more"
+                log.error(text, step.plugin)
     return None
+
+
+def _is_sum(cost: Any) -> TypeGuard[Cost]:
+    """Whether it can be added up. Fractions cannot be, and a negative one would make room under a spend cap."""
+    return isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int and cost[0] >= 0 and cost[1] >= 0
 
 
 def isolated(tap: Callable[[T], None]) -> Callable[[T], None]:

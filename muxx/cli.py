@@ -95,7 +95,7 @@ def register_commands(plugins: PluginSet, commands: click.Group) -> None:
     for plugin in plugins.plugins:
         try:
             plugins.only(plugin, "register_commands")(cli=commands)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             text = f"its commands cannot be added ({type(error).__name__}: {error}); upgrade it or switch it off"
             raise PluginLoadError(plugin.name, text) from error
 

@@ -378,4 +378,8 @@ class Config(Section):
         """What the settings of plugins that are on find wrong with the rest."""
         for name, settings in self._plugin_settings.items():
             if settings.enabled and (self.plugins.only is None or name in self.plugins.only):
-                yield from settings.problems_in(self)
+                try:
+                    yield from [(tuple(place), str(what)) for place, what in settings.problems_in(self)]
+                except Exception as error:  # its text may hold a value, and so a secret
+                    text = f"its problems_in failed ({type(error).__name__}); upgrade the plugin or switch it off"
+                    yield ("plugins", name), text

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
-from .errors import StartError
+from .errors import PluginLoadError, StartError
 from .journal import Durability
 from .scanning import ScanProcesses
 from .sqlite import BACKGROUND, BUSY_MS, Connection, Readers, Row, Writer, connect, connect_with
@@ -90,6 +90,10 @@ class Database:
 
     async def migrate(self, plugin: str, migrations: Sequence[Migration]) -> None:
         """Apply the plugin's migrations that have not been applied yet."""
+        known = get_args(File)
+        if not (isinstance(migrations, tuple | list) and all(isinstance(m, Migration) and m.file in known for m in migrations)):
+            text = "its migrations cannot be read; give a tuple of muxx.Migration(file, sql), each file \"main\" or \"logs\""
+            raise PluginLoadError(plugin, text)
         for file in ("main", "logs"):
             numbered = [(number, migration.sql) for number, migration in enumerate(migrations) if migration.file == file]
             if numbered:

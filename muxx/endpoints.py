@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from .errors import MethodNotAllowed, ModelNotFound, NotFound, StartError
+from .errors import MethodNotAllowed, ModelNotFound, NotFound, PluginLoadError
 from .openapi import OPENAPI_PATH, document
 from .reply import Reply
 from .request import HttpRequest, Route
@@ -35,6 +35,14 @@ _VERSION_TWICE = re.compile(r"/v1(?:beta)?/v1(?:beta)?/")
 HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")
 
 
+def refuse_reserved(gateway: Gateway) -> None:
+    """Raise for a plugin's route whose path is the kernel's: before a gateway starts, so that nothing has to be undone."""
+    for route in gateway.routes:
+        if route.path in RESERVED_PATHS:
+            text = f"it serves {route.path}, which is the kernel's; give its route another path"
+            raise PluginLoadError(gateway.plugin_of_path[route.path], text)
+
+
 class Table:
     """(method, raw path) to a route. `{name}` in a route stands for one segment, decoded only after it has been found."""
 
@@ -43,9 +51,7 @@ class Table:
         self.routes = (*KERNEL_ROUTES, described, *gateway.routes)
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
-        for route in gateway.routes:
-            if route.path in RESERVED_PATHS:
-                raise StartError(f"a plugin serves {route.path}, which is the kernel's; give its route another path")
+        refuse_reserved(gateway)
         for route in self.routes:
             if "{" in route.path:
                 self._patterns.append((_pattern(route.path), route))

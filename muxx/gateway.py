@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .chains import describe_crash, first_price, run_isolated
+from .chains import describe_crash, first_price, named_when_late, run_isolated
 from .complete import client_session
 from .errors import StartError
 from .exchange import Exchange
@@ -25,6 +25,7 @@ from .ids import RequestIds
 from .money import Cost, Usage
 from .projects import REREAD_SECONDS, Projects
 from .providers import provider_rows
+from .registering import registered_providers, registered_routes
 from .request import Request, Route
 from .routing import RoutingTable
 from .running import RunningCalls
@@ -117,14 +118,16 @@ class Gateway:
         """Whether a row is to be on the disk before its answer ends."""
         self.projects = Projects(config, host)
         self._http_transports = HttpTransports(config.server.transport, journal.outbox)
-        self._transports: dict[str, Transport] = {}
+        self._transports: Mapping[str, Transport] = {}
         """Those plugins brought, by name."""
         self._picked: dict[str, Transport] = {}
         """The transport of each provider called so far, by the provider's name."""
         self.providers: Mapping[str, Provider] = provider_rows(config, self._registered_providers())
         self.health = Health(config.server.breaker_failures, config.server.breaker_open_s)
         self.routing = RoutingTable(config, self.providers, mock_everything=mock, first_byte=self.health.first_byte)
-        self.routes: tuple[Route, ...] = self._registered_routes() if serves else ()
+        registered = registered_routes(plugins, self) if serves else {}
+        self.routes: tuple[Route, ...] = tuple(route for _, route in registered.values())
+        self.plugin_of_path = {route.path: plugin for plugin, route in registered.values()}
         self.chains = Chains(plugins)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None
@@ -160,10 +163,10 @@ class Gateway:
         return sent_up(provider, request)
 
     async def call(self, operation: str, body: Mapping[str, Any], *, parent: Exchange) -> dict[str, Any]:
-        """A call of a plugin's own, e.g. of a moderation model: `operation` is "chat", "text_completion", "embeddings" or
-        "responses", `body` the request in OpenAI's format, the
-        result the parsed answer. It is made for `parent`'s caller, runs through every hook, is priced, and has its own row whose
-        attributes name the parent. Raises the `MuxxError` it ended with. Hooks tell it by `exchange.parent`.
+        """A call of a plugin's own, e.g. of a moderation model: `operation` is the name of an endpoint, as rows have it ("chat",
+        "messages"), `body` the request in that endpoint's format, the result the parsed answer, never streamed. It is made for
+        `parent`'s caller, runs through every hook, is priced, and has its own row whose attributes name the parent. Raises the
+        `MuxxError` it ended with. Hooks tell it by `exchange.parent`.
         """
         from .innercall import call
 
@@ -243,16 +246,20 @@ class Gateway:
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:
-            await anext(life)
+            with named_when_late(plugin, "lifespan"):
+                await anext(life)
         except StartError:
             raise
-        except Exception as error:
+        except StopAsyncIteration:
+            raise StartError(f"plugin {plugin!r} could not start: its lifespan ended before a `yield`", 1) from None
+        except (Exception, SystemExit) as error:
             raise StartError(f"plugin {plugin!r} could not start: {describe_crash(error)}: {error}", 1) from error
         self._life.push_async_callback(self._leave, plugin, life)
 
     async def _leave(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:
-            await anext(life)
+            with named_when_late(plugin, "lifespan"):
+                await anext(life)
         except StopAsyncIteration:
             return
         except Exception as error:
@@ -282,25 +289,9 @@ class Gateway:
 
     # Start-up hooks.
 
-    def _registered_providers(self) -> dict[str, Provider]:
-        rows: dict[str, Provider] = {}
-        for items in self.plugins.registered("register_providers", gateway=self):
-            for item in items:
-                if isinstance(item, Provider):
-                    rows[item.name] = item
-                else:
-                    name, transport = item
-                    self._transports[name] = transport
+    def _registered_providers(self) -> Mapping[str, Provider]:
+        rows, self._transports = registered_providers(self.plugins, self)
         for row in rows.values():
             if row.transport not in (HTTP, *self._transports):
                 raise StartError(f"provider {row.name!r} names transport {row.transport!r}, which no plugin brings")
         return rows
-
-    def _registered_routes(self) -> tuple[Route, ...]:
-        routes: dict[tuple[str, str], Route] = {}
-        for items in self.plugins.registered("register_routes", gateway=self):
-            for route in items:
-                if (route.method, route.path) in routes:
-                    raise StartError(f"two plugins serve {route.method} {route.path}; switch one off")
-                routes[route.method, route.path] = route
-        return tuple(routes.values())

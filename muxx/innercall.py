@@ -86,6 +86,8 @@ async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent
     if wire is None:
         raise InvalidRequest(f"gateway.call() knows the operations {', '.join(BY_NAME)}, not {operation!r}.")
     if parent.depth + 1 > DEEPEST:
+        text = "request %s: a plugin calls a model for each of its own calls; let it leave an exchange alone that has a `parent`"
+        gateway.log.error(text, parent.id)
         raise PluginError()
     plain = {**body, "stream": False} if wire.streams else body
     path = wire.path.replace("{model}", quote(str(body.get("model", "")), safe=""))

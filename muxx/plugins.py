@@ -72,6 +72,9 @@ class Found:
         cls = getattr(self.cls, "Config", PluginConfig)
         if not (isinstance(cls, type) and issubclass(cls, PluginConfig)):
             raise PluginLoadError(self.name, "its Config must be a class derived from muxx.PluginConfig")
+        if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
+            text = "its Config names a type that is not there; import it outside of `if TYPE_CHECKING:`"
+            raise PluginLoadError(self.name, text)
         return cls
 
 
@@ -105,6 +108,8 @@ class Step:
     timeout_s: float | None = None
     mark: Mark | None = None
     """What its `@hookimpl` says of its place."""
+    hook: str = "a hook"
+    """What is said to have failed when it does."""
 
 
 Chain = tuple[Step, ...]
@@ -223,16 +228,19 @@ class PluginSet:
         """The hook as if no other plugin implemented it, so that a crash can be laid at this one's door."""
         return self.manager.subset_hook_caller(hook, [other.instance for other in self.plugins if other is not plugin])
 
-    def registered(self, hook: str, **arguments: Any) -> Iterator[Any]:
-        """What each plugin returns from a start-up hook, the last in calling order first. A crash names its plugin."""
+    def registered(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
+        """Each item that plugins return from a start-up hook, with its plugin's name, the last in calling order first. A crash
+        names its plugin."""
         for plugin in self.plugins:
             try:
-                yield from self.only(plugin, hook)(**arguments)
+                items = [item for returned in self.only(plugin, hook)(**arguments) for item in returned]
             except StartError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 text = f"its {hook} failed ({type(error).__name__}: {error}); upgrade it or switch it off"
                 raise PluginLoadError(plugin.name, text) from error
+            for item in items:
+                yield plugin.name, item
 
     def require_authenticator(self) -> None:
         """No gateway starts without someone who can say who is calling."""
@@ -310,7 +318,7 @@ def _instantiate(item: Found, settings: PluginConfig) -> Any:
     takes_config = len(inspect.signature(item.cls).parameters) > 0
     try:
         return item.cls(settings) if takes_config else item.cls()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginLoadError(item.name, f"it could not be built ({type(error).__name__}: {error})") from error
 
 
@@ -375,7 +383,7 @@ def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plu
         call = _full_signature(hookspecs.signature_of(hook), impl.function)
         is_async, settings = inspect.iscoroutinefunction(impl.function), plugin.config
         mark: Mark | None = "tryfirst" if impl.tryfirst else "trylast" if impl.trylast else None
-        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s, mark))
+        steps.append(Step(plugin.name, call, is_async, settings.on_error, settings.timeout_s, mark, hook))
     return tuple(steps)
 
 

@@ -10,7 +10,8 @@ Invariants:
 - A trace without a row is remembered; when its segment is stored it goes to the table `open_requests`, and leaves that table in
   the transaction that stores its row. When its writer is dead, that row says that the process died: once per request.
 - A fault of the database (locked, full), and a hook that is late, are tried again for ever. A record that a hook fails on three
-  times by itself is put aside in the table `rejected_records`, in the transaction that moves on behind it.
+  times by itself is put aside in the table `rejected_records`, in the transaction that moves on behind it, and the other hooks
+  have stored it before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 import orjson
 
+from .chains import describe_crash, named_when_late
 from .db import Migration, migrate
 from .host import Host
 from .journal import keep_ballast
@@ -87,7 +89,12 @@ _DIED = {"status": 500, "ended_by": "muxx", "error_code": "process_died"}
 
 
 class HookFailed(Exception):
-    """A `record` hook failed on its records, not on the database. The message names plugin and kind of error, no value."""
+    """A `record` hook failed on its records, not on the database. The message names plugin, kind of error and place, no value."""
+
+    def __init__(self, message: str, step: Step | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+        """Whose it is; None: no hook could read the record."""
 
 
 class Recorder:
@@ -273,35 +280,51 @@ class Recorder:
         await self._commit(batch)
 
     async def _store_apart(self, lines: list[Line]) -> list[tuple[Line, str]]:
-        """Store rows without moving on in the journal, in halves down to those that cannot be stored, and return these."""
+        """Store rows without moving on in the journal, in halves down to those that a hook fails on, and return these."""
+        if len(lines) == 1:
+            why = await self._store_alone(lines[0])
+            return [] if why is None else [(lines[0], why)]
+        if await self._tried(lines, self._chain) is None:
+            return []
+        middle = len(lines) // 2
+        return await self._store_apart(lines[:middle]) + await self._store_apart(lines[middle:])
+
+    async def _store_alone(self, line: Line) -> str | None:
+        """Store one row through the hooks that can, for one plugin's mistake hides no row from the others; what failed first."""
+        chain, why = self._chain, None
+        while failure := await self._tried([line], chain, 3):
+            self._log.error("%s is put aside in rejected_records: %s", line.request_id, failure)
+            why = why or f"{failure}: {failure.__cause__}".encode("utf-8", "replace").decode()
+            if failure.step is None:
+                break
+            chain = tuple(step for step in chain if step is not failure.step)
+        return why
+
+    async def _tried(self, lines: list[Line], chain: Chain, times: int = 1) -> HookFailed | None:
+        """Store rows through these hooks; the last failure, when each of so many tries failed."""
         failure = None
-        for _ in range(3 if len(lines) == 1 else 1):
+        for _ in range(times):
             try:
-                await self._commit(Batch({line.request_id: line for line in lines}))
+                await self._commit(Batch({line.request_id: line for line in lines}), chain)
             except HookFailed as error:
                 failure = error
             else:
-                return []
-        if len(lines) > 1:
-            middle = len(lines) // 2
-            return await self._store_apart(lines[:middle]) + await self._store_apart(lines[middle:])
-        self._log.error("%s is put aside in rejected_records: %s", lines[0].request_id, failure)
-        cause = failure.__cause__ if failure else None
-        return [(lines[0], f"{failure}: {cause}".encode("utf-8", "replace").decode())]
+                return None
+        return failure
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch, chain: Chain | None = None) -> None:
         """One transaction with all of the batch."""
         assert self._writer is not None
         await self._check_wal()
-        await self._writer.run(partial(self._write, batch))
+        await self._writer.run(partial(self._write, batch, self._chain if chain is None else chain))
         self._gone = []
 
-    async def _write(self, batch: Batch, db: Connection) -> None:
+    async def _write(self, batch: Batch, chain: Chain, db: Connection) -> None:
         """The records are parsed for each try: a hook may have changed those of the last one."""
         lines = list(batch.rows.values())
         for start in range(0, len(lines), HOOK_RECORDS):
             records = _parsed(lines[start : start + HOOK_RECORDS])
-            for step in self._chain:
+            for step in chain:
                 await self._call(step, db, records)
         stored = {segment.name for segment in batch.stored}
         positions = dict.fromkeys(stored, 0) | batch.positions
@@ -322,15 +345,18 @@ class Recorder:
         try:
             result = step.call(self._gateway, db, records)
             if inspect.isawaitable(result):
-                async with limit:
-                    await result
+                with named_when_late(step.plugin, "record"):
+                    async with limit:
+                        await result
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             if limit.expired():
                 raise TimeoutError(f"plugin {step.plugin} takes longer than {HOOK_SECONDS:g} s in record") from error
             task = asyncio.current_task()
             if is_database_fault(error) or (task is not None and task.cancelling()):
                 raise
-            raise HookFailed(f"plugin {step.plugin} failed in record: {type(error).__name__}") from error
+            raise HookFailed(f"plugin {step.plugin} failed in record: {describe_crash(error)}", step) from error
+        if not db.in_transaction:
+            raise HookFailed(f"plugin {step.plugin} failed in record: it ended the transaction, which is muxx's to end", step)
 
     async def _check_wal(self) -> None:
         """While a long read keeps the write-ahead log from being taken back, we wait and the journal grows."""

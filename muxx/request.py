@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Environment = Literal["live", "test", "admin"]
 Role = Literal["public", "project", "admin"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 CREDENTIAL_HEADERS = frozenset(
     {"x-muxx-api-key", "authorization", "x-api-key", "x-goog-api-key", "cookie", "proxy-authorization"}
@@ -199,7 +200,7 @@ class Route:
     follows `role` is for `GET /v1/openapi.json` only, and all of it may be left out.
     """
 
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    method: Method
     path: str
     handler: Callable[[Any, HttpRequest], Any]
     role: Role = "project"

@@ -12,6 +12,7 @@ from .configfile import ConfigError
 from .errors import ModelNotFound, ProviderRefusal, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
 from .outages import refusal_kind
 from .providers import BUILT_IN, BUILT_IN_MODELS, provider_rows
+from .registering import registered_providers
 from .selecting import Strategy, in_turn, strategy_of
 from .targets import Attempt, Provider, Target, Timeouts
 from .tomlfile import Problem
@@ -171,8 +172,7 @@ class RoutingTable:
 def check_models(config: Config, plugins: PluginSet) -> None:
     """Raise `ConfigError` with every provider without an address, and every target nobody provides; building a gateway would
     stop at the first."""
-    registered = [row for rows in plugins.registered("register_providers", gateway=None) for row in rows]
-    rows = {row.name: row for row in registered if isinstance(row, Provider)}
+    rows = registered_providers(plugins, None).providers
     if problems := list(_problems_of_names(config, {*(row.name for row in BUILT_IN), *rows})):
         raise ConfigError(config.path, problems)
     RoutingTable(config, provider_rows(config, rows))

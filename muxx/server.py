@@ -20,7 +20,7 @@ from .call import Call
 from .chains import describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
-from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, Unavailable
+from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, PluginError, Unavailable
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers
 from .incoming import KnownHead, KnownHeads, receive
@@ -140,10 +140,12 @@ class Service:
                 raise PermissionDenied("This needs an admin key: `muxx keys create --admin` makes one.", code="admin_required")
             if identity.role != "admin":
                 await self.gateway.projects.admit(identity.project)
-        handler = Step(f"{route.method} {route.path}", route.handler, is_async=True)
+        plugin = self.gateway.plugin_of_path.get(route.path, "muxx")
+        handler = Step(plugin, route.handler, is_async=True, hook=f"{route.method} {route.path}")
         reply = await run_step(handler, (self.gateway, head), None)
         if not isinstance(reply, Reply):
-            raise TypeError(f"the handler of {route.path} returned no Reply")
+            self.gateway.log.error("plugin %s failed in %s: it returned no Reply", plugin, handler.hook)
+            raise PluginError()
         return reply
 
     def _reply(self, answer: Answer, reply: Reply) -> None:

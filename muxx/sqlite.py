@@ -43,6 +43,8 @@ aiosqlite.register_adapter(bool, int)
 
 def is_database_fault(error: BaseException) -> bool:
     """True when the database could not do its work (locked, full, damaged); False when it was asked for something wrong."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # no such table, a syntax error: also OperationalErrors
+        return False
     return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
 
 

@@ -17,8 +17,10 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from . import recorder
+from .chains import describe_crash, named_when_late
 from .config import Config
-from .errors import ShuttingDown, StartError
+from .endpoints import refuse_reserved
+from .errors import PluginLoadError, ShuttingDown, StartError
 from .gateway import Gateway
 from .host import Host
 from .journal import Journal
@@ -46,7 +48,14 @@ async def prepare(host: Host, plugins: PluginSet) -> str | None:
         await host.db.migrate(plugin.name, getattr(plugin.instance, "migrations", ()))
     key: str | None = None
     for step in plugins.chain("first_key"):
-        key = await step.call(host) or key
+        try:
+            with named_when_late(step.plugin, "first_key"):
+                key = await step.call(host) or key
+        except StartError:
+            raise
+        except (Exception, SystemExit) as error:
+            text = f"its first_key failed ({describe_crash(error)}); upgrade it or switch it off"
+            raise PluginLoadError(step.plugin, text) from error
     return key
 
 
@@ -143,6 +152,7 @@ class Worker:
             serves=self._duties.serves,
             keeps=self._duties.keeps,
         )
+        refuse_reserved(gateway)
         await gateway.start()
         self._gateways.add(gateway)
         self.journal.outbox.running = gateway.calls

@@ -51,7 +51,7 @@ class Block:
     def run(self) -> types.ModuleType:
         """The block's Python code, run as a module of its own."""
         module = types.ModuleType(re.sub(r"\W", "_", self.place))
-        exec(compile(self.text, self.place, "exec"), vars(module))
+        exec(compile(self.text, self.place, "exec", dont_inherit=True), vars(module))
         return module
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import click
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 from docs_kit import GUIDE, PAGES, ROOT, TUTORIAL, Block, Clone, blocks, forking
 
@@ -239,6 +241,26 @@ async def users(gateway: RunningGateway) -> None:
     assert [tuple(row) for row in rows] == [("ada", answer.request_id)]
 
 
+async def ship(_: RunningGateway) -> None:
+    taken: list[str] = []
+    answers = iter([500, 200])
+
+    async def take(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer of-the-service"
+        status = next(answers, 200)
+        if status == 200:
+            taken.extend(row["request_id"] for row in await request.json())
+        return web.Response(status=status)
+
+    service = web.Application()
+    service.router.add_post("/rows", take)
+    async with TestServer(service) as server:
+        settings = {"url": str(server.make_url("/rows")), "token": "of-the-service"}
+        async with RunningGateway({"plugins": {"Ship": settings}}, mock=True) as gateway:
+            asked = [(await gateway.chat()).request_id for _ in range(3)]
+            await eventually(lambda: taken == asked)
+
+
 async def beacon(gateway: RunningGateway) -> None:
     assert (await gateway.chat()).status == 200
 
@@ -264,7 +286,7 @@ async def tokens(gateway: RunningGateway) -> None:
 
 CHECKS: dict[str, Callable[[RunningGateway], Awaitable[None]]] = {
     "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Signs": signs, "Shout": shout, "FlatPrice": flat_price, "Addressless": addressless, "Motto": motto,
-    "Counter": counter, "Users": users, "Beacon": beacon, "Office": office, "Whoami": whoami, "Stopwatch": stopwatch,
+    "Counter": counter, "Users": users, "Ship": ship, "Beacon": beacon, "Office": office, "Whoami": whoami, "Stopwatch": stopwatch,
 }  # fmt: skip
 
 

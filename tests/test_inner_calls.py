@@ -104,3 +104,15 @@ async def test_it_may_use_no_model_its_parent_may_not() -> None:
         response = await gateway.chat(headers={"Authorization": f"Bearer {key}"})
         assert (response.status, error_code(response)) == (403, "model_not_allowed")
         assert gateway.upstream.requests == []
+
+
+async def test_calls_that_call_without_end_are_refused_and_the_log_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    class Asks:
+        @hookimpl
+        async def pre_request(self, gateway: Gateway, exchange: Exchange) -> None:
+            await gateway.call("chat", QUESTION, parent=exchange)
+
+    async with serving(plugins={"asks": Asks}) as gateway:
+        refused = await gateway.chat()
+        assert (refused.status, refused.error["code"]) == (500, "plugin_error")
+    assert "a plugin calls a model for each of its own calls; let it leave an exchange alone that has a `parent`" in caplog.text

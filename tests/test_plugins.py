@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,25 @@ from typing import Any
 import pytest
 from standard import STANDARD
 
-from muxx import Chunk, Exchange, Gateway, Identity, PluginConfig, StartError, hookimpl, hookspecs
+from muxx import (
+    Chunk,
+    Exchange,
+    Gateway,
+    HttpRequest,
+    Identity,
+    Migration,
+    PluginConfig,
+    Provider,
+    Reply,
+    Route,
+    StartError,
+    hookimpl,
+    hookspecs,
+)
 from muxx.configfile import ConfigError, load_config
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
 from muxx.plugins import Found, PluginLoadError, PluginSet, build, candidates, config_classes, discover
+from muxx.routing import check_models
 from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml
@@ -595,3 +610,155 @@ async def test_a_second_yield_is_not_run_and_the_plugin_is_named(caplog: pytest.
         pass
     assert "plugin twice: its lifespan has more than one yield" in caplog.text
     assert told == []
+
+
+# ── what plugins register ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def answered(gateway: Gateway, request: HttpRequest) -> Reply:
+    return Reply.json({})
+
+
+async def start_refused(**members: Any) -> tuple[str, int]:
+    """What the start of a gateway with a plugin `mine` is refused with that has these members."""
+    with pytest.raises(StartError) as caught:
+        async with RunningGateway(plugins={"mine": type("Mine", (), members)}):
+            pass
+    return str(caught.value), caught.value.exit_code
+
+
+def giving(value: Any) -> Any:
+    """A start-up hook that gives this, or raises it."""
+
+    def hook(self: object) -> Any:
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    return hook
+
+
+def failing_later(self: object) -> Iterator[Any]:
+    yield from ()
+    raise ValueError("later")
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (giving([("GET", "/v1/mine", answered)]), "its register_routes gives a tuple; give muxx.Route"),
+    (giving(Route("GET", "/v1/mine", answered)), "its register_routes failed (TypeError: 'Route' object is not iterable)"),
+    (giving([Route("GET", "/v1/mine", answered, "Admin")]), "its route /v1/mine has the role 'Admin'; it may be one of: public, "),  # type: ignore[arg-type]
+    (giving([Route("get", "/v1/mine", answered)]), "its route /v1/mine has the method 'get'; it may be one of: GET, "),  # type: ignore[arg-type]
+    (giving([Route("GET", "v1/mine", answered)]), "its route 'v1/mine' is no path; begin it with a slash"),
+    (giving([Route("GET", "/v1/mine", None)]), "its route /v1/mine has no handler"),  # type: ignore[arg-type]
+    (giving([Route("POST", "/v1/chat/completions", answered)]), "it serves /v1/chat/completions, which is the kernel's"),
+    (giving([Route("GET", "/v1/logs", answered)]), "GET /v1/logs, and so does plugin '"),
+    (giving(SystemExit(0)), "its register_routes failed (SystemExit"),
+    (failing_later, "its register_routes failed (ValueError: later)"),
+])  # fmt: skip
+async def test_a_route_that_could_not_work_stops_the_start_and_names_the_plugin(given: Any, said: str) -> None:
+    text, code = await start_refused(register_routes=hookimpl(given, specname="register_routes"))
+    assert said in text
+    assert re.search(r"plugin '(mine|logs)'", text)
+    assert code == 2
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (giving([42]), "its register_providers gives a int; give muxx.Provider rows and (name, transport) pairs"),
+    (giving({"office": Provider("office", "http://office.example")}), "its register_providers gives a str"),
+    (giving([("carrier", object())]), "its register_providers gives a tuple"),
+    (failing_later, "its register_providers failed (ValueError: later)"),
+])  # fmt: skip
+async def test_a_provider_that_could_not_work_stops_the_start_and_names_the_plugin(given: Any, said: str) -> None:
+    hook = hookimpl(given, specname="register_providers")
+    text, code = await start_refused(register_providers=hook)
+    assert text.startswith("plugin 'mine': ")
+    assert said in text
+    assert code == 2
+    mine = {"mine": type("Mine", (), {"register_providers": hook})}
+    with pytest.raises(PluginLoadError, match=re.escape(said)):
+        check_models(load_from({}, mine), plugin_set(**mine))
+
+
+@pytest.mark.parametrize("migrations", [["CREATE TABLE mine (a)"], Migration("main", "CREATE TABLE mine (a)"), (Migration("log", "SELECT 1"),)])  # type: ignore[arg-type]  # fmt: skip
+async def test_migrations_that_are_none_stop_the_start_and_name_the_plugin(migrations: Any) -> None:
+    text, code = await start_refused(migrations=migrations)
+    assert text.startswith("plugin 'mine': its migrations cannot be read; give a tuple of muxx.Migration")
+    assert code == 2
+
+
+async def test_a_crash_in_first_key_stops_the_start_and_names_the_plugin() -> None:
+    async def first_key(self: object) -> None:
+        raise ValueError("SECRET")
+
+    text, code = await start_refused(first_key=hookimpl(first_key))
+    assert text.startswith("plugin 'mine': its first_key failed (ValueError at test_plugins.py:")
+    assert "SECRET" not in text
+    assert code == 2
+
+
+@pytest.mark.parametrize("exits", [False, True])
+async def test_a_lifespan_that_ends_before_its_yield_stops_the_start_and_names_the_plugin(exits: bool) -> None:
+    async def lifespan(self: object) -> AsyncIterator[None]:
+        if exits:
+            raise SystemExit(0)
+        return
+        yield
+
+    text, code = await start_refused(lifespan=hookimpl(lifespan))
+    assert text.startswith("plugin 'mine' could not start: " + ("SystemExit at" if exits else "its lifespan ended before a `yield`"))
+    assert code == 1
+
+
+def test_a_plugin_that_exits_while_it_is_built_is_refused() -> None:
+    class Exits:
+        def __init__(self) -> None:
+            raise SystemExit(0)
+
+    assert "plugin 'exits': it could not be built (SystemExit" in refusal(exits=Exits)
+
+
+def test_settings_of_a_type_that_is_not_there_are_their_plugins_problem() -> None:
+    class Mine:
+        class Config(PluginConfig):
+            where: "Path2 | None" = None  # type: ignore[name-defined]  # noqa: F821, UP037
+
+    with pytest.raises(PluginLoadError, match="plugin 'mine': its Config names a type that is not there; import it outside"):
+        config_classes(found({"mine": Mine}))
+
+
+@pytest.mark.parametrize("given", [ValueError("SECRET"), ["no pair"], None])
+def test_a_crash_in_problems_in_is_said_of_the_plugin(given: Any) -> None:
+    class Mine:
+        class Config(PluginConfig):
+            def problems_in(self, config: Any) -> Any:
+                if isinstance(given, BaseException):
+                    raise given
+                return given
+
+    with pytest.raises(ConfigError, match=r"plugins\.mine: its problems_in failed \(\w+Error\)") as caught:
+        load_from({}, {"mine": Mine})
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_a_handler_that_gives_no_reply_is_named_with_its_plugin(caplog: pytest.LogCaptureFixture) -> None:
+    async def forgetful(gateway: Gateway, request: HttpRequest) -> None: ...
+
+    hook = hookimpl(giving([Route("GET", "/v1/mine", forgetful)]), specname="register_routes")
+    async with RunningGateway(plugins={"mine": type("Mine", (), {"register_routes": hook})}) as gateway:
+        answer = await gateway.get("/v1/mine")
+        assert (answer.status, answer.error["code"]) == (500, "plugin_error")
+    assert "plugin mine failed in GET /v1/mine: it returned no Reply" in caplog.text
+
+
+async def test_a_lifespan_that_everything_waits_for_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lifespan(self: object) -> AsyncIterator[None]:
+        await asyncio.sleep(0.1)
+        yield
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr("muxx.chains.LATE_SECONDS", 0.05)
+    async with RunningGateway(plugins={"mine": type("Mine", (), {"lifespan": hookimpl(lifespan)})}):
+        pass
+    assert caplog.text.count("plugin mine has been in lifespan for 0.05 s, and muxx waits for it") == 2

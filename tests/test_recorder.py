@@ -502,13 +502,52 @@ class TestTrouble:
         await recorder.drain()
         assert recorder.healthy
         await recorder.close()
-        assert set(await stored(bench.host)) == {str(number) for number in range(40)} - {"13"}
+        assert set(await stored(bench.host)) == {str(number) for number in range(40)}
         [kept] = await bench.host.db.read_logs("SELECT * FROM rejected_records")
         assert orjson.loads(kept["record"]) == row("13")
         assert (kept["sent"], kept["delivered"]) == (SENT, DELIVERED)
         assert "ValueError" in kept["error"]
         assert bench.segments == 0
         assert "SECRET" not in caplog.text
+
+    async def test_a_hook_that_everybody_waits_for_is_named(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def slow(gateway: Any, db: Connection, records: list[Record]) -> None:
+            await asyncio.sleep(0.1)
+
+        monkeypatch.setattr("muxx.chains.LATE_SECONDS", 0.01)
+        bench.chain.append(slow)
+        bench.journal().final(row("1"))
+        await bench.drain()
+        assert caplog.messages == ["plugin plugin-1 has been in record for 0.01 s, and muxx waits for it"]
+
+    @pytest.mark.parametrize("place", [0, 1])
+    @pytest.mark.parametrize(("sql", "ends_in"), [
+        ("INSERT INTO nobodys VALUES (1)", "OperationalError at "),
+        ("INSERT INTO rejected_records (request_id, record, error, rejected_at) VALUES ('x', x'', '', 0)", "ConnectionError at "),
+        ("COMMIT", "it ended the transaction"),
+        ("ROLLBACK", "it ended the transaction"),
+    ])  # fmt: skip
+    async def test_a_hook_that_fails_on_every_row_keeps_none_from_the_others(
+        self, bench: Bench, place: int, sql: str, ends_in: str
+    ) -> None:
+        async def away(gateway: Any, db: Connection, records: list[Record]) -> None:
+            await db.execute(sql)
+            if db.in_transaction:
+                raise ConnectionError("the service is away")
+
+        bench.chain.insert(place, away)
+        journal = bench.journal()
+        for number in range(5):
+            journal.final(row(str(number)))
+        journal.close()
+        async with asyncio.timeout(10):
+            await bench.drain()
+        assert await stored(bench.host) == {str(number): 200 for number in range(5)}
+        kept = await bench.host.db.read_logs("SELECT request_id, error FROM rejected_records ORDER BY 1")
+        assert [r["request_id"] for r in kept] == [str(number) for number in range(5)]
+        assert ends_in in kept[0]["error"]
 
     async def test_a_row_that_is_no_json_is_put_aside(self, bench: Bench) -> None:
         journal = bench.journal()

@@ -69,7 +69,7 @@ def _broken_start() -> Any:
     return Plugin
 
 
-@refused("a plugin serves /v1/models, which is the kernel's; give its route another path")
+@refused("it serves /v1/models, which is the kernel's; give its route another path")
 def _reserved_route() -> Any:
     class Plugin:
         @hookimpl

@@ -111,7 +111,7 @@ async def test_P01_a_crash_in_a_deciding_hook_refuses(
     response = await gateway.chat(headers={"X-Crash": f"{hook} {when}{crash}"}, stream=stream)
     assert (response.status, error_code(response), response.error["type"]) == (500, "plugin_error", "api_error")
     assert len(gateway.upstream.requests) == asked
-    assert f"plugin crashing failed in a hook: {crash}" in caplog.text
+    assert f"plugin crashing failed in {hook}: {crash}" in caplog.text
     for told in (response.text, caplog.text):
         assert SECRET not in told
         assert "Traceback" not in told
@@ -132,7 +132,7 @@ async def test_P01_a_crash_in_on_chunk_ends_the_answer_with_plugin_error(
     assert not streamed.done
     plain = await gateway.chat(headers={"X-Crash": f"on_chunk {when}{crash}"})
     assert (plain.status, error_code(plain)) == (500, "plugin_error")
-    assert caplog.text.count(f"plugin crashing failed in a hook: {crash}") == 2
+    assert caplog.text.count(f"plugin crashing failed in on_chunk: {crash}") == 2
     assert SECRET not in plain.text + streamed.text + caplog.text
     row = await gateway.get_row(streamed.request_id)
     assert (row["status"], row["error_code"], row["ended_by"], row["phase"]) == (200, "plugin_error", "muxx", "stream")
@@ -159,7 +159,7 @@ async def test_P01_a_crash_in_an_observing_hook_changes_nothing(
     response = await gateway.chat(headers={"X-Crash": f"post_response {when}{crash}"}, stream=stream)
     assert delivered(response) == "Hello there."
     await eventually(lambda: seen.after[str(response.request_id)] == 1)
-    assert f"plugin crashing failed in a hook: {crash}" in caplog.text
+    assert f"plugin crashing failed in post_response: {crash}" in caplog.text
     assert SECRET not in caplog.text
     assert (await gateway.get_row(response.request_id))["status"] == 200
 
@@ -176,6 +176,7 @@ async def test_P01_a_crash_in_a_route_answers_500_and_harms_nobody_else(
         response = await client.read_response()
     assert response.status == 500
     assert response.error["type"] == "api_error"
+    assert f"plugin crashing failed in GET /crashing: {crash}" in caplog.text
     assert SECRET not in response.text + caplog.text
     assert (await gateway.chat()).status == 200
 
@@ -191,4 +192,4 @@ async def test_P01_on_error_ignore_lets_the_request_pass(
     response = await gateway.chat(headers={"X-Shake": f"{hook} {crash}"}, stream=stream)
     assert delivered(response) == "Hello there."
     assert response.done or not stream
-    await eventually(lambda: f"plugin shaky failed in a hook: {crash}" in caplog.text)
+    await eventually(lambda: f"plugin shaky failed in {hook}: {crash}" in caplog.text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from math import ceil
 from typing import Any
 
 import orjson
@@ -102,6 +104,16 @@ async def test_echo_reads_content_parts_and_skips_later_messages_of_other_roles(
 async def test_messages_the_mock_cannot_read_are_answered_with_nothing(messages: list[Any]) -> None:
     assert content(await plain("mock", messages=messages)) == ""
     assert (await stream("mock", messages=messages)).data[-1] == b"[DONE]"
+
+
+async def test_of_a_very_long_message_only_the_beginning_is_said_back_and_no_time_is_lost_over_it() -> None:
+    """Whoever has a key can ask for it, at 128 copies."""
+    content = "ab " * 2**20
+    started = time.process_time()
+    answer = await plain("mock", content=content, n=128)
+    assert time.process_time() - started < 2.0
+    assert {choice["message"]["content"] for choice in answer["choices"]} == {content[:65_536]}
+    assert answer["usage"]["prompt_tokens"] == ceil(len(content) / 4.1)
 
 
 async def test_a_stream_is_role_then_words_then_finish_then_done() -> None:

@@ -95,6 +95,12 @@ async def test_each_prompt_has_n_choices_one_after_the_other() -> None:
     assert finished == [0, 1, 2, 3]
 
 
+async def test_so_many_answers_at_a_time_are_given_and_no_more() -> None:
+    assert len((await answer("/completions", prompt=["a"] * 16, n=128))["choices"]) == 2048
+    refused = await answer("/completions", prompt=["a"] * 17, n=128)
+    assert refused["error"]["message"] == "At most 2048 answers are given at a time."
+
+
 async def test_tokens_in_a_prompt_are_counted_and_cannot_be_said_back() -> None:
     whole = await answer("/completions", prompt=[1, 2, 3])
     assert (whole["usage"]["prompt_tokens"], [choice["text"] for choice in whole["choices"]]) == (3, [""])

@@ -24,7 +24,7 @@ class Mock:
     ===================  ================================================================================
     model                what it does
     ===================  ================================================================================
-    `mock`, `mock/echo`  says the user's last message back, or the prompt
+    `mock`, `mock/echo`  says the user's last message back, or the prompt; of a long one the first 65,536 characters
     any other name       the same, so that `muxx serve --mock` can answer for `gpt-4o`
     `mock/text-hi%20u`   says this text (percent-encoded)
     `mock/long-1000`     says that many words, each an event of its own in a stream

@@ -21,6 +21,11 @@ CREATED = 1_767_225_600
 BYTES_PER_TOKEN = 4.1
 """Bytes of English text per token, the figure muxx estimates with wherever a provider reports no usage."""
 
+MOST_ECHOED = 65_536
+"""Characters of a message that are said back. Whoever has a key may ask the mock, also in earnest, and for 128 copies: making
+them must hold up nobody else's requests."""
+MOST_CHOICES = 2048
+
 LOREM = ("Lorem ", "ipsum ", "dolor ", "sit ", "amet ", "consectetur ", "adipiscing ", "elit ")
 REASONING = "The user said something. I say it back."
 
@@ -96,8 +101,10 @@ def compose(behaviour: Behaviour, body: Mapping[str, Any], asked: Asked, default
     """Everything the answer to `body`, which asks `asked`, says, before it is known in which form it leaves."""
     call = called(asked) if behaviour.tool else None
     reasoning = split(REASONING) if behaviour.reasoning and asked.thinks else []
+    if len(asked.echoes) * asked.copies > MOST_CHOICES:
+        raise CannotAnswer(f"At most {MOST_CHOICES} answers are given at a time.")
     choices: list[Choice] = []
-    for echo in asked.echoes:
+    for echo in [whole[:MOST_ECHOED] for whole in asked.echoes]:
         words = [] if call else words_of(behaviour, asked, default_text or echo)
         cut_short = asked.limit is not None and len(words) > asked.limit
         finish = "tool_calls" if call else "length" if cut_short else "stop"
@@ -117,7 +124,7 @@ def words_of(behaviour: Behaviour, asked: Asked, otherwise: str) -> list[str]:
     if behaviour.long:
         return list(islice(cycle(LOREM), behaviour.long))
     if behaviour.tool and asked.tool_result is not None:
-        return split(f"The tool answered: {asked.tool_result}")
+        return split(f"The tool answered: {asked.tool_result[:MOST_ECHOED]}")
     return split(otherwise)
 
 
@@ -137,7 +144,7 @@ def called(asked: Asked) -> dict[str, str] | None:
 
 def used_by(asked: Asked, choices: list[Choice]) -> Used:
     thought = sum(tokens(*choice.reasoning) for choice in choices)
-    said = sum(tokens(*choice.words, *(choice.call.values() if choice.call else ())) for choice in choices)
+    said = sum(tokens("".join(choice.words), *(choice.call.values() if choice.call else ())) for choice in choices)
     return Used(asked.input_tokens, thought + said, thought)
 
 

@@ -23,7 +23,7 @@ from .explain import json_schema, layers, project_layers
 from .host import Host
 from .modelcommands import models
 from .plugincommands import plugins
-from .plugins import PluginSet, build, config_classes, discover
+from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, discover
 from .projectsettings import Own
 from .providercommands import providers
 from .routing import check_models
@@ -91,8 +91,8 @@ def _plugin_commands(ctx: click.Context) -> click.Group:
 
 
 def register_commands(plugins: PluginSet, commands: click.Group) -> None:
-    """Add each plugin's commands. A failure names its plugin."""
-    for plugin in plugins.plugins:
+    """Add each plugin's commands. A failure names its plugin: of two with one command's name not the standard one."""
+    for plugin in sorted(plugins.plugins, key=lambda plugin: plugin.origin != STANDARD_DISTRIBUTION):
         try:
             plugins.only(plugin, "register_commands")(cli=commands)
         except (Exception, SystemExit) as error:

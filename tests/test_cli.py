@@ -278,7 +278,7 @@ def test_completion_stays_silent_on_a_broken_file(run: Run, tmp_path: Path, caps
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", ["config", "greet"])
+@pytest.mark.parametrize("name", ["config", "greet", "keys"])
 def test_a_plugin_may_not_take_a_command_that_exists(run: Run, packages: Path, name: str) -> None:
     write_distribution(packages, "muxx-thief", "1", thief="muxx_thief:Thief")
     (packages / "muxx_thief.py").write_text(DEMO_PLUGIN.replace("cli.command()", f"cli.command({name!r})"))
@@ -286,7 +286,7 @@ def test_a_plugin_may_not_take_a_command_that_exists(run: Run, packages: Path, n
     result = run("greet")
     sys.modules.pop("muxx_thief", None)
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: plugin ")
+    assert name == "greet" or result.stderr.startswith("Error: plugin 'thief'")
     assert f"there is a command '{name}' already" in result.stderr
 
 

@@ -38,6 +38,9 @@ INTERRUPTED = 128 + signal.SIGINT
 PLUGINS_DIR = f"{__name__}.plugins_dir"
 """Where a call's context keeps what `--plugins-dir` gave."""
 
+WIDEST = 10_000
+"""Columns of a table: one that does not fit is the terminal's to wrap, for an id that is cut short can be given to no command."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -182,7 +185,7 @@ def _rich_table(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     shown = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in cells:
         shown.add_row(*(Text(cell) for cell in row))
-    Console().print(shown)
+    Console(width=WIDEST).print(shown)
 
 
 def _cell(value: Any) -> str:

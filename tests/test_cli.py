@@ -371,6 +371,16 @@ def test_a_table_on_a_terminal_has_no_colour_under_no_color(
     assert "\x1b[3" not in out
 
 
+def test_a_table_on_a_narrow_terminal_cuts_nothing_short(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    cells = ["key_R7TRab3dVv0cQpLmXw9Z", "req_01a2299ce6c1d6c55e6cc61e053fa1f8"]
+    console.table(("id", "request"), [cells])
+    assert any(all(cell in line for cell in cells) for line in capsys.readouterr().out.splitlines())
+
+
 def test_what_is_shown_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.table(("x",), [("\x1b[2Jgone\nline\u202e",)])
     assert capsys.readouterr().out == "x\n\\x1b[2Jgone\\nline\\u202e\n"

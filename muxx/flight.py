@@ -226,6 +226,11 @@ class Flight:
             self._land()
 
     @property
+    def outlives_its_starter(self) -> bool:
+        """It goes on though the client of the exchange that began it has gone."""
+        return self.begun or self._in_debt
+
+    @property
     def _begins_for_nobody(self) -> bool:
         """The answer has not begun, and none but the exchange that began the call is aboard."""
         return not self.begun and all(reader.call is self.starter for reader in self.readers)
@@ -316,7 +321,13 @@ class Flights:
     def find(self, exchange: Exchange) -> Flight | None:
         """A call that this exchange may join."""
         starter = self._open.get(_key(exchange)) if self._open and exchange.shared_key else None
-        return None if starter is None else starter.flight or self._take_off(starter)
+        if starter is None:
+            return None
+        flight = starter.flight
+        if starter.down.gone and starter.whole is None and (flight is None or not flight.outlives_its_starter):
+            self.delist(starter)  # its task is about to end, and the call with it
+            return None
+        return flight or self._take_off(starter)
 
     def begin(self, call: Call) -> None:
         """Let others find the call that this exchange is about to make. One of a plugin's own ends with the exchange it is made

@@ -27,7 +27,7 @@ from carrying_kit import (
     without_usage,
 )
 
-from muxx import Chunk, Exchange, WholeAnswer, hookimpl
+from muxx import Chunk, Exchange, Gateway, WholeAnswer, hookimpl
 from muxx.testing import DONE, RawClient, RunningGateway, chat_body, error, eventually, head, json, rst, sse, wait
 
 
@@ -200,6 +200,36 @@ async def test_a_call_ends_within_a_second_of_its_last_client_and_is_booked_by_w
         assert row["output_tokens"] > 0
         assert row["cost_usd"] != "0"
         assert collected(gateway) == []
+
+
+class LosesTheFirst:
+    """The client of the request that began a call goes just before another one would join that: its task has yet to hear of it."""
+
+    @hookimpl
+    def pre_request(self, gateway: Gateway, exchange: Exchange) -> None:
+        exchange.coalesce(b"one")
+        if exchange.request.user_id == "other":
+            [starter] = [call for call in gateway.calls._calls if call.shares]  # type: ignore[attr-defined]
+            starter.down._connection.connection_lost(ConnectionResetError())
+
+
+async def test_nobody_joins_a_call_that_is_about_to_end_with_its_client() -> None:
+    gate = asyncio.Event()
+    async with serving(config=OPTIONS["config"], plugins={"shares": LosesTheFirst}) as gateway:
+        gateway.upstream.script([hang()], [wait(gate), *json(ANSWER)])
+        async with await begin(gateway, user="starter", stream=False):
+            await aboard(gateway, 1)
+            await gateway.upstream.request(1)
+            async with await begin(gateway, user="other", stream=False) as other:
+                await gateway.upstream.request(2)
+                await row_of(gateway, "starter", status=499)
+                async with await begin(gateway, user="third", stream=False) as third:
+                    await aboard(gateway, 2)
+                    gate.set()
+                    responses = [await client.read_response() for client in (other, third)]
+        assert [response.status for response in responses] == [200, 200]
+        assert asked(gateway) == 2
+        assert len(gateway.gateway.calls) == len(gateway.gateway.flights) == 0
 
 
 HEAD_ALONE = [head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}), hang()]

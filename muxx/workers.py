@@ -29,6 +29,7 @@ from .loop import run
 from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
 from .server import most_calls
+from .shared import Shared
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
@@ -60,7 +61,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
         for listener in listeners:
             listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
         _announce(config, listeners[0], key, mock)
-        return Service(config, found, mock, listeners).supervise()
+        return Service(config, found, mock, listeners, host.shared).supervise()
     finally:
         asyncio.run(host.close())
 
@@ -84,11 +85,15 @@ class Service:
     A listening socket is held by the supervisor and its own worker alone, so that it is closed when both have closed it.
     """
 
-    def __init__(self, config: Config, found: Sequence[Found], mock: bool, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self, config: Config, found: Sequence[Found], mock: bool, listeners: list[socket.socket], shared: Shared
+    ) -> None:
         self._config = config
         self._found = found
         self._mock = mock
         self._listeners = listeners
+        self._shared = shared
+        """Told of every reload, by what became of it: `reloads.done` or `reloads.refused`."""
 
     def supervise(self) -> int:
         """Keep the children alive, until told to stop. They inherit every module, so that starting one imports nothing."""
@@ -134,8 +139,10 @@ class Service:
             check_models(config, build(found, config))
         except StartError as error:
             log.error("reload refused, the old configuration stays: %s", error)
+            self._shared.bump("reloads.refused")
             return False
         self._config, self._found = config, found
+        self._shared.bump("reloads.done")
         return True
 
 

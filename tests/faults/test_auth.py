@@ -420,6 +420,7 @@ RULES: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
     ("GET", "/v1beta/models"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1beta/models/{id}"): {"nobody": 401, "project": 404, "test": 404, "admin": 404, "own": 200, "found": 200},
+    ("GET", "/metrics"): {"nobody": 200, "project": 200, "test": 200, "admin": 200},
     ("GET", "/v1/logs"): {"nobody": 401, "project": 200, "test": 200, "admin": 200},
     # It has to be told in which form.
     ("GET", "/v1/logs/export"): {"nobody": 401, "project": 400, "test": 400, "admin": 400},

@@ -80,12 +80,12 @@ class Database:
         if new:
             _refuse_leftovers(self.path, self.logs, self.path.with_name(self.path.name + "-wal"))
             await _create(self.path, PAGE_BYTES["main"])
+        await _verify(self.path, thorough=True)
         if not self.logs.exists():
             _refuse_leftovers(self.logs, self.logs.with_name(self.logs.name + "-wal"))
             await _create(self.logs, PAGE_BYTES["logs"])
             if not new:  # moving a damaged log away is how to start it afresh, but one that got lost must not go unnoticed
                 _log.warning("%s was not there: the log begins anew, and spend and limits are counted from it", self.logs)
-        await _verify(self.path, thorough=True)
         await _verify(self.logs, thorough=False)
 
     async def migrate(self, plugin: str, migrations: Sequence[Migration]) -> None:

@@ -205,8 +205,10 @@ def test_an_interrupt_lets_the_work_close_what_it_opened_and_a_second_one_ends_t
     script = tmp_path / "work.py"
     script.write_text(
         """
-import asyncio, threading
+import asyncio, signal, threading
 from muxx.console import run_async
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 
 async def work():
     done = threading.Event()

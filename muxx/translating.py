@@ -22,6 +22,7 @@ from .wire.prompt import Losses, sealed
 from .wire.sse import Event
 from .wire.wire import AnswerReader, Codec, Wire
 from .wire.wires import BY_NAME
+from .written import Written
 
 if TYPE_CHECKING:
     from .errors import MuxxError
@@ -106,12 +107,16 @@ class Translator:
         self._up, self._called = up, called
         self._reader: AnswerReader = up.translation.reader()
         self._codec = codec
-        self.said: list[Chunk] = []
-        """Every Chunk that was written."""
+        self._written = Written()
 
     @property
     def lost(self) -> set[str]:
         return self._reader.lost
+
+    @property
+    def said(self) -> list[Chunk]:
+        """All that was written."""
+        return self._written.chunks
 
     @property
     def next_number(self) -> int | None:
@@ -132,7 +137,7 @@ class Translator:
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         chunks = list(chunks)
-        self.said += chunks
+        self._written.add(chunks)
         return self._codec.encode(chunks)
 
     def last(self) -> bytes:

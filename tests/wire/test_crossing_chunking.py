@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muxx.reply import Chunk, ToolCall
 from muxx.testing import DONE, event
+from muxx.translating import Translator
+from muxx.wire.openai import AnswerHead
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import BY_NAME, CHAT
+from muxx.written import Written
 
 from . import anthropic_kit
 from .crossing_kit import BY_PAIR, SHORT, chat_event, crossed, recorded
@@ -84,6 +88,32 @@ async def test_recordings_of_up_to_60_kb_event_by_event_and_two_by_two_are_the_s
             for pieces in (_cut_at(data, ends), _cut_at(data, ends[::2]), [data]):
                 pieced = await crossed(up, called, pieces)
                 assert (pieced.data, pieced.lost) == (parsed.data, parsed.lost), name
+
+
+def test_pieces_of_one_text_are_kept_as_one_chunk() -> None:
+    written = Written()
+    written.add([Chunk("text", "a "), Chunk("text", "b "), Chunk("reasoning", "c"), Chunk("text", "d", 1), Chunk("text", "e", 1)])
+    written.add([Chunk("tool_call", tool_call=ToolCall(0, "call_1", "f")), *(Chunk("tool_call", tool_call=ToolCall(0, arguments=text)) for text in "{}")])
+    assert [chunk.text or chunk.tool_call for chunk in written.chunks] == [
+        "a b ", "c", "de", ToolCall(0, "call_1", "f"), ToolCall(0, arguments="{}"),
+    ]  # fmt: skip
+
+
+@each_pair
+def test_pieces_of_a_text_are_kept_as_one_and_come_to_the_same_answer(pair: str) -> None:
+    """What is kept of a translated stream for its row."""
+    up, called = BY_PAIR[pair]
+    for name, data in {**recorded(up), "short": SHORT[up.name]}.items():
+        if len(data) >= LARGEST:
+            continue
+        written, apart = Written(), []
+        head = AnswerHead("id", "model", 1)
+        translator = Translator(up, called.codec(head, True), called)
+        for one in EventSplitter(1 << 24).feed(data):
+            chunks = translator.decode(one)
+            written.add(chunks)
+            apart += chunks
+        assert called.encode_answer(written.chunks, head) == called.encode_answer(apart, head), name
 
 
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}

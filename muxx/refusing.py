@@ -64,7 +64,6 @@ def _error_member(body: bytes) -> dict[str, Any]:
 def masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
     """A provider's error body without the secrets muxx knows, which some providers quote."""
     secrets = {*attempt.target.provider.keys, *call.provider_keys.values(), call.head.client_credential}
-    for secret in secrets:
-        if secret:
-            body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # or one that begins another would leave that one's end
+        body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
     return body

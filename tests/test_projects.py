@@ -355,6 +355,13 @@ class TestProviderKeys:
             assert (response.status, response.error["code"]) == (502, "upstream_auth")
             assert "provider-keys" in response.error["message"]
 
+    async def test_nothing_is_left_of_a_key_that_begins_with_another_one(self) -> None:
+        async with RunningGateway() as gateway:
+            longer = f"{PROVIDER_KEY}-and-more"
+            await gateway.gateway.host.projects.set_provider_key("default", "openai", longer)
+            gateway.upstream.refuses(400, f"Your key {longer} is odd.")
+            assert (await gateway.chat()).error["message"] == "Your key *** is odd."
+
     async def test_the_key_is_nowhere_in_what_is_kept_said_or_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         async with RunningGateway() as gateway:
             await gateway.gateway.host.projects.set_provider_key("default", "openai", CANARY)

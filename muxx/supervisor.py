@@ -103,6 +103,7 @@ class Supervisor:
         signal.set_wakeup_fd(wakeup_end.fileno())
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
+        hear_signals()
         while True:
             self._start_due()
             if self._stopping:
@@ -225,7 +226,7 @@ class Supervisor:
 
 
 def hear_signals() -> None:
-    """For a child's body, once its handlers are in place."""
+    """For a process whose handlers are in place."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

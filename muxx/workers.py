@@ -32,7 +32,7 @@ from .server import most_calls
 from .shared import Shared
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
-from .supervisor import Child, Supervisor, hear_signals
+from .supervisor import SIGNALS, Child, Supervisor, hear_signals
 from .worker import BACKLOG, Duties, Worker, freeze, listen, prepare, recorder_of
 
 OLDEST_AIOHTTP = (3, 14, 5)
@@ -60,6 +60,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
     try:
         for listener in listeners:
             listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # and signals for the supervisor: who reads the next line may send one
         _announce(config, listeners[0], key, mock)
         return Service(config, found, mock, listeners, host.shared).supervise()
     finally:

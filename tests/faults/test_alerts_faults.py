@@ -72,7 +72,7 @@ async def test_a_crossing_whose_receiver_was_away_is_delivered_after_a_kill_with
         async with receiving() as hook:
             gateway.config_path.write_text(gateway.config_path.read_text().replace(f"127.0.0.1:{port}/", f"127.0.0.1:{hook.port}/"))
             await gateway.start()
-            await eventually(lambda: told(tmp_path)[0][1] == "delivered", 10.0)
+            await eventually(lambda: told(tmp_path)[0][1] == "delivered", 30.0)
             await gateway.restart()
             await asyncio.sleep(0.4)
             assert len(hook.requests) == 1

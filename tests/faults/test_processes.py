@@ -439,3 +439,20 @@ async def test_G02_a_running_stream_outlives_a_reload(tmp_path: Path, upstream: 
         assert answer.done
         assert (await gateway.get_row(answer.request_id))["status"] == 200
         assert messages(gateway).count("reload refused") == 1, "one broken file, one line"
+
+
+def test_Y01_who_reads_that_muxx_listens_may_stop_it_at_once(tmp_path: Path) -> None:
+    """The line comes before those are there who hear the signal."""
+    config = tmp_path / "muxx.toml"
+    config.write_text(f"[server]\nport = {unused_port()}\n[providers.mock]\n")
+    for _ in range(3):
+        command = [sys.executable, "-m", "muxx", "serve", "--config", config]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as serving:
+            assert serving.stderr is not None
+            while "muxx listens" not in (line := serving.stderr.readline()):
+                assert line
+            serving.send_signal(signal.SIGTERM)
+            said = serving.stderr.read()
+            assert (serving.wait(30), "Traceback" in said) == (0, False), said

@@ -34,10 +34,6 @@ def delta(**members: Any) -> dict[str, Any]:
     return {**HEAD, "choices": [{"index": 0, "delta": members, "finish_reason": None}]}
 
 
-def call(arguments: Any, **more: Any) -> dict[str, Any]:
-    return delta(tool_calls=[{"index": 0, "function": {"arguments": arguments}, **more}])
-
-
 def message(text: Any, kind: str = "text_delta", member: str = "text") -> dict[str, Any]:
     return {"type": "content_block_delta", "index": 0, "delta": {"type": kind, member: text}}
 
@@ -54,12 +50,10 @@ FORMS: dict[str, tuple[str, bytes, Callable[[Any], bytes]]] = {
     "padded chat": ("chat", event(chat("a")), lambda text: event(chat(text, obfuscation="x" * len(str(text))))),
     "chat with spaces": ("chat", event(chat("a")), lambda text: f"data: {json.dumps(chat(text))}\n\n".encode()),
     "completion": ("text_completion", event(completion("a")), lambda text: event(completion(text))),
-    "arguments": ("chat", event(call("a", id="call_1")), lambda text: event(call(text))),
     "reasoning": ("chat", event(chat(None)), lambda text: event(delta(content=None, reasoning_content=text))),
     "message": ("messages", begin("text"), lambda text: named(message(text))),
     "padded message": ("messages", begin("text"), lambda text: named(message(text), spaces=len(str(text)))),
     "thinking": ("messages", begin("thinking"), lambda text: named(message(text, "thinking_delta", "thinking"))),
-    "input of a tool": ("messages", begin("tool_use"), lambda text: named(message(text, "input_json_delta", "partial_json"))),
 }
 forms = pytest.mark.parametrize("form", FORMS)
 

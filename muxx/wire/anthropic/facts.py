@@ -215,8 +215,10 @@ class MessageStream(MessageFacts):
             delta = value["delta"]
             member = TEXT_DELTAS[delta["type"]]
             if value["type"] == "content_block_delta" and (piece := delta[member]) and type(piece) is str:
-                self.saying = said = getattr(self._blocks[value["index"]], member)
+                said: Fragments = getattr(self._blocks[value["index"]], member)
                 said.append(piece)
+                if member != "partial_json":  # those who read a call count its pieces
+                    self.saying = said
                 return FORWARD
         except (KeyError, TypeError):
             pass  # another event, or one of a block that never began

@@ -67,7 +67,8 @@ class ChatStream(ChatFacts):
                 content = delta.get("content")
                 if not content:
                     if (said := self._choices[choice["index"]].take_piece(delta)) is not None:
-                        self.saying = said
+                        if "tool_calls" not in delta:  # those who read a call count its pieces
+                            self.saying = said
                         return FORWARD
                 elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
                     self.saying = text = self._choices[choice["index"]].text
@@ -91,11 +92,7 @@ class ChatStream(ChatFacts):
     def _place_of_text(self, choice: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """The object and the member that hold what the event observed last says."""
         delta: dict[str, Any] = choice["delta"]
-        if delta.get("content"):
-            return delta, "content"
-        if "tool_calls" in delta:
-            return delta["tool_calls"][0]["function"], "arguments"
-        return delta, "reasoning_content"
+        return delta, "content" if delta.get("content") else "reasoning_content"
 
     def _observe_any(self, chunk: Any) -> Verdict:
         if type(chunk) is not dict:

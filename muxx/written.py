@@ -12,26 +12,33 @@ from .wire.fragments import Fragments
 class Written:
     """The Chunks of an answer, the pieces of each text as one."""
 
-    __slots__ = ("_chunks", "_of", "_text")
+    __slots__ = ("_chunks", "_index", "_kind", "_number", "_text")
 
     def __init__(self) -> None:
         self._chunks: list[Chunk] = []
-        self._of: tuple[ChunkKind, int, int | None] | None = None
-        """Kind and index of the text that goes on, and the number of the call whose arguments it is."""
+        self._kind: ChunkKind | None = None
+        """Of the text that goes on."""
+        self._index = 0
+        self._number: int | None = None
+        """Of the call whose arguments it is."""
         self._text = Fragments()
 
     def add(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
             call = chunk.tool_call
-            of = chunk.kind, chunk.index, None if call is None else call.index
-            only_says = _only_says(chunk)
-            if of != self._of or not only_says:
-                self._end_text()
-            if only_says:
-                self._of = of
-                self._text.append(chunk.text if call is None else call.arguments)
-            else:
-                self._chunks.append(chunk)
+            if chunk.signature is None and chunk.finish_reason is None and chunk.usage is None and chunk.kind != "end":
+                if call is None:
+                    if chunk.kind != self._kind or chunk.index != self._index or self._number is not None:
+                        self._begin_text(chunk.kind, chunk.index, None)
+                    self._text.append(chunk.text)
+                    continue
+                if call.id is None and call.name is None and not chunk.text:
+                    if call.index != self._number or chunk.index != self._index or chunk.kind != self._kind:
+                        self._begin_text(chunk.kind, chunk.index, call.index)
+                    self._text.append(call.arguments)
+                    continue
+            self._end_text()
+            self._chunks.append(chunk)
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -39,17 +46,13 @@ class Written:
         self._end_text()
         return self._chunks
 
+    def _begin_text(self, kind: ChunkKind, index: int, number: int | None) -> None:
+        self._end_text()
+        self._kind, self._index, self._number = kind, index, number
+
     def _end_text(self) -> None:
-        if self._of is not None:
-            (kind, index, number), text = self._of, "".join(self._text)
-            call = None if number is None else ToolCall(number, arguments=text)
-            self._chunks.append(Chunk(kind, text if call is None else "", index, call))
-            self._of, self._text = None, Fragments()
-
-
-def _only_says(chunk: Chunk) -> bool:
-    """It is a piece of a text, or of a call's arguments, and nothing else."""
-    call = chunk.tool_call
-    if call is not None and (chunk.text or call.id is not None or call.name is not None):
-        return False
-    return chunk.signature is None and chunk.finish_reason is None and chunk.usage is None and chunk.kind != "end"
+        if self._kind is not None:
+            text, self._text = "".join(self._text), Fragments()
+            call = None if self._number is None else ToolCall(self._number, arguments=text)
+            self._chunks.append(Chunk(self._kind, text if call is None else "", self._index, call))
+            self._kind = None

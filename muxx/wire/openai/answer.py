@@ -106,21 +106,18 @@ class Choice:
         if type(audio := delta.get("audio")) is dict and (transcript := text_of(audio.get("transcript"))):
             self.transcript.append(transcript)
 
-    def take_piece(self, delta: dict[str, Any]) -> Fragments | None:
-        """Take a delta without content that is one more piece of the reasoning, or of what the last call is called with, at a
-        fifth of the cost: what it adds to. None for any other, which is not taken. Raises what looking into another shape
-        raises."""
-        more = len(delta) - ("content" in delta)
-        if "tool_calls" in delta:
-            return self._take_arguments(delta["tool_calls"]) if more == 1 else None
+    def take_reasoning(self, delta: dict[str, Any]) -> bool:
+        """Take a delta without content that is one more piece of the reasoning, at a fifth of the cost; False for any other,
+        which is not taken. Raises what looking into another shape raises."""
         reasoning = delta["reasoning_content"]
-        if type(reasoning) is not str or not reasoning or more > 1 + ("role" in delta):
-            return None
+        if type(reasoning) is not str or not reasoning or len(delta) > 1 + ("content" in delta) + ("role" in delta):
+            return False
         self.reasoning.append(reasoning)
-        return self.reasoning
+        return True
 
-    def _take_arguments(self, calls: Any) -> Fragments | None:
-        [entry] = calls
+    def take_arguments(self, delta: dict[str, Any]) -> bool:
+        """As `take_reasoning`, a delta that is one more piece of what the last call is called with."""
+        [entry] = delta["tool_calls"]
         call, function = self.tool_calls[-1], entry["function"]
         arguments = function["arguments"]
         if (
@@ -132,10 +129,11 @@ class Choice:
             or function.get("name")
             or entry.get("type", "function") != "function"
             or call.type != "function"
+            or len(delta) > (2 if "content" in delta else 1)
         ):
-            return None
+            return False
         call.arguments.append(arguments)
-        return call.arguments
+        return True
 
     def _tool_call(self, fragment: dict[str, Any], position: int) -> ToolText:
         """The call a fragment belongs to. A new id under a known index is a new call: some providers number every call 0."""

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import dumps, loads
 
 from ...reply import Chunk
 from ...request import Part
-from ..sse import Event
-from .answer import FORWARD, ChatFacts, PlainFacts, Verdict, whole_answer
+from .answer import ChatFacts, PlainFacts, whole_answer
 from .chunks import ChunkEncoder, Head, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
 from .prompt import is_prompt, prompt_bytes, prompt_places, prompts
@@ -72,26 +71,14 @@ class CompletionStream(ChatStream):
 
     __slots__ = ()
 
-    def observe(self, event: Event, value: Any = None) -> Verdict:
-        data = event[1]
-        self.saying = None
-        if not data:
-            return super().observe(event)
-        try:
-            self.value = chunk = loads(data) if value is None else value
-        except JSONDecodeError:
-            return self._not_json(data)
-        # The short way: a piece of text of a known choice, and nothing else to learn.
-        try:
-            [choice] = chunk["choices"]
-            text = choice["text"]
-            if text and type(text) is str and not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
-                self.saying = said = self._choices[choice["index"]].text
-                said.append(text)
-                return FORWARD
-        except (AttributeError, KeyError, TypeError, ValueError):
-            pass  # another shape, or a choice's first event
-        return self._observe_any(chunk)
+    def _takes_piece(self, chunk: Any) -> bool:
+        [choice] = chunk["choices"]
+        text = choice["text"]
+        if not text or type(text) is not str or choice["finish_reason"] or "error" in chunk or chunk.get("usage") is not None:
+            return False
+        self.saying = said = self._choices[choice["index"]].text
+        said.append(text)
+        return True
 
     def _place_of_text(self, choice: dict[str, Any]) -> tuple[dict[str, Any], str]:
         return choice, "text"

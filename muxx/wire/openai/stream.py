@@ -59,24 +59,33 @@ class ChatStream(ChatFacts):
             self.value = chunk = loads(data) if value is None else value
         except JSONDecodeError:
             return self._not_json(data)
-        # The short way for what nearly every event is: a piece of what a known choice is saying, and nothing else to learn.
         try:
-            [choice] = chunk["choices"]
-            delta = choice["delta"]
-            if not choice["finish_reason"] and "error" not in chunk and chunk.get("usage") is None:
-                content = delta.get("content")
-                if not content:
-                    if (said := self._choices[choice["index"]].take_piece(delta)) is not None:
-                        if "tool_calls" not in delta:  # those who read a call count its pieces
-                            self.saying = said
-                        return FORWARD
-                elif type(content) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-                    self.saying = text = self._choices[choice["index"]].text
-                    text.append(content)
-                    return FORWARD
+            if self._takes_piece(chunk):
+                return FORWARD
         except (AttributeError, LookupError, TypeError, ValueError):
             pass  # another shape, or a choice's first event
         return self._observe_any(chunk)
+
+    def _takes_piece(self, chunk: Any) -> bool:
+        """The short way for what nearly every event is: take a piece of what a known choice is saying, where nothing else is to
+        be learnt. Nothing is taken where it is False, or raises what looking into another shape raises."""
+        [choice] = chunk["choices"]
+        delta = choice["delta"]
+        if choice["finish_reason"] or "error" in chunk or chunk.get("usage") is not None:
+            return False
+        known, content = self._choices[choice["index"]], delta.get("content")
+        if content:
+            if type(content) is not str or not (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
+                return False
+            self.saying = known.text
+            known.text.append(content)
+            return True
+        if "tool_calls" in delta:  # those who read a call count its pieces, so `saying` is not told
+            return known.take_arguments(delta)
+        if known.take_reasoning(delta):
+            self.saying = known.reasoning
+            return True
+        return False
 
     def likeness(self, raw: bytes) -> Alike | None:
         """What the event observed last, of which these are the bytes, has in common with others that say more of the same, where

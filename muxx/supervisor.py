@@ -77,6 +77,7 @@ class Supervisor:
         *,
         patience: float,
         reload: Callable[[], bool],
+        on_start: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
         self.servers = servers
@@ -84,6 +85,8 @@ class Supervisor:
         self._patience_s = patience
         """Seconds the servers get to end before they are killed, and after them the recorder."""
         self._reload = reload
+        self._on_start = on_start
+        """Called once signals are heard, whichever thread they come to, and before any child is there."""
         self._on_stop = on_stop
         self._alive, self._held_open = os.pipe()
         self._stopping = False
@@ -103,7 +106,7 @@ class Supervisor:
         signal.set_wakeup_fd(wakeup_end.fileno())
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
-        hear_signals()
+        self._on_start()
         while True:
             self._start_due()
             if self._stopping:
@@ -226,7 +229,7 @@ class Supervisor:
 
 
 def hear_signals() -> None:
-    """For a process whose handlers are in place."""
+    """For a child's body, once its handlers are in place."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

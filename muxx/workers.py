@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -32,7 +33,7 @@ from .server import most_calls
 from .shared import Shared
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
-from .supervisor import SIGNALS, Child, Supervisor, hear_signals
+from .supervisor import Child, Supervisor, hear_signals
 from .worker import BACKLOG, Duties, Worker, freeze, listen, prepare, recorder_of
 
 OLDEST_AIOHTTP = (3, 14, 5)
@@ -60,9 +61,8 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
     try:
         for listener in listeners:
             listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # and signals for the supervisor: who reads the next line may send one
-        _announce(config, listeners[0], key, mock)
-        return Service(config, found, mock, listeners, host.shared).supervise()
+        announce = partial(_announce, config, listeners[0], key, mock)  # who reads it may send a signal
+        return Service(config, found, mock, listeners, host.shared).supervise(announce)
     finally:
         asyncio.run(host.close())
 
@@ -96,14 +96,19 @@ class Service:
         self._shared = shared
         """Told of every reload, by what became of it: `reloads.done` or `reloads.refused`."""
 
-    def supervise(self) -> int:
+    def supervise(self, announce: Callable[[], None]) -> int:
         """Keep the children alive, until told to stop. They inherit every module, so that starting one imports nothing."""
         workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
         keeper = Child("keeper", self._keep, vital=False)  # it begins beside workers that serve already
         recorder = Child("recorder", self._record)
         patience = self._config.server.shutdown_grace_s + STOP_SECONDS
         supervisor = Supervisor(
-            [*workers, keeper], recorder, patience=patience, reload=self._reload, on_stop=self._close_listeners
+            [*workers, keeper],
+            recorder,
+            patience=patience,
+            reload=self._reload,
+            on_start=announce,
+            on_stop=self._close_listeners,
         )
         gc.freeze()  # a child's collector would walk, and so copy, all that the children share
         gc.enable()

@@ -150,10 +150,16 @@ def _relay(
         between_events=attempt.target.timeouts.between_events,
         finish_grace=server.finish_grace_s,
         max_event_bytes=server.max_event_bytes,
+        distrusted=partial(_distrust, attempt, response),
         masked=partial(masked, call, attempt),
         taps=taps,
     )
     return relay, readback
+
+
+def _distrust(attempt: Attempt, response: UpstreamResponse) -> None:
+    attempt.surplus = True
+    response.close()
 
 
 def asks_for_usage(call: Call) -> bool:

@@ -23,10 +23,11 @@ WATCH_SECONDS = 0.5
 class AiohttpResponse:
     """`UpstreamResponse` over aiohttp's `ClientResponse`."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, attempt: Attempt) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._response = response
+        self._attempt = attempt
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._finished = False
@@ -64,7 +65,7 @@ class AiohttpResponse:
         self._resumed.set()
 
     def close(self) -> None:
-        if self._finished:
+        if self._finished and not self._attempt.surplus:
             self._response.release()
         else:
             self._response.close()
@@ -168,7 +169,7 @@ class AiohttpTransport:
         if response.status < 200:
             response.close()
             raise UpstreamProtocolError()
-        return AiohttpResponse(response)
+        return AiohttpResponse(response, attempt)
 
     async def close(self) -> None:
         for session in self._sessions.values():

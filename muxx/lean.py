@@ -231,14 +231,17 @@ class LeanConnection(asyncio.Protocol):
 class LeanResponse:
     """`UpstreamResponse` over a `LeanConnection`, which goes back to the pool when its body has been read."""
 
-    __slots__ = ("_closed", "_connection", "_origin", "_pool", "_reading_paused", "headers", "status")
+    __slots__ = ("_attempt", "_closed", "_connection", "_origin", "_pool", "_reading_paused", "headers", "status")
 
-    def __init__(self, pool: LeanTransport, origin: Origin, connection: LeanConnection, status: int) -> None:
+    def __init__(
+        self, pool: LeanTransport, origin: Origin, connection: LeanConnection, attempt: Attempt, status: int
+    ) -> None:
         self.status = status
         self.headers: Mapping[str, str] = connection.headers
         self._pool = pool
         self._origin = origin
         self._connection = connection
+        self._attempt = attempt
         self._closed = False
         self._reading_paused = False
 
@@ -264,7 +267,7 @@ class LeanResponse:
         if self._closed:
             return
         self._closed = True
-        if self._connection.finished and self._connection.reusable:
+        if self._connection.finished and self._connection.reusable and not self._attempt.surplus:
             self.resume()
             self._pool.give_back(self._origin, self._connection)
         else:
@@ -297,7 +300,7 @@ class LeanTransport:
         except BaseException:
             connection.abort()
             raise
-        return LeanResponse(self, origin, connection, status)
+        return LeanResponse(self, origin, connection, attempt, status)
 
     def _take(self, idle: deque[LeanConnection]) -> LeanConnection | None:
         oldest = time.monotonic() - IDLE_SECONDS

@@ -68,6 +68,7 @@ class Relay:
         between_events: float,
         finish_grace: float,
         max_event_bytes: int,
+        distrusted: Callable[[], None],
         masked: Callable[[bytes], bytes] = bytes,
         taps: Iterable[Callable[[bytes], None]] = (),
     ) -> None:
@@ -88,6 +89,8 @@ class Relay:
         self._limits = limits
         self._between = between_events
         self._grace = finish_grace
+        self._distrusted = distrusted
+        """Lets go of the provider's connection for good."""
         self._masked = masked
         """Takes known secrets out of an error event, which some providers quote."""
         self._taps = tuple(taps)
@@ -196,7 +199,7 @@ class Relay:
         """Bytes after the end: this connection is not to be trusted with another answer. Line ends harm nobody."""
         if surplus.strip(b"\r\n"):
             self.surplus = True
-            self._response.close()
+            self._distrusted()
 
     def _take(self, events: list[Event]) -> None:
         out: list[bytes] = []

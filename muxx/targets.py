@@ -148,6 +148,9 @@ class Attempt:
     status: int | None = None
     head_at: float | None = None
     """When the head of the answer came (monotonic seconds)."""
+    surplus = False
+    """More than line ends came after the end of the answer. Known before the response is closed, whose connection the transport
+    then uses for no other."""
     error: MuxxError | None = None
     ended: float | None = None
     sign: Callable[[Attempt], None] | None = None

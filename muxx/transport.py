@@ -37,7 +37,8 @@ class UpstreamResponse(Protocol):
     def resume(self) -> None: ...
 
     def close(self) -> None:
-        """Let go of the response. Unless its body was read to the end, the connection is closed at once. Idempotent."""
+        """Let go of the response. Unless its body was read to the end, and nothing beyond the answer's (`attempt.surplus`), the
+        connection is closed at once. Idempotent."""
 
 
 class Transport(Protocol):

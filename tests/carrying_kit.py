@@ -394,8 +394,8 @@ class Bench:
         stream = ChatStream(client_asked_usage=asked, choices=choices)
         if hooks is not None:
             kind, options = HookedRelay, options | {"hooks": hooks, "codec": CHAT.codec(stream, asked)}
-        times = {"between_events": 60.0, "finish_grace": 5.0}
-        self.relay: Relay = kind(stream, self.provider, self.down, self.limits, max_event_bytes=most, **times | options)
+        given: Any = {"between_events": 60.0, "finish_grace": 5.0, "distrusted": self.provider.close}
+        self.relay: Relay = kind(stream, self.provider, self.down, self.limits, max_event_bytes=most, **given | options)
 
     def feed(self, *pieces: bytes) -> None:
         for piece in pieces:

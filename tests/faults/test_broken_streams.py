@@ -394,6 +394,20 @@ async def test_S12_nothing_counts_after_the_first_done(transport: str, extra: by
             assert len(gateway.upstream.connections) == number
 
 
+async def test_S12_what_comes_behind_done_with_the_end_of_the_body_costs_the_connection_too() -> None:
+    """aiohttp's client has given its connection back by then: it does so where it reads the end."""
+    surplus = b"%x\r\n%b\r\n0\r\n\r\n"
+    async with serving("lean") as gateway:
+        for together in (True, False):
+            body, late = (STREAM + DONE, b"") if together else (STREAM, surplus % (len(DONE), DONE))
+            answer = b"".join(step for step in sse(body, end=late or LAST_CHUNK) if isinstance(step, bytes))
+            behind = [pause(0.02), late] if late else []
+            gateway.upstream.script([answer.removesuffix(late), *behind])
+            assert without_comment(await gateway.chat(**ASKED)) == STREAM
+            await gateway.upstream.last.peer_left()
+        assert len(gateway.upstream.connections) == 2
+
+
 @both_transports
 async def test_S12_a_provider_that_hangs_after_done_delays_nobody(transport: str) -> None:
     async with serving(transport) as gateway:

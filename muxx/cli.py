@@ -121,15 +121,16 @@ def cli() -> None:
 @click.option("--mock", is_flag=True, help="Answer every model from the mock provider: no account, no network.")
 @click.option("--host", help="Listen on this address instead of [server] host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead of [server] port.")
+@click.option("--new-log", is_flag=True, help="Begin a new log where the old one is missing or damaged, which is put aside.")
 @click.pass_context
-def serve(ctx: click.Context, path: Path | None, mock: bool, host: str | None, port: int | None) -> None:
+def serve(ctx: click.Context, path: Path | None, mock: bool, host: str | None, port: int | None, new_log: bool) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
     gc.disable()  # what a start makes is to stay: looking for garbage in it again and again takes a tenth of the time
     try:
         loaded = load(ctx, path)
         from . import workers
 
-        code = workers.serve(_listening(loaded.config, host, port), loaded.found, mock=mock)
+        code = workers.serve(_listening(loaded.config, host, port), loaded.found, mock=mock, new_log=new_log)
     finally:
         gc.enable()
     ctx.exit(code)

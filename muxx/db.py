@@ -17,9 +17,11 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
+from urllib.parse import quote
 
 from .errors import PluginLoadError, StartError
 from .journal import Durability
@@ -52,6 +54,17 @@ class Migration:
     sql: str
 
 
+_INSTEAD: dict[File, str] = {
+    "main": "move it away to start afresh",
+    "logs": "begin a new one: `muxx serve --new-log` (spend and limits are then counted from that)",
+}
+"""What can be done where a file is damaged and there is no backup."""
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
 def logs_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}-logs.db")
 
@@ -76,17 +89,16 @@ class Database:
         return self.path if file == "main" else self.logs
 
     async def open(self) -> None:
-        new = not self.path.exists()
-        if new:
-            _refuse_leftovers(self.path, self.logs, self.path.with_name(self.path.name + "-wal"))
+        if not self.path.exists():
+            _refuse_leftovers(self.path, self.logs, beside(self.path, "-wal"), instead="move that file away too")
             await _create(self.path, PAGE_BYTES["main"])
-        await _verify(self.path, thorough=True)
+        await _verify(self.path, thorough=True, instead=_INSTEAD["main"])
         if not self.logs.exists():
-            _refuse_leftovers(self.logs, self.logs.with_name(self.logs.name + "-wal"))
+            _refuse_leftovers(self.logs, beside(self.logs, "-wal"), instead=_INSTEAD["logs"])
+            if await _was_used(self.path):
+                raise StartError(f"{self.logs}: is missing. Restore it from a backup, or {_INSTEAD['logs']}.", 3)
             await _create(self.logs, PAGE_BYTES["logs"])
-            if not new:  # moving a damaged log away is how to start it afresh, but one that got lost must not go unnoticed
-                _log.warning("%s was not there: the log begins anew, and spend and limits are counted from it", self.logs)
-        await _verify(self.logs, thorough=False)
+        await _verify(self.logs, thorough=False, instead=_INSTEAD["logs"])
 
     async def migrate(self, plugin: str, migrations: Sequence[Migration]) -> None:
         """Apply the plugin's migrations that have not been applied yet."""
@@ -101,6 +113,8 @@ class Database:
                 try:
                     await migrate(self._writers[file], self._readers[file], path, plugin, numbered)
                 except sqlite3.Error as error:
+                    if type(error) is sqlite3.DatabaseError:
+                        raise _refusal(path, _reason(error), _INSTEAD[file]) from error
                     raise StartError(f"{path}: the tables of plugin '{plugin}' cannot be made: {_reason(error)}.", 3) from error
 
     async def write(self, fn: Callable[[Connection], Awaitable[T]]) -> T:
@@ -170,12 +184,48 @@ def statements(sql: str) -> Iterator[str]:
         yield statement
 
 
-def _refuse_leftovers(missing: Path, *leftovers: Path) -> None:
+async def begin_log_anew(path: Path) -> None:
+    """Put a log that is damaged out of the way, and make a new one in place of one that is not there. A whole one stays.
+
+    For who has the lock of the database at `path`; nothing may have the log open. A first start finds nothing to do.
+    """
+    logs = logs_path(path)
+    if not path.exists():
+        return
+    _log.info("looking through %s", logs)
+    fault = await _fault(logs, thorough=True) if logs.exists() else "is missing"
+    if fault is None:
+        _log.info("%s is whole: it stays, and no new log is begun", logs)
+        return
+    kept = _put_aside(logs)
+    await _create(logs, PAGE_BYTES["logs"])
+    _log.warning("%s %s: a new log begins, and spend and limits are counted from it", logs, fault)
+    if kept is not None:
+        _log.warning("what there was of the old log is %s", kept)
+
+
+def _put_aside(logs: Path) -> Path | None:
+    """Rename it, with what SQLite has beside it; the new name, or None where there was nothing."""
+    name = datetime.now(UTC).strftime(f"{logs.stem}.%Y%m%dT%H%M%SZ{logs.suffix}")
+    found = [suffix for suffix in ("-wal", "-shm", "") if beside(logs, suffix).exists()]
+    for suffix in found:
+        beside(logs, suffix).rename(logs.with_name(name + suffix))
+    return logs.with_name(name) if found else None
+
+
+async def _was_used(path: Path) -> bool:
+    """Whether the main file has tables: whoever makes them has made the log before."""
+    connection = await connect(path)
+    try:
+        return bool(await _value(connection, "SELECT EXISTS (SELECT 1 FROM schema_migrations)"))
+    finally:
+        await connection.close()
+
+
+def _refuse_leftovers(missing: Path, *leftovers: Path, instead: str) -> None:
     for leftover in leftovers:
         if leftover.exists() and not missing.exists():  # another process may be making both just now
-            raise StartError(
-                f"{missing}: is missing, though {leftover.name} is there. Restore it, or move that file away too.", 3
-            )
+            raise StartError(f"{missing}: is missing, though {leftover.name} is there. Restore it, or {instead}.", 3)
 
 
 async def _create(path: Path, page_bytes: int) -> None:
@@ -205,14 +255,25 @@ async def _create(path: Path, page_bytes: int) -> None:
     _log.info("created %s", path)
 
 
-async def _verify(path: Path, thorough: bool) -> None:
+async def _verify(path: Path, *, thorough: bool, instead: str) -> None:
     """Refuse what is not ours, not whole or not writable. `thorough` reads every page: for the small file only."""
+    fault = await _fault(path, thorough)
+    if fault is not None:
+        raise _refusal(path, fault, instead)
+
+
+def _refusal(path: Path, fault: str, instead: str) -> StartError:
+    return StartError(f"{path}: {fault}. It is left as it is: restore it from a backup, or {instead}.", 3)
+
+
+async def _fault(path: Path, thorough: bool) -> str | None:
+    """What makes a file useless, in words; `StartError` where it only cannot be read or written now. It changes nothing."""
     if not path.is_file() or path.stat().st_size == 0:
-        raise _refusal(path, "is empty or not a file")
+        return "is empty or not a file"
     if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         raise StartError(f"{path}: cannot be written. Check the permissions of the file and its directory.", 3)
     try:
-        connection = await connect(path)
+        connection = await connect_with(f"file:{quote(str(path.absolute()))}?mode=ro", (f"busy_timeout = {BUSY_MS:d}",), uri=True)
         try:
             application = await _value(connection, "PRAGMA application_id")
             await connection.execute_fetchall("SELECT count(*) FROM sqlite_master")
@@ -220,20 +281,17 @@ async def _verify(path: Path, thorough: bool) -> None:
         finally:
             await connection.close()
     except sqlite3.Error as error:
-        raise _refusal(path, _reason(error)) from error
+        if type(error) is sqlite3.DatabaseError:
+            return _reason(error)
+        raise StartError(f"{path}: cannot be read: {_reason(error)}. Check the file and its directory.", 3) from error
     if application != APPLICATION_ID:
-        raise _refusal(path, "is a database of another program")
-    if verdict != "ok":
-        raise _refusal(path, "is damaged")
+        return "is a database of another program"
+    return None if verdict == "ok" else "is damaged"
 
 
 async def _value(connection: Connection, sql: str) -> Any:
     [row] = await connection.execute_fetchall(sql)
     return row[0]
-
-
-def _refusal(path: Path, reason: str) -> StartError:
-    return StartError(f"{path}: {reason}. It is left as it is: restore it from a backup, or move it away to start afresh.", 3)
 
 
 def _reason(error: Exception) -> str:

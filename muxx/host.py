@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import projectstore, secret
-from .db import Database, logs_path
+from .db import Database, beside, logs_path
 from .errors import StartError
 from .journal import BALLAST
 from .projectstore import ProjectStore
@@ -40,7 +40,7 @@ class Paths:
     @classmethod
     def beside(cls, database: Path) -> Paths:
         def named(suffix: str) -> Path:
-            return database.with_name(database.name + suffix)
+            return beside(database, suffix)
 
         journal = named(".journal")
         return cls(database, logs_path(database), named(".secret"), named(".shared"), journal, named(".lock"), journal / BALLAST)

@@ -36,19 +36,37 @@ if TYPE_CHECKING:
 
 MOST_CALLS = 9500
 SPARE_FILES = 256
+MOST_FILES = 32_768
+"""Enough for as many calls, and for as many connections again that wait."""
+
+
+def allow_files() -> None:
+    """Have this process and its children open as many files as the system lets them, and no more than they could use.
+
+    The soft limit is 1,024 nearly everywhere, for the sake of programs that call select(2).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = most_files()
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_files() -> int:
+    """How many files a process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def most_calls() -> int:
     """How many calls a process carries at a time: each takes a file for its client and one for its provider."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(MOST_CALLS, (soft - SPARE_FILES) // 2)
+    return min(MOST_CALLS, (most_files() - SPARE_FILES) // 2)
 
 
 def most_connections() -> int:
     """How many connections of clients a process keeps open: those of the calls, and as many more as leave the calls their files
     for providers, and half of the spare ones."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft - most_calls() - SPARE_FILES // 2
+    return most_files() - most_calls() - SPARE_FILES // 2
 
 
 class Service:

@@ -22,14 +22,15 @@ import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .config import Config
+from .db import begin_log_anew
 from .errors import StartError
 from .gateway import Gateway
-from .host import Host
+from .host import Host, Paths, locked
 from .journal import Journal
 from .loop import run
 from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
-from .server import most_calls
+from .server import allow_files, most_calls
 from .shared import Shared
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
@@ -47,8 +48,10 @@ STOP_SECONDS = 10.0
 """What a worker gets beyond the grace for streams before it is killed."""
 
 
-def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
+def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log: bool = False) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code; what stops the start is raised as `StartError`.
+
+    `new_log` is for a log database that is missing or damaged: see `muxx.db.begin_log_anew`.
 
     `found` are the installed plugins, as `config` was checked against them. Nothing looks for them again until a reload does.
     """
@@ -57,6 +60,8 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False) -> int:
     plugins = build(found, config)
     check_models(config, plugins)
     listeners = _listeners(config)
+    if new_log:
+        run(_log_begun_anew(config))
     host, key = run(_owned(config, plugins))
     try:
         for listener in listeners:
@@ -75,8 +80,9 @@ def _check_surroundings() -> None:
     if HttpRequestParser is HttpRequestParserPy:
         text = "aiohttp came without its C parser, and its Python one lets in what a gateway must refuse. Install a wheel."
         raise StartError(text, 1)
+    allow_files()
     if most_calls() < 1:
-        text = "a process may open too few files here to carry a single call. Raise that: `ulimit -n 65536`, or LimitNOFILE."
+        text = "a process may open too few files here to carry a single call. Raise the hard limit: LimitNOFILE, `ulimit -Hn`."
         raise StartError(text, 1)
 
 
@@ -161,6 +167,15 @@ def _listeners(config: Config) -> list[socket.socket]:
     port = first.getsockname()[1]
     first.close()
     return [listen(server.host, port, share=True) for _ in range(server.workers)]
+
+
+async def _log_begun_anew(config: Config) -> None:
+    paths = Paths.beside(config.database.path)
+    lock = locked(paths)
+    try:
+        await begin_log_anew(paths.database)
+    finally:
+        os.close(lock)
 
 
 async def _owned(config: Config, plugins: PluginSet) -> tuple[Host, str | None]:

@@ -94,7 +94,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, bool]]:
     """What `serve` was called with; it answers that the address is in use."""
     calls: list[tuple[Config, bool]] = []
 
-    def serve(config: Config, found: list[Found], *, mock: bool) -> int:
+    def serve(config: Config, found: list[Found], *, mock: bool, new_log: bool) -> int:
         assert {item.name for item in found} == set(config.plugin_settings), "found once, for the check and for the start"
         calls.append((config, mock))
         if config.server.port == 1:

@@ -22,7 +22,7 @@ from process_kit import alive, children
 
 import muxx.db as db_module
 from muxx import scanning
-from muxx.db import Database, Migration, statements
+from muxx.db import Database, Migration, begin_log_anew, statements
 from muxx.errors import StartError
 from muxx.sqlite import Connection, Writer
 from muxx.testing import eventually
@@ -328,6 +328,13 @@ class TestMigrations:
         assert [statement.strip()[:14] for statement in statements(script)] == ["CREATE TABLE a", "-- a; comment\n", "SELECT 1;"]
 
 
+async def opened(path: Path) -> bool:
+    db = Database(path)
+    await db.open()
+    await db.close()
+    return True
+
+
 async def refused(path: Path) -> str:
     """The one line with which opening is refused; both files stay as they are."""
     before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
@@ -386,16 +393,49 @@ class TestWhatIsRefused:
         assert "is missing" in await refused(path)
         assert not path.exists()
 
-    async def test_a_log_file_that_vanished_is_made_anew_with_a_warning(
+    async def test_a_log_file_that_vanished_is_made_anew_only_where_that_is_asked_for(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Moving a damaged one away is how to start afresh; that spend is counted from nothing must be seen."""
-        path.with_name("muxx-logs.db").unlink()
-        db = Database(path)
-        await db.open()
-        await db.close()
+        """Spend and limits are counted from it: that they begin at nothing must be somebody's will."""
+        logs = path.with_name("muxx-logs.db")
+        logs.unlink()
+        assert "muxx serve --new-log" in await refused(path)
+        assert not logs.exists()
+        await begin_log_anew(path)
+        assert await opened(path)
         [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
-        assert "muxx-logs.db was not there" in warning.getMessage()
+        assert "muxx-logs.db is missing: a new log begins" in warning.getMessage()
+
+    @pytest.mark.parametrize("damage", ["header", "page", "cut short", "empty", "another program's"])
+    async def test_a_damaged_log_is_put_aside_as_it_is_where_that_is_asked_for(
+        self, path: Path, damage: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        logs = path.with_name("muxx-logs.db")
+        content = bytearray(logs.read_bytes())
+        if damage == "header":
+            content[0] ^= 0xFF
+        elif damage == "page":
+            content[-8192:] = b"\xff" * 8192
+        elif damage == "another program's":
+            content[68:72] = b"\0\0\0\1"
+        del content[{"cut short": len(content) // 2, "empty": 0}.get(damage, len(content)) :]
+        logs.write_bytes(content)
+        await begin_log_anew(path)
+        assert await opened(path)
+        [aside] = path.parent.glob("muxx-logs.2*Z.db")
+        assert aside.read_bytes() == content
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert any(str(aside) in warning for warning in warnings)
+
+    async def test_a_whole_log_stays_whatever_is_asked_for(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        before = path.with_name("muxx-logs.db").read_bytes()
+        await begin_log_anew(path)
+        assert path.with_name("muxx-logs.db").read_bytes() == before
+        assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+    async def test_there_is_nothing_to_begin_anew_at_a_first_start(self, tmp_path: Path) -> None:
+        await begin_log_anew(tmp_path / "first.db")
+        assert list(tmp_path.iterdir()) == []
 
     async def test_a_first_start_warns_of_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         db = Database(tmp_path / "first.db")
@@ -408,6 +448,9 @@ class TestWhatIsRefused:
         logs.rename(path.with_name("muxx-logs.db-wal"))
         assert "is missing" in await refused(path)
         assert not logs.exists()
+        await begin_log_anew(path)
+        assert await opened(path)
+        assert len(list(path.parent.glob("muxx-logs.2*Z.db-wal"))) == 1
 
     async def test_a_directory_that_is_not_there(self, tmp_path: Path) -> None:
         db = Database(tmp_path / "missing" / "muxx.db")

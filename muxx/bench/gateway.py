@@ -27,7 +27,7 @@ from ..config import Config, LimitsConfig, ProjectConfig, ProviderConfig
 from ..errors import StartError
 from ..host import Host
 from ..plugins import PluginSet, build, load_checked
-from ..server import most_calls
+from ..server import allow_files, most_calls, most_files
 from ..targets import Provider
 from ..upstream import environment_proxy
 from ..worker import prepare
@@ -60,6 +60,8 @@ class Started:
     uvloop: bool
     proxied: bool
     """There is a proxy between the operator's gateway and the providers, which decides about the transport."""
+    files: int
+    """That a process may have open."""
     most_calls: int
     """At a time, in a worker."""
     plugins: list[str]
@@ -154,7 +156,8 @@ def main() -> int:
     key = asyncio.run(_first_key(config, plugins))
     uvloop = importlib.util.find_spec("uvloop") is not None
     names = sorted(plugin.name for plugin in plugins.plugins)
-    started = Started(port, key, f"{PROVIDER}/{MODEL}", uvloop, proxied, most_calls(), names)
+    allow_files()
+    started = Started(port, key, f"{PROVIDER}/{MODEL}", uvloop, proxied, most_files(), most_calls(), names)
     click.echo(orjson.dumps(asdict(started)))
     os.dup2(2, 1)  # nobody reads what plugins print from here on, and a full pipe would stop them
     return serve(config, found)

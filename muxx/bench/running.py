@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shutil
 import signal
 import sys
@@ -84,7 +83,7 @@ def measured(config: Config, seconds: float, told: Told) -> tuple[Figures, Circu
         sync_ms=sync_ms,
         elsewhere=elsewhere,
         most_calls=said["most_calls"],
-        files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        files=said["files"],
         cores=len(os.sched_getaffinity(0)),
         quota=cpu_quota(),
         throttled_s=throttled,

@@ -136,7 +136,7 @@ def _hindrances(figures: Figures, about: Circumstances) -> Iterator[Warning]:
     if about.most_calls < MOST_CALLS:
         text = (
             f"A worker takes {max(0, about.most_calls):,} calls at a time, for a process may open {about.files:,} files here. "
-            "Raise that: `ulimit -n 65536`, or LimitNOFILE=65536 in its systemd unit."
+            "Raise the hard limit: `ulimit -Hn 65536`, or LimitNOFILE=65536 in its systemd unit."
         )
         yield Warning("files", text)
     yield from _of_quota(figures, about)

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,20 @@ from durability_scenarios import (
     start_after_a_crash,
     with_keys,
 )
-from process_kit import all_in_order, query, rows
+from process_kit import Upstream, all_in_order, logs_file, query, rows
 
 from muxx.sqlite import Connection
-from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, clean_environment, eventually, get, pause
+from muxx.testing import (
+    GatewayProcess,
+    RunningGateway,
+    ScriptedUpstream,
+    chat,
+    chat_body,
+    clean_environment,
+    eventually,
+    get,
+    pause,
+)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -124,6 +135,38 @@ async def test_L05_a_damaged_database_stops_the_start_with_one_line(tmp_path: Pa
         lines = [line for line in said.splitlines() if "created" not in line]
         assert (code, len(lines), unchanged) == (3, 1, True), (way, said)
         assert "muxx.db: " in lines[0]
+
+
+async def test_L05_a_new_log_is_begun_only_where_that_is_asked_for_and_the_old_one_kept(tmp_path: Path) -> None:
+    """However it is lost, requests are served again, and what there was of the log is beside the new one as it was."""
+    logs = logs_file(tmp_path)
+
+    def stored(request_id: str | None) -> bool:
+        return request_id in rows(tmp_path)
+
+    async with Upstream() as upstream:
+        gateway = GatewayProcess(tmp_path, upstream.base_url, arguments=("--new-log",))
+        for content in (None, b"no database any more", b""):
+            if logs.exists():
+                logs.unlink()
+                if content:
+                    logs.write_bytes(content)
+                code, said = refused_beside(gateway)
+                assert (code, "muxx serve --new-log" in said) == (3, True), said
+                assert (logs.read_bytes() if logs.exists() else b"") == content
+            async with gateway:
+                answer = await gateway.chat()
+                assert (await gateway.get_row(answer.request_id))["status"] == 200
+                await eventually(partial(stored, answer.request_id), 10.0)
+        [aside] = tmp_path.glob("muxx-logs.2*Z.db")
+        assert aside.read_bytes() == b"no database any more"
+
+
+def refused_beside(gateway: GatewayProcess) -> tuple[int, str]:
+    """Exit code and output of `muxx serve` with the same configuration and no options."""
+    command = [sys.executable, "-m", "muxx", "serve", "--config", str(gateway.config_path)]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
 def refused(directory: Path, **server: str) -> tuple[int, str]:

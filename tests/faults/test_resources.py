@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from carrying_kit import both_transports
@@ -27,14 +27,13 @@ CALLS = 32
 
 
 @contextmanager
-def few_files(files: int = FILES) -> Iterator[None]:
-    """Processes that are started meanwhile may open no more than so many."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, before[1]))
-    try:
+def files_for(directory: Path, limit: str) -> Iterator[None]:
+    """Interpreters that are started meanwhile get this limit, as options of sh's `ulimit`."""
+    limited = directory / "python-with-few-files"
+    limited.write_text(f'#!/bin/sh\nulimit {limit}\nexec "{sys.executable}" "$@"\n')
+    limited.chmod(0o700)
+    with mock.patch.object(sys, "executable", str(limited)):
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def test_X02_idle_connections_keep_nobody_out(sent: bytes, tmp_path: Path, upstream: Upstream) -> None:
     """More of them than the process has files: silent ones, some with half a head, and those of clients that were answered."""
     gateway = gateway_process(tmp_path, upstream)
-    with few_files():
+    with files_for(tmp_path, f"-n {FILES}"):
         await gateway.start()
     try:
         workers = workers_of(gateway)
@@ -70,7 +69,7 @@ async def test_X02_calls_beyond_what_there_are_files_for_are_refused_and_their_c
     transport: str, tmp_path: Path, upstream: Upstream
 ) -> None:
     gateway = gateway_process(tmp_path, upstream, {"server": {"transport": transport}})
-    with few_files():
+    with files_for(tmp_path, f"-n {FILES}"):
         await gateway.start()
     try:
         workers = workers_of(gateway)
@@ -103,12 +102,26 @@ async def test_X02_calls_beyond_what_there_are_files_for_are_refused_and_their_c
 
 def test_X02_where_not_a_single_call_has_its_files_nothing_is_started(tmp_path: Path) -> None:
     (tmp_path / "muxx.toml").write_text("server = {port = 0}\n")
-    command = [sys.executable, "-m", "muxx", "serve", "--config", str(tmp_path / "muxx.toml")]
-    with few_files(256):
+    with files_for(tmp_path, "-n 256"):
+        command = [sys.executable, "-m", "muxx", "serve", "--config", str(tmp_path / "muxx.toml")]
         done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "ulimit -n" in done.stderr
+    assert "LimitNOFILE" in done.stderr
+
+
+async def test_X02_the_limit_meant_for_programs_that_use_select_is_raised(tmp_path: Path, upstream: Upstream) -> None:
+    """A soft limit of so many would be good for 32 calls."""
+    async with AsyncExitStack() as stack:
+        gateway = gateway_process(tmp_path, upstream)
+        with files_for(tmp_path, f"-Sn {FILES}"):
+            await stack.enter_async_context(gateway)
+        clients = [await stack.enter_async_context(await gateway.connect()) for _ in range(2 * CALLS)]
+        for client in clients:
+            await client.post_chat(gateway.key, chat_body(HOLD, stream=True))
+        assert [(await client.read_head()).status for client in clients] == [200] * len(clients)
+        upstream.release.set()
+        await asyncio.gather(*(client.readuntil(b"[DONE]") for client in clients))
 
 
 NO_PROCESSES = """

@@ -192,7 +192,8 @@ async def begin_log_anew(path: Path) -> None:
     logs = logs_path(path)
     if not path.exists():
         return
-    _log.info("looking through %s", logs)
+    if logs.exists():
+        _log.info("looking through %s", logs)
     fault = await _fault(logs, thorough=True) if logs.exists() else "is missing"
     if fault is None:
         _log.info("%s is whole: it stays, and no new log is begun", logs)

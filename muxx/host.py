@@ -46,18 +46,39 @@ class Paths:
         return cls(database, logs_path(database), named(".secret"), named(".shared"), journal, named(".lock"), journal / BALLAST)
 
 
-def locked(paths: Paths) -> int:
-    """An open file that keeps every other instance from the database; `StartError` where one has it."""
+LOST = "{}: was deleted while muxx runs, and with it what its processes tell one another. Restart muxx: it is made anew."
+
+
+def _lock_file(paths: Paths) -> int:
     try:
-        fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        return os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StartError(f"{paths.lock}: cannot be opened: {error.strerror}. Check its owner and permissions.", 3) from error
+
+
+def locked(paths: Paths) -> int:
+    """An open file that keeps every other instance from the database; `StartError` where one has it."""
+    fd = _lock_file(paths)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
         raise StartError(f"{paths.database}: another instance owns the database. Stop it, or use another file.", 3) from error
     return fd
+
+
+def is_served(paths: Paths) -> bool:
+    """Whether an instance owns the database now."""
+    if not paths.lock.exists():
+        return False
+    fd = _lock_file(paths)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 class Host:
@@ -135,7 +156,17 @@ async def _open(config: Config, scans_apart: bool) -> Host:
         given = await secret.found(config, paths.secret, db)
         await migrate_kernel(db)
         root = await secret.root_of(given, db)
-        return Host(config, paths, db, Shared(paths.shared), given, root)
+        return Host(config, paths, db, _opened(paths), given, root)
     except BaseException:
         await db.close()
         raise
+
+
+def _opened(paths: Paths) -> Shared:
+    """The counters. One that begins beside an instance that has others would not see its revoked keys, nor it this one's."""
+    shared = Shared(paths.shared)
+    if shared.made and is_served(paths):
+        paths.shared.unlink(missing_ok=True)
+        shared.close()
+        raise StartError(LOST.format(paths.shared), 3)
+    return shared

@@ -87,6 +87,8 @@ class Shared:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
+        self.made = False
+        """It was not there, or empty: this is the first to use it."""
         self._thread_lock = threading.RLock()
         self._counters: dict[str, Counters] = {}
         try:
@@ -112,8 +114,17 @@ class Shared:
         magic = os.pread(self._fd, len(MAGIC), 0)
         if not any(magic):
             os.pwrite(self._fd, MAGIC, 0)
+            self.made = True
         elif magic != MAGIC:
             raise StartError(f"{self._path}: not written by this version of muxx. Stop every muxx here, then delete it.", 3)
+
+    @property
+    def is_lost(self) -> bool:
+        """The file has been deleted or replaced: who opens it from now on sees other numbers."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
 
     def version(self, name: str) -> int:
         """The version of a table, or of whatever a plugin gives a name: it differs from an earlier answer when some process has

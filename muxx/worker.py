@@ -12,6 +12,7 @@ import gc
 import logging
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from .config import Config
 from .endpoints import refuse_reserved
 from .errors import PluginLoadError, ShuttingDown, StartError
 from .gateway import Gateway
-from .host import Host
+from .host import LOST, Host
 from .journal import Journal
 from .plugins import Loaded, PluginSet, build, load_checked
 from .recorder import Recorder
@@ -34,6 +35,7 @@ ACCEPTS_PER_TURN = 16
 last ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
+TOLD_EVERY_SECONDS = 60.0
 CLOSING_SECONDS = 0.1
 """How long a connection whose exchange has ended may take to close."""
 
@@ -139,7 +141,7 @@ class Worker:
         self._connections = self.service.server()
         if listener is not None:
             self._accepting = await accept(listener, self._connections)
-        self._upkeep = asyncio.create_task(self._rotate(), name="journal")
+        self._upkeep = asyncio.create_task(self._each_second(), name="journal")
 
     async def _new_gateway(self, config: Config, plugins: PluginSet) -> Gateway:
         gateway = Gateway(
@@ -158,10 +160,14 @@ class Worker:
         self.journal.outbox.running = gateway.calls
         return gateway
 
-    async def _rotate(self) -> None:
+    async def _each_second(self) -> None:
+        told = float("-inf")
         while True:
             await asyncio.sleep(1.0)
             self.journal.rotate_if_due()
+            if self._duties.keeps and self.host.shared.is_lost and time.monotonic() > told + TOLD_EVERY_SECONDS:
+                told = time.monotonic()
+                log.error(LOST.format(self.host.paths.shared))
 
     async def reload(self) -> bool:
         """Serve new requests by the file as it is now. A file that cannot be used changes nothing; the log says why."""

@@ -66,6 +66,23 @@ class TestFiles:
             assert len(await server.db.read("SELECT * FROM keys")) == 1
 
 
+    async def test_none_begins_counters_of_its_own_beside_an_instance_that_has_others(self, tmp_path: Path) -> None:
+        """A key that it revoked would go on working there."""
+        async with Host.open(config_in(tmp_path)) as server:
+            server.lock_instance()
+            assert not server.shared.is_lost
+            server.paths.shared.unlink()
+            assert server.shared.is_lost
+            for _ in range(2):
+                with pytest.raises(StartError, match=r"muxx.db.shared: was deleted while muxx runs"):
+                    await Host.open(config_in(tmp_path))
+            server.paths.shared.write_bytes(b"")
+            assert server.shared.is_lost
+        async with Host.open(config_in(tmp_path)) as server:
+            server.lock_instance()
+            assert not server.shared.is_lost
+
+
 class TestSecret:
     async def test_it_is_made_once_for_its_owner_only(self, tmp_path: Path) -> None:
         first = await derived(tmp_path)

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ from muxx.testing import (
     get,
     pause,
 )
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as provider:
+        yield provider
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -137,29 +144,30 @@ async def test_L05_a_damaged_database_stops_the_start_with_one_line(tmp_path: Pa
         assert "muxx.db: " in lines[0]
 
 
-async def test_L05_a_new_log_is_begun_only_where_that_is_asked_for_and_the_old_one_kept(tmp_path: Path) -> None:
+async def test_L05_a_new_log_is_begun_only_where_that_is_asked_for_and_the_old_one_kept(
+    tmp_path: Path, upstream: Upstream
+) -> None:
     """However it is lost, requests are served again, and what there was of the log is beside the new one as it was."""
     logs = logs_file(tmp_path)
 
     def stored(request_id: str | None) -> bool:
         return request_id in rows(tmp_path)
 
-    async with Upstream() as upstream:
-        gateway = GatewayProcess(tmp_path, upstream.base_url, arguments=("--new-log",))
-        for content in (None, b"no database any more", b""):
-            if logs.exists():
-                logs.unlink()
-                if content:
-                    logs.write_bytes(content)
-                code, said = refused_beside(gateway)
-                assert (code, "muxx serve --new-log" in said) == (3, True), said
-                assert (logs.read_bytes() if logs.exists() else b"") == content
-            async with gateway:
-                answer = await gateway.chat()
-                assert (await gateway.get_row(answer.request_id))["status"] == 200
-                await eventually(partial(stored, answer.request_id), 10.0)
-        [aside] = tmp_path.glob("muxx-logs.2*Z.db")
-        assert aside.read_bytes() == b"no database any more"
+    gateway = GatewayProcess(tmp_path, upstream.base_url, arguments=("--new-log",))
+    for content in (None, b"no database any more", b""):
+        if logs.exists():
+            logs.unlink()
+            if content:
+                logs.write_bytes(content)
+            code, said = refused_beside(gateway)
+            assert (code, "muxx serve --new-log" in said) == (3, True), said
+            assert (logs.read_bytes() if logs.exists() else b"") == content
+        async with gateway:
+            answer = await gateway.chat()
+            assert (await gateway.get_row(answer.request_id))["status"] == 200
+            await eventually(partial(stored, answer.request_id), 10.0)
+    [aside] = tmp_path.glob("muxx-logs.2*Z.db")
+    assert aside.read_bytes() == b"no database any more"
 
 
 def refused_beside(gateway: GatewayProcess) -> tuple[int, str]:
@@ -190,6 +198,21 @@ def test_L05_a_file_beside_the_database_that_cannot_be_used_stops_the_start_with
     lines = [line for line in said.splitlines() if "created" not in line]
     assert (code, len(lines)) == (3, 1), said
     assert str(path) in lines[0]
+
+
+async def test_L05_the_counters_file_that_is_deleted_while_muxx_runs_is_told_of_and_made_anew_by_a_restart(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    gateway = GatewayProcess(tmp_path, upstream.base_url)
+    async with gateway:
+        (tmp_path / "muxx.db.shared").unlink()
+        await eventually(lambda: "muxx.db.shared: was deleted while muxx runs" in gateway.stderr)
+        with pytest.raises(AssertionError, match=r"exited with 3: .*Restart muxx"):
+            await gateway.run("keys", "list")
+        assert (await gateway.chat()).status == 200
+    async with gateway:
+        await gateway.run("keys", "list")
+        assert (await gateway.chat()).status == 200
 
 
 async def test_L07_a_cancelled_write_is_whole_or_not_there_and_leaves_no_transaction_open(muxx_gateway: RunningGateway) -> None:

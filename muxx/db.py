@@ -141,6 +141,11 @@ class Database:
         """
         return cast(list[Row], await self._scanners.rows(sql, params, seconds))
 
+    async def has_table(self, file: File, name: str) -> bool:
+        """Whether the file has a table of that name: that of another plugin may not be there, or not yet."""
+        sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return bool(await self._readers[file].rows(sql, (name,)))
+
     async def close(self) -> None:
         """Finish the writes handed over, then close every connection. Idempotent."""
         for writer in self._writers.values():

@@ -349,6 +349,11 @@ async def refused(path: Path) -> str:
     return str(caught.value)
 
 
+async def test_it_tells_which_tables_there_are(db: Database) -> None:
+    await db.migrate("things", (TABLE, LOGS))
+    assert [await db.has_table(file, name) for file in ("main", "logs") for name in ("things", "events")] == [True, False, False, True]
+
+
 class TestWhatIsRefused:
     @pytest.fixture
     async def path(self, tmp_path: Path) -> Path:

@@ -61,9 +61,8 @@ def _relay(up: Wire, client: Wire | None) -> Relay:
     if client is not None:
         kind, options = TranslatedRelay, {"codec": Translator(up, client.codec(AnswerHead("id-1", "model", 1), True), client)}
     facts, down, response = up.stream({}, True), _Client(), _Provider()
-    relay: Relay = kind(
-        facts, response, down, _Limits(), between_events=60, finish_grace=5, max_event_bytes=2**24, **options
-    )
+    options |= {"between_events": 60, "finish_grace": 5, "max_event_bytes": 2**24, "distrusted": response.close}
+    relay: Relay = kind(facts, response, down, _Limits(), **options)
     return relay
 
 

@@ -137,11 +137,11 @@ class Crossed:
 
 async def crossed(up: Wire, called: Wire, pieces: Iterable[bytes], *, hooks: ChunkHooks | None = None) -> Crossed:
     """A provider's stream as the client of another format gets it, past plugins' hooks or not."""
-    stream, client = up.stream({}, True), _Client()
+    stream, client, provider = up.stream({}, True), _Client(), _Provider()
     translator = Translator(up, called.codec(_Head(stream, called), True), called)
     options: dict[str, Any] = {"between_events": 60.0, "finish_grace": 5.0, "max_event_bytes": 1 << 24, "codec": translator}
     kind: Any = TranslatedRelay if hooks is None else partial(TranslatedHookedRelay, hooks=hooks)
-    relay = kind(stream, _Provider(), client, _Limits(), **options)
+    relay = kind(stream, provider, client, _Limits(), distrusted=provider.close, **options)
     for piece in pieces:
         relay.feed(piece)
     pump: asyncio.Future[None] = asyncio.get_running_loop().create_future()

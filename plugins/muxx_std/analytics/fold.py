@@ -9,7 +9,6 @@ from .schema import FIGURES, MEMBER_VALUE, ROW, TRIGGERS
 SLICE = 2_000
 """Rows added in one transaction, and how many are left to be read one by one: either takes some milliseconds."""
 
-_HAS_ROWS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'generations'"
 _WAITING = (
     "SELECT (SELECT count(*) FROM (SELECT 1 FROM generations WHERE position > (SELECT position FROM analytics_state) LIMIT ?))"
     " + (SELECT count(*) FROM (SELECT 1 FROM analytics_changes LIMIT ?))"
@@ -73,7 +72,7 @@ _ADD = (
 
 async def watch(db: Database) -> bool:
     """See that changes of rows are noted from now on; False where there is no log."""
-    if not await db.read_logs(_HAS_ROWS):
+    if not await db.has_table("logs", "generations"):
         return False
     await db.write_logs(_make_triggers)
     return True

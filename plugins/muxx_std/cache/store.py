@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,12 +88,9 @@ class CacheStore:
 
         Counted from the log's rows; `StartError` where there is no log.
         """
-        try:
-            rows = await self._db.read_logs(_OUTCOMES, (since, project, project, environment, environment))
-        except sqlite3.OperationalError as error:
-            text = "Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet."
-            raise StartError(text, 1) from error
-        return _summed(rows)
+        if not await self._db.has_table("logs", "generations"):
+            raise StartError("Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet.", 1)
+        return _summed(await self._db.read_logs(_OUTCOMES, (since, project, project, environment, environment)))
 
 
 def _summed(rows: Iterable[Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from muxx import HttpRequest, PluginConfig, Reply, Route, __version__, hookimpl
 
 from .running import EVERY_SECONDS, read, tell
-from .schema import MIGRATIONS, READ, catch_up, is_logged
+from .schema import MIGRATIONS, READ, catch_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ class Metrics:
         if gateway.worker >= 0:
             tell(gateway)
         gateway.every(EVERY_SECONDS, report, name="metrics.running")
-        if await is_logged(gateway.db):
+        if await gateway.db.has_table("logs", "generations"):
             add = partial(catch_up, gateway.db, self._config.max_models)
             gateway.every(ADD_EVERY_SECONDS, add, name="metrics.sums", once_per_host=True)
         yield

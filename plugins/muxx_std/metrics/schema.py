@@ -52,7 +52,6 @@ MIGRATIONS = (
     ),
 )
 
-_HAS_ROWS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'generations'"
 _SPAN = (
     "SELECT position, first, coalesce((SELECT max(position) FROM (SELECT position FROM generations WHERE position > first"
     " ORDER BY position LIMIT ?)), first) FROM (SELECT position,"
@@ -75,11 +74,6 @@ _ADD = " ".join(
     )
 )  # fmt: skip
 READ = " ".join(("SELECT", ", ".join((*LABELS, *_FIGURES)), "FROM metrics_sums"))
-
-
-async def is_logged(db: Database) -> bool:
-    """Whether there is a log to count the rows of."""
-    return bool(await db.read_logs(_HAS_ROWS))
 
 
 async def catch_up(db: Database, most_models: int) -> None:

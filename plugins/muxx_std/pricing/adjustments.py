@@ -46,7 +46,6 @@ _PRICED_ROWS = (
     " FROM generations WHERE started_at >= ? AND started_at < ? AND (? IS NULL OR project = ?)"
     " AND attempts > 0 AND usage_source NOT IN ('none', 'cache') AND provider IS NOT NULL AND model IS NOT NULL"
 )
-_HAS_ROWS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'generations'"
 _COUNT = "SELECT count(*)" + _PRICED_ROWS
 _PAGE = (
     "SELECT position, request_id, project, started_at, duration_ms, provider, model, input_tokens, output_tokens,"
@@ -97,7 +96,7 @@ class Correction(NamedTuple):
 
 async def count(db: Database, span: Span) -> int:
     """How many rows `pages` gives. None before the first server has run, which makes the table."""
-    if not await db.read_logs(_HAS_ROWS):
+    if not await db.has_table("logs", "generations"):
         return 0
     found = await db.read_logs(_COUNT, (span.since, span.until, span.project, span.project))
     return int(found[0][0])

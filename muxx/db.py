@@ -211,9 +211,9 @@ async def begin_log_anew(path: Path) -> None:
 
 
 def _put_aside(logs: Path) -> Path | None:
-    """Rename it, with what SQLite has beside it; the new name, or None where there was nothing."""
+    """Rename it, and then what SQLite has beside it; the new name, or None where there was nothing."""
     name = datetime.now(UTC).strftime(f"{logs.stem}.%Y%m%dT%H%M%SZ{logs.suffix}")
-    found = [suffix for suffix in ("-wal", "-shm", "") if beside(logs, suffix).exists()]
+    found = [suffix for suffix in ("", "-wal", "-shm") if beside(logs, suffix).exists()]
     for suffix in found:
         beside(logs, suffix).rename(logs.with_name(name + suffix))
     return logs.with_name(name) if found else None

@@ -120,11 +120,9 @@ class Shared:
 
     @property
     def is_lost(self) -> bool:
-        """The file has been deleted or replaced: who opens it from now on sees other numbers."""
-        try:
-            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
-        except FileNotFoundError:
-            return True
+        """The file has been deleted or replaced: who opens it from now on sees other numbers. (Some file systems give a file
+        another number each time it is opened, so it is not told by that.)"""
+        return os.fstat(self._fd).st_nlink == 0 or not os.path.exists(self._path)
 
     def version(self, name: str) -> int:
         """The version of a table, or of whatever a plugin gives a name: it differs from an earlier answer when some process has

@@ -77,7 +77,7 @@ class TestFiles:
                 with pytest.raises(StartError, match=r"muxx.db.shared: was deleted while muxx runs"):
                     await Host.open(config_in(tmp_path))
             server.paths.shared.write_bytes(b"")
-            assert server.shared.is_lost
+            assert server.shared.is_lost, "there is one of that name, but another"
         async with Host.open(config_in(tmp_path)) as server:
             server.lock_instance()
             assert not server.shared.is_lost

@@ -136,7 +136,8 @@ class Translator:
         return self._reader.end()
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
-        chunks = list(chunks)
+        if type(chunks) is not list:
+            chunks = list(chunks)
         self._written.add(chunks)
         return self._codec.encode(chunks)
 

@@ -85,7 +85,7 @@ class Calls:
             return None
         call.pieces.append(arguments)
         call.said += 1
-        return Chunk("tool_call", tool_call=ToolCall(call.number, arguments=arguments))
+        return Chunk("tool_call", "", 0, ToolCall(call.number, None, None, arguments))
 
     def flush(self) -> Iterator[Chunk]:
         """What is held back: nothing more comes."""

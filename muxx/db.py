@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
-from urllib.parse import quote
 
 from .errors import PluginLoadError, StartError
 from .journal import Durability
@@ -95,7 +94,7 @@ class Database:
         await _verify(self.path, thorough=True, instead=_INSTEAD["main"])
         if not self.logs.exists():
             _refuse_leftovers(self.logs, beside(self.logs, "-wal"), instead=_INSTEAD["logs"])
-            if await _was_used(self.path):
+            if await self.read("SELECT 1 FROM schema_migrations LIMIT 1"):  # whoever made tables here had made the log before
                 raise StartError(f"{self.logs}: is missing. Restore it from a backup, or {_INSTEAD['logs']}.", 3)
             await _create(self.logs, PAGE_BYTES["logs"])
         await _verify(self.logs, thorough=False, instead=_INSTEAD["logs"])
@@ -197,9 +196,10 @@ async def begin_log_anew(path: Path) -> None:
     logs = logs_path(path)
     if not path.exists():
         return
+    fault: str | None = "is missing"
     if logs.exists():
         _log.info("looking through %s", logs)
-    fault = await _fault(logs, thorough=True) if logs.exists() else "is missing"
+        fault = await _fault(logs, thorough=True)
     if fault is None:
         _log.info("%s is whole: it stays, and no new log is begun", logs)
         return
@@ -217,15 +217,6 @@ def _put_aside(logs: Path) -> Path | None:
     for suffix in found:
         beside(logs, suffix).rename(logs.with_name(name + suffix))
     return logs.with_name(name) if found else None
-
-
-async def _was_used(path: Path) -> bool:
-    """Whether the main file has tables: whoever makes them has made the log before."""
-    connection = await connect(path)
-    try:
-        return bool(await _value(connection, "SELECT EXISTS (SELECT 1 FROM schema_migrations)"))
-    finally:
-        await connection.close()
 
 
 def _refuse_leftovers(missing: Path, *leftovers: Path, instead: str) -> None:
@@ -279,7 +270,7 @@ async def _fault(path: Path, thorough: bool) -> str | None:
     if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         raise StartError(f"{path}: cannot be written. Check the permissions of the file and its directory.", 3)
     try:
-        connection = await connect_with(f"file:{quote(str(path.absolute()))}?mode=ro", (f"busy_timeout = {BUSY_MS:d}",), uri=True)
+        connection = await connect(path, changes_nothing=True)
         try:
             application = await _value(connection, "PRAGMA application_id")
             await connection.execute_fetchall("SELECT count(*) FROM sqlite_master")

@@ -49,9 +49,19 @@ def is_database_fault(error: BaseException) -> bool:
 
 
 async def connect(
-    path: Path, *, durability: Durability = "crash", busy_ms: int = BUSY_MS, query_only: bool = False, inline: bool = False
+    path: Path,
+    *,
+    durability: Durability = "crash",
+    busy_ms: int = BUSY_MS,
+    query_only: bool = False,
+    changes_nothing: bool = False,
+    inline: bool = False,
 ) -> Connection:
-    """A connection to an existing file, in autocommit: transactions are begun and ended in words. `inline`: see `_Inline`."""
+    """A connection to an existing file, in autocommit: transactions are begun and ended in words. `inline`: see `_Inline`.
+
+    One that is `query_only` brings the write-ahead log into the file when it is the last to close; one that `changes_nothing`
+    leaves the file as it is.
+    """
     settings = (
         f"busy_timeout = {busy_ms:d}",
         f"synchronous = {'FULL' if durability == 'power' else 'NORMAL'}",
@@ -60,7 +70,8 @@ async def connect(
         f"temp_store = {'MEMORY' if inline else 'DEFAULT'}",  # or each insert of many rows copies the pages it changes to a file
         f"query_only = {'ON' if query_only else 'OFF'}",
     )
-    connection = await connect_with(f"file:{quote(str(path.absolute()))}?mode=rw", settings, uri=True, inline=inline)
+    mode = "ro" if changes_nothing else "rw"
+    connection = await connect_with(f"file:{quote(str(path.absolute()))}?mode={mode}", settings, uri=True, inline=inline)
     connection.row_factory = aiosqlite.Row
     return connection
 

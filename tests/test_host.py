@@ -65,7 +65,6 @@ class TestFiles:
             assert server.shared.version("keys") > seen
             assert len(await server.db.read("SELECT * FROM keys")) == 1
 
-
     async def test_none_begins_counters_of_its_own_beside_an_instance_that_has_others(self, tmp_path: Path) -> None:
         """A key that it revoked would go on working there."""
         async with Host.open(config_in(tmp_path)) as server:

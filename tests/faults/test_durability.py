@@ -159,7 +159,7 @@ async def test_L05_a_new_log_is_begun_only_where_that_is_asked_for_and_the_old_o
             logs.unlink()
             if content:
                 logs.write_bytes(content)
-            code, said = refused_beside(gateway)
+            code, said = outcome(gateway.config_path)
             assert (code, "muxx serve --new-log" in said) == (3, True), said
             assert (logs.read_bytes() if logs.exists() else b"") == content
         async with gateway:
@@ -170,20 +170,18 @@ async def test_L05_a_new_log_is_begun_only_where_that_is_asked_for_and_the_old_o
     assert aside.read_bytes() == b"no database any more"
 
 
-def refused_beside(gateway: GatewayProcess) -> tuple[int, str]:
-    """Exit code and output of `muxx serve` with the same configuration and no options."""
-    command = [sys.executable, "-m", "muxx", "serve", "--config", str(gateway.config_path)]
+def outcome(config: Path) -> tuple[int, str]:
+    """Exit code and output of `muxx serve` where it should not come up."""
+    command = [sys.executable, "-m", "muxx", "serve", "--config", str(config)]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
 def refused(directory: Path, **server: str) -> tuple[int, str]:
-    """Exit code and output of `muxx serve` where it should not come up."""
+    """The outcome with these settings."""
     settings = "".join(f", {name} = {value!r}" for name, value in server.items())
     (directory / "muxx.toml").write_text(f"server = {{port = 0, workers = 2{settings}}}\ndatabase = {{path = 'muxx.db'}}\n")
-    command = [sys.executable, "-m", "muxx", "serve", "--config", str(directory / "muxx.toml")]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
-    return done.returncode, done.stdout + done.stderr
+    return outcome(directory / "muxx.toml")
 
 
 @pytest.mark.parametrize("suffix", [".secret", ".lock", ".shared", ".journal"])

@@ -160,19 +160,19 @@ async def migrate(writer: Writer, readers: Readers, path: Path, plugin: str, mig
     if applied - {number for number, _ in migrations}:
         raise StartError(f"{path}: was used by a newer version of plugin '{plugin}'. Install that version again.", 3)
     if any(number not in applied for number, _ in migrations):
-        await writer.run(partial(_apply, plugin, migrations))
+        await writer.run(lambda connection: connection.run(partial(_apply, plugin, migrations)))
 
 
-async def _apply(plugin: str, migrations: Sequence[tuple[int, str]], connection: Connection) -> None:
+def _apply(plugin: str, migrations: Sequence[tuple[int, str]], connection: sqlite3.Connection) -> None:
     """Another process may have been quicker: what is applied is looked for again under the write lock."""
-    rows = await connection.execute_fetchall("SELECT number FROM schema_migrations WHERE plugin = ?", (plugin,))
-    applied = {row["number"] for row in rows}
+    rows = connection.execute("SELECT number FROM schema_migrations WHERE plugin = ?", (plugin,))
+    applied = {number for (number,) in rows}
     for number, sql in migrations:
         if number not in applied:
             for statement in statements(sql):
-                await connection.execute(statement)
+                connection.execute(statement)
     lacking = [(plugin, number) for number, _ in migrations if number not in applied]
-    await connection.executemany("INSERT INTO schema_migrations VALUES (?, ?)", lacking)
+    connection.executemany("INSERT INTO schema_migrations VALUES (?, ?)", lacking)
 
 
 def statements(sql: str) -> Iterator[str]:
@@ -272,9 +272,7 @@ async def _fault(path: Path, thorough: bool) -> str | None:
     try:
         connection = await connect(path, changes_nothing=True)
         try:
-            application = await _value(connection, "PRAGMA application_id")
-            await connection.execute_fetchall("SELECT count(*) FROM sqlite_master")
-            verdict = await _value(connection, "PRAGMA quick_check(1)") if thorough else "ok"
+            application, verdict = await connection.run(partial(_looked_through, thorough))
         finally:
             await connection.close()
     except sqlite3.Error as error:
@@ -286,9 +284,12 @@ async def _fault(path: Path, thorough: bool) -> str | None:
     return None if verdict == "ok" else "is damaged"
 
 
-async def _value(connection: Connection, sql: str) -> Any:
-    [row] = await connection.execute_fetchall(sql)
-    return row[0]
+def _looked_through(thorough: bool, connection: sqlite3.Connection) -> tuple[int, str]:
+    """Whose the file says it is, and what SQLite thinks of it."""
+    [application] = connection.execute("PRAGMA application_id").fetchone()
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone() if thorough else ("ok",)
+    return application, verdict
 
 
 def _reason(error: Exception) -> str:

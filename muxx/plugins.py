@@ -119,7 +119,8 @@ def candidates(plugins_dir: Path | None = None) -> list[Candidate]:
     """Every plugin of the entry-point group, and every file of `plugins_dir`, by name; those that share one are all in it."""
     there: dict[tuple[str, str], Candidate] = {}
     for distribution in _distributions():
-        origin, version = distribution.name, distribution.version
+        about = distribution.metadata  # parsed anew each time it is asked for
+        origin, version = about["Name"], about["Version"]
         for entry in distribution.entry_points.select(group=GROUP):
             there[entry.name, origin] = Candidate(entry.name, origin, version, partial(_import, entry, origin))
     for path in plugin_files(plugins_dir) if plugins_dir is not None else ():

@@ -15,14 +15,13 @@ import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
 
 from .journal import Durability
 
-Connection = aiosqlite.Connection
 Row = aiosqlite.Row
 T = TypeVar("T")
 
@@ -76,12 +75,18 @@ async def connect(
     return connection
 
 
-class _Inline(aiosqlite.Connection):
-    """A connection whose statements run in its caller's own thread, and hold up the event loop: for one with nothing else to do.
+class Connection(aiosqlite.Connection):
+    """aiosqlite's. Each of its methods is a way to the connection's thread and back, which costs as much as ten rows."""
 
-    The way to a thread and back costs as much as ten rows, and a batch goes it half a dozen times. All of aiosqlite's methods
-    go through `_execute`.
-    """
+    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """What `fn` returns, called with the connection itself in its thread: for many statements on one way. All of aiosqlite's
+        methods go through `_execute`."""
+        return cast(T, await self._execute(fn, self._conn))  # type: ignore[no-untyped-call]
+
+
+class _Inline(Connection):
+    """A connection whose statements run in its caller's own thread, and hold up the event loop: for one with nothing else to do,
+    as a batch goes the way to a thread and back half a dozen times."""
 
     def __await__(self) -> Generator[Any, None, Connection]:
         return self._connect().__await__()
@@ -112,10 +117,9 @@ async def connect_with(database: str | Path, settings: Iterable[str], *, uri: bo
             problems.append(problem)
         return connection
 
-    if inline:
-        connection: Connection = await _Inline(partial(made, database, uri=uri, isolation_level=None), ROWS_FETCHED)
-    else:
-        connection = await aiosqlite.connect(database, uri=uri, isolation_level=None, factory=made)
+    kind = _Inline if inline else Connection
+    connection = kind(partial(made, database, uri=uri, isolation_level=None), ROWS_FETCHED)
+    await connection
     if problems:  # told here, for aiosqlite lets nobody wait for the thread of a connection that was not made
         await connection.close()
         raise problems[0]

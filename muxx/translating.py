@@ -223,7 +223,7 @@ class TranslatedRelay(_OwnEvents, Relay):
         self._form = form_of(chunks, None) if self._likenesses and stream.saying is not None else None
         if events:
             self._look_at(events[-1][0])
-        self._send([piece for piece in out if piece])
+        self._send(out)
         if error is not None or stream.done:
             self.finish(error)
 

@@ -187,8 +187,6 @@ def settle(call: Call, complete: bool) -> None:
         exchange.cost = exchange.cost or NO_COST
     elif flight is None:
         _book(call, call.facts, complete)
-        if complete and call.whole is not None and exchange.collectors:
-            hand_out(call, call.whole.body_now(), call.whole, exchange.usage, exchange.cost)
     elif exchange.cache == "joined":
         _settle_joined(call, flight, complete)
     else:
@@ -262,6 +260,14 @@ def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, 
                 take(answer)
             except Exception as error:
                 log.error("a plugin failed to take an answer: %s", describe_crash(error))
+
+
+def hand_out_whole(call: Call) -> None:
+    """The same of an answer that came with its head and that nobody shares. Once it has left is soon enough, where nothing is
+    waited for in between: no other request is looked at before."""
+    exchange = call.exchange
+    if call.whole is not None and call.flight is None and exchange.collectors:
+        hand_out(call, call.whole.body_now(), call.whole, exchange.usage, exchange.cost)
 
 
 def record_gone(call: Call) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import note, settle, stores_content, synced
+from .accounting import hand_out_whole, note, settle, stores_content, synced
 from .call import NEVER, TranslatedHead
 from .chains import describe_crash, isolated, run_chunk
 from .errors import (
@@ -234,6 +234,7 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     attempt.ended = attempt.ended or time.monotonic()
     age = "Age: 0\r\n" if call.exchange.cache == "joined" else ""
     await send_whole(call, status, body, content_type, age + downstream_lines(attempt.target.provider, headers))
+    hand_out_whole(call)
 
 
 async def _translated_plain(call: Call, up: Wire, body: bytes, facts: Facts) -> bytes:

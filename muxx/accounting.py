@@ -239,7 +239,7 @@ def _land(call: Call, flight: Flight, complete: bool, usage: Usage, cost: Cost |
 
 
 def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, cost: Cost | None) -> None:
-    """Give a provider's whole answer to those who collect it, before anybody may take it for whole.
+    """Give a provider's whole answer to those who collect it, before anybody who has had it can ask again.
 
     An answer of no choice and no text is not worth giving to anybody else. (Embeddings have neither.)
     """
@@ -263,8 +263,8 @@ def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, 
 
 
 def hand_out_whole(call: Call) -> None:
-    """The same of an answer that came with its head and that nobody shares. Once it has left is soon enough, where nothing is
-    waited for in between: no other request is looked at before."""
+    """The same of an answer that came with its head and that nobody shares, once it has left: its client need not wait for that,
+    and as nothing is waited for in between, no other request is looked at before."""
     exchange = call.exchange
     if call.whole is not None and call.flight is None and exchange.collectors:
         hand_out(call, call.whole.body_now(), call.whole, exchange.usage, exchange.cost)

@@ -167,8 +167,9 @@ class Exchange:
         self.shared_key = key
 
     def collect(self, take: Callable[[WholeAnswer], None], most_bytes: int) -> None:
-        """Hand the provider's whole answer to `take`, before its last byte leaves: once, and only if it is complete, successful
-        and no larger than `most_bytes`. For `pre_request`. An exchange that joins another's call (`coalesce`) collects nothing.
+        """Hand the provider's whole answer to `take` as its last byte leaves, before another request is looked at: once, and only
+        if it is complete, successful and no larger than `most_bytes`. For `pre_request`. An exchange that joins another's call
+        (`coalesce`) collects nothing.
         """
         self.collectors = (*self.collectors, (take, most_bytes))
 

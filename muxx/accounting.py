@@ -175,6 +175,9 @@ DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens
 USUAL_TIERS = ("default", "standard", "on_demand", "auto")
 """What providers call the tier in which nothing is priced apart."""
 
+FAILURES = frozenset({"error", "cancelled"})
+"""Finish reasons of an answer that came to nothing."""
+
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
 
@@ -241,11 +244,11 @@ def _land(call: Call, flight: Flight, complete: bool, usage: Usage, cost: Cost |
 def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, cost: Cost | None) -> None:
     """Give a provider's whole answer to those who collect it, before anybody who has had it can ask again.
 
-    An answer of no choice and no text is not worth giving to anybody else. (Embeddings have neither.)
+    Nobody else is given an answer that does not say it is finished, or says that it failed. (Embeddings say neither.)
     """
     exchange, facts = call.exchange, call.facts
-    says_something = exchange.response.finish_reasons or not call.wire.streams or (facts is not None and facts.output_bytes)
-    if response.status != 200 or not says_something:
+    reasons = exchange.response.finish_reasons
+    if response.status != 200 or not (reasons or not call.wire.streams) or not FAILURES.isdisjoint(reasons):
         return
     headers, starter = response.headers, call.flight.starter if call.flight is not None else call
     content_type, cache_control = headers.get("content-type", "application/json"), headers.get("cache-control", "")

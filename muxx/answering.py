@@ -77,7 +77,7 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     call.translator = None
     call.facts = call.stream = stream = up.stream(attempt.body, not withhold_usage)
     exchange.response.facts = stream
-    refuse_encoded(response)
+    refuse_encoded(call, response)
     joined = JOINED_LINES if exchange.cache == "joined" else ""
     provider_lines = downstream_lines(attempt.target.provider, response.headers)
     down.begin(200, answer_lines(exchange) + joined + STREAM_LINES + provider_lines)
@@ -191,6 +191,8 @@ async def complete_stream(
         call.delivered = orjson.dumps(wire.assembled(delivered))
     failure = call.stream.error if call.stream is not None else None
     if failure:  # the provider says in the answer's last event that it failed
+        if call.delivered is not None and exchange.attempts:
+            call.delivered = masked(call, exchange.attempts[-1], call.delivered)
         exchange.error, exchange.ended_by = _told_by_provider(failure, UpstreamError()), "upstream"
     settle(call, complete=not failure)
     for tap in taps:
@@ -224,6 +226,8 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     if "text/event-stream" in content_type.lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
     facts = delivered = attempt.wire.read_plain(body)
+    if getattr(facts, "error", None):  # of formats in which a whole answer may say that it failed
+        body = masked(call, attempt, body)
     if attempt.wire is not call.wire:
         body = await _translated_plain(call, attempt.wire, body, facts)
         delivered = call.wire.read_plain(body)

@@ -21,7 +21,8 @@ _INNER = ("generationConfig", "generation_config")
 
 
 class AskedOutput(NamedTuple):
-    """`tokens` of one answer, 0 where the request names no most; `choices`, how many answers it asks for. Never below zero."""
+    """`tokens` of one answer, 0 where the request names no most; `choices`, how many answers it asks for, of all its prompts
+    together. Never below zero."""
 
     tokens: int
     choices: int
@@ -32,7 +33,13 @@ def asked_output(body: Mapping[str, Any]) -> AskedOutput:
     inner = next((value for name in _INNER if isinstance(value := body.get(name), dict)), {})
     most, choices = _numbers(body, inner, _MOST), _numbers(body, inner, _CHOICES)
     unbounded = min(most, default=0) < 0  # -1 is how those who serve open models say so
-    return AskedOutput(0 if unbounded else max(most, default=0), min(max([1, *choices]), MOST_CHOICES))
+    answers = min(max([1, *choices]), MOST_CHOICES) * prompts(body.get("prompt"))
+    return AskedOutput(0 if unbounded else max(most, default=0), answers)
+
+
+def prompts(value: Any) -> int:
+    """How many prompts a completion's `prompt` holds: each is answered by itself."""
+    return len(value) if type(value) is list and value and type(value[0]) is not int else 1
 
 
 def _numbers(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> list[int]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import iscoroutine
 from time import monotonic
 from traceback import clear_frames
 from types import TracebackType
@@ -157,6 +158,11 @@ def _failed(step: Step, error: BaseException) -> None:
     _crashed(step, describe_crash(error), error)
 
 
+def is_plugins_own(error: BaseException) -> bool:
+    """The error comes of a plugin's code, be it a SystemExit or a CancelledError; not of the exchange's own end."""
+    return not isinstance(error, GeneratorExit) and not (isinstance(error, asyncio.CancelledError) and _is_unwanted())
+
+
 def _is_unwanted() -> bool:
     """The exchange itself was cancelled, which is not the plugin's doing."""
     task = asyncio.current_task()
@@ -223,7 +229,15 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
                 if isinstance(result, kind):
                     return result
                 _crashed(step, f"it returned neither None nor a {kind.__name__}")
+            elif iscoroutine(result):
+                _refuse_unawaited(step, result)
     return None
+
+
+def _refuse_unawaited(step: Step, result: Coroutine[Any, Any, Any]) -> None:
+    """As a `def` around an `async def` returns it: what that would have refused must not pass."""
+    result.close()
+    _crashed(step, "it is a plain `def` and returned a coroutine, which nothing awaits; make it an `async def`")
 
 
 run_all = partial(first_result, kind=None)
@@ -234,7 +248,9 @@ async def run_isolated(chain: Chain, args: tuple[Any, ...], seconds: float) -> N
     """Every step, whatever the others do: for hooks that only observe."""
     for step in chain:
         try:
-            await run_step(step, args, Budget(seconds))
+            result = await run_step(step, args, Budget(seconds))
+            if iscoroutine(result):
+                _refuse_unawaited(step, result)
         except MuxxError as error:
             log.error("plugin %s failed after the answer: %s", step.plugin, error.code)
 
@@ -343,7 +359,7 @@ def _is_unicode(text: Any) -> bool:
 
 def _is_whole(raw: bytes) -> bool:
     """Whether bytes may stand for an event of a stream: the blank line that ends it is there."""
-    return len(raw) - len(raw.rstrip(b"\r\n")) > 1
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").endswith(b"\n\n")
 
 
 def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:

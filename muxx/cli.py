@@ -7,6 +7,7 @@ A command that needs no server imports none.
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -125,6 +126,7 @@ def cli() -> None:
 @click.pass_context
 def serve(ctx: click.Context, path: Path | None, mock: bool, host: str | None, port: int | None, new_log: bool) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     gc.disable()  # what a start makes is to stay: looking for garbage in it again and again takes a tenth of the time
     try:
         loaded = load(ctx, path)

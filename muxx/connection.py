@@ -44,7 +44,7 @@ class Connection(RequestHandler):
     """One client connection. `draining()` says whether the service wants connections to end."""
 
     __slots__ = (
-        "_body", "_head_seconds", "_head_timer", "_left", "_serve",
+        "_begun", "_body", "_head_seconds", "_head_timer", "_left", "_serve",
         "answer", "draining", "followed", "head", "heads", "known", "outbox", "refuse", "remote",
     )  # fmt: skip
 
@@ -60,6 +60,8 @@ class Connection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._left = 0
         """Bytes until the parser is between two requests; `LOST` when that is not known."""
+        self._begun = False
+        """A head has begun to come while a request was under way."""
         self.followed: RawRequestMessage | None = None
         """The last message whose head is known by its bytes, `head`: it came in one piece."""
         self.head = b""
@@ -90,6 +92,8 @@ class Connection(RequestHandler):
         try:
             while not self._force_close:
                 if not self._messages:
+                    if self._begun and self._head_timer is None:
+                        self._await_head()
                     self._waiter = self._loop.create_future()
                     try:
                         await self._waiter
@@ -186,12 +190,13 @@ class Connection(RequestHandler):
                 self._wake()
                 return
         messages: Any
+        owed = self.owed or bool(self._messages)
         try:
             messages, self._upgraded, _ = self._parser.feed_data(data)
         except HttpProcessingError as error:
             self._break_body(error)
             messages = ((error, EMPTY_PAYLOAD),)
-        self._follow(data, messages)
+        self._begun = self._follow(data, messages) or bool(data and not messages and not owed)
         if messages:
             self._messages.extend(messages)
             self._wake()
@@ -215,15 +220,17 @@ class Connection(RequestHandler):
             self._stop_waiting()
         return known
 
-    def _follow(self, data: bytes, messages: Any) -> None:
-        """Keep count of where the parser stands. In any doubt it is lost for good, and all of the connection goes through it.
+    def _follow(self, data: bytes, messages: Any) -> bool:
+        """Keep count of where the parser stands: True when that is known to be in a head. In any doubt the count is lost for
+        good, and all of the connection goes through the parser.
 
         A head is counted only if it and the parser's reading of it have the same number of lines, so that it can neither begin
         before the parser's nor end behind it.
         """
         if self._left > 0 and not messages:
             self._left -= len(data)
-        elif self._left == 0 and len(messages) == 1 and type(messages[0][0]) is RawRequestMessage and not messages[0][0].chunked:
+            return self._left < 0
+        if self._left == 0 and len(messages) == 1 and type(messages[0][0]) is RawRequestMessage and not messages[0][0].chunked:
             message, payload = messages[0]
             end = data.find(b"\r\n\r\n") + 4
             head, lines = data[:end], len(message.raw_headers) + 2
@@ -232,8 +239,10 @@ class Connection(RequestHandler):
             self._left = end + length - len(data) if exact and payload.is_eof() == (end + length == len(data)) else LOST
             if self._left != LOST:
                 self.followed, self.head = message, head
-        elif data:
+            return exact and end + length < len(data)
+        if data:
             self._left = LOST
+        return False
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """A body that has been read asks for more whether or not it had asked for less; aiohttp would parse nothing for it."""

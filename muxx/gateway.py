@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .chains import describe_crash, first_price, named_when_late, run_isolated
+from .chains import describe_crash, first_price, is_plugins_own, named_when_late, run_isolated
 from .complete import client_session
 from .errors import StartError
 from .exchange import Exchange
@@ -206,7 +206,9 @@ class Gateway:
             await asyncio.sleep(seconds)
             try:
                 await function()
-            except Exception as error:
+            except BaseException as error:
+                if not is_plugins_own(error):
+                    raise
                 self.log.error("%s failed: %s; it will run again in %g s", name, describe_crash(error), seconds)
 
     def after(self, exchange: Exchange) -> None:
@@ -219,7 +221,7 @@ class Gateway:
         for tell in exchange.enders:
             try:
                 tell(exchange)
-            except Exception as error:
+            except BaseException as error:  # nothing waits here, so not even a cancellation is anybody else's
                 self.log.error("a plugin failed at the end of request %s: %s", exchange.id, describe_crash(error))
         if self.chains.post_response:
             steps = run_isolated(self.chains.post_response, (self, exchange), self.chain_seconds)
@@ -262,7 +264,7 @@ class Gateway:
                 await anext(life)
         except StopAsyncIteration:
             return
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.log.error("plugin %s failed while stopping: %s", plugin, describe_crash(error))
             return
         self.log.error("plugin %s: its lifespan has more than one yield; the rest was not run", plugin)

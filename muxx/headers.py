@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from .errors import InvalidRequest, MethodNotAllowed, MuxxError, RateLimited, StrangerLimited
 from .exchange import Exchange
 from .request import CREDENTIAL_HEADERS, HttpRequest, Request
 from .targets import Provider
+from .wire.body import parse_json_object
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
@@ -28,6 +28,7 @@ MUXX_HEADERS = "x-muxx"
 
 METADATA_BYTES = 4096
 METADATA_MEMBERS = 64
+METADATA_DEPTH = 64
 USER_ID_BYTES = 256
 LONGEST_WAIT = 60.0
 """Seconds of Retry-After passed on; a longer wait is the application's decision, so the SDK is told not to retry."""
@@ -54,17 +55,20 @@ def _user_id(headers: CIMultiDictProxy[str]) -> str | None:
 
 def _metadata(text: str) -> dict[str, Any]:
     raw = text.encode("utf-8", "surrogateescape")
+    value: dict[str, Any] = {}
     try:
-        value = orjson.loads(raw) if len(raw) <= METADATA_BYTES else None
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict) or len(value) > METADATA_MEMBERS:
-        raise InvalidRequest(
-            f"X-Muxx-Metadata must be a JSON object of at most {METADATA_BYTES} bytes and {METADATA_MEMBERS} members.",
-            code="invalid_metadata",
-            param="X-Muxx-Metadata",
-        )
-    return value
+        if len(raw) <= METADATA_BYTES:
+            value = parse_json_object(raw, max_depth=METADATA_DEPTH, max_tokens=METADATA_BYTES)
+            if len(value) <= METADATA_MEMBERS:
+                return value
+    except InvalidRequest:
+        pass  # it is told in other words than a body's
+    raise InvalidRequest(
+        f"X-Muxx-Metadata must be a JSON object of at most {METADATA_BYTES} bytes and {METADATA_MEMBERS} members, nested at most "
+        f"{METADATA_DEPTH} deep, with integers of 64 bits.",
+        code="invalid_metadata",
+        param="X-Muxx-Metadata",
+    )
 
 
 def upstream_headers(provider: Provider, head: HttpRequest, credential: str | None, format: str) -> dict[str, str]:
@@ -128,7 +132,8 @@ def retry_after(upstream: Mapping[str, str]) -> float | None:
     if text.isascii() and text.replace(".", "", 1).isdecimal():
         return float(text)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -135,7 +135,7 @@ class HookedRelay(Relay):
         return self.stream.observe(event)
 
     def _note_end(self, event: Event) -> None:
-        self.last = self._ending = event[0]
+        self._note_last(event[0])
 
     def _bring(self, event: Event, verdict: Verdict) -> None:
         """Through the hooks, at once or when the task comes to it. What may end the answer is the task's."""

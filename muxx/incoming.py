@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .config import ServerConfig
     from .connection import Connection
 
+BODILESS = ("GET", "HEAD", "DELETE")
+"""Methods with which a body is refused; so a head of theirs tells nothing of one with another length."""
+
 LONGEST_LENGTH = 12
 """Digits, and one more, of a Content-Length that is looked at."""
 
@@ -58,7 +61,7 @@ class KnownHead:
         self._before = self._after = b""
         raw = message.raw_headers
         lengths = [at for at, (name, _) in enumerate(raw) if name.lower() == b"content-length"]
-        usual = self.plain and len(lengths) == 1
+        usual = self.plain and len(lengths) == 1 and message.method not in BODILESS
         self._at = at = lengths[0] if usual else 0
         self._count = len(raw) if usual else 0
         """Headers of a head that may be known again; 0 of any other."""
@@ -241,7 +244,7 @@ def check_framing(message: RawRequestMessage, payload: StreamReader) -> None:
             raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding.", code="malformed_http")
         if coding.lower() != "chunked":
             raise MuxxError("Only the chunked transfer coding is understood.", status=501, code="not_implemented")
-    if message.method in ("GET", "HEAD", "DELETE") and not payload.at_eof():
+    if message.method in BODILESS and not payload.at_eof():
         raise InvalidRequest(f"{message.method} takes no body here.", code="malformed_http")
     host = headers.get("Host")
     if host is not None and not valid_host(host):

@@ -104,7 +104,8 @@ class LeanConnection(asyncio.Protocol):
         """Write one request; the future brings the status of its answer, whose `headers` are then known."""
         assert self.transport is not None
         self.headers: dict[str, str] = {}
-        self._head_bytes = self._interim = 0
+        self._head_bytes = self._interim = self._trailers = self._trailer_bytes = 0
+        self._head_read = False
         self.finished = False
         """The answer was read to its end."""
         self._head = head = self._loop.create_future()
@@ -138,6 +139,11 @@ class LeanConnection(asyncio.Protocol):
         else:  # a piece of a stream, which nearly everything is
             sink.feed(pieces.pop())
 
+    @property
+    def answering(self) -> bool:
+        """Bytes of the answer have come."""
+        return self._head_bytes > 0
+
     def _bound(self, data: bytes) -> None:
         """No head is longer than this, neither in pieces nor in one, and no status line than that."""
         self._head_bytes += len(data)
@@ -150,7 +156,17 @@ class LeanConnection(asyncio.Protocol):
             raise UpstreamProtocolError()  # a second answer, or the first bytes of one
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[_name(name)] = value.decode("latin-1")
+        if self._head_read:
+            self._bound_trailer(len(name) + len(value))
+        else:
+            self.headers[_name(name)] = value.decode("latin-1")
+
+    def _bound_trailer(self, size: int) -> None:
+        """Fields behind the body say nothing of the answer to anybody, and are no longer than a head."""
+        self._trailer_bytes += size
+        self._trailers += 1
+        if self._trailers > MAX_HEADERS or self._trailer_bytes > MAX_HEAD_BYTES:
+            raise UpstreamProtocolError()
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -163,6 +179,7 @@ class LeanConnection(asyncio.Protocol):
         if len(self.headers) > MAX_HEADERS or sum(map(len, self.headers.values())) > MAX_HEAD_BYTES:
             raise UpstreamProtocolError()
         self.reusable = self._parser.should_keep_alive()
+        self._head_read = True
         assert self._head is not None
         self._head.set_result(status)
 
@@ -298,6 +315,7 @@ class LeanTransport:
         try:
             status = await connection.start(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(payload), payload))
         except BaseException:
+            attempt.answering = connection.answering
             connection.abort()
             raise
         return LeanResponse(self, origin, connection, attempt, status)

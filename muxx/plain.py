@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from .transport import UpstreamResponse
 
 
-def refuse_encoded(response: UpstreamResponse) -> None:
+def refuse_encoded(call: Call, response: UpstreamResponse) -> None:
+    """Nobody here reads a compressed answer. A good one is an answer all the same, and paid for: no other provider is asked."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
+        call.committed = 200 <= response.status < 300
         raise UpstreamProtocolError("The model provider sent a compressed answer though none was asked for.")
 
 
@@ -53,7 +55,7 @@ class Collector:
 
 async def whole_body(call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
     """All of a plain answer's bytes, within the limits."""
-    refuse_encoded(response)
+    refuse_encoded(call, response)
     call.exchange.phase = "stream"
     body = response.body_now()
     if body is None:

@@ -30,9 +30,9 @@ async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> M
     own_key = not (provider.forward_client_credentials and call.head.client_credential)
     if status in (401, 403) and own_key:
         return UpstreamAuth(PROJECTS_KEY_REFUSED if provider.name in call.provider_keys else "")
-    if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
-        return UpstreamError()
     wait = retry_after(response.headers)
+    if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
+        return UpstreamError(retry_after=wait)
     error = _error_member(body)
     said = told(error, partial(masked, call, attempt))
     code = said.code if error else "upstream_error"

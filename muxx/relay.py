@@ -142,7 +142,7 @@ class Relay:
         if self._waits_for_token and (stream.finished or stream.output_bytes):
             self._waits_for_token = False
         if not self._waits_for_token:
-            self._limits.due = now + (self._grace if stream.finished else self._between)
+            self._limits.due = min(self._limits.due, now + self._grace) if stream.finished else now + self._between
         if self._down.paused:
             self._pause()
 
@@ -214,7 +214,7 @@ class Relay:
             if verdict is FORWARD:
                 out.append(event[0])
             elif verdict is DONE:
-                self.last = self._ending = event[0]
+                self._note_last(event[0])
                 break
             elif verdict is ERROR_EVENT:
                 out.append(self._masked(event[0]))
@@ -229,6 +229,14 @@ class Relay:
             self.finish(None)
         elif self.relayed_error:
             self.finish(UpstreamError())
+
+    def _note_last(self, raw: bytes) -> None:
+        """Hold back the provider's last event. Where it says that the answer failed, it may quote a key. Of one that was cut off
+        within its last CRLF the LF is still to come, when nobody listens any more."""
+        self._ending = raw
+        self.last = self._masked(raw) if self.stream.error else raw
+        if raw.endswith(b"\r\n\r"):
+            self.last += b"\n"
 
     def _send(self, pieces: list[bytes]) -> None:
         data = b"".join(pieces)  # of one piece it is that piece itself

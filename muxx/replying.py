@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .accounting import NO_COST
 from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
-from .chains import describe_crash, isolated
+from .chains import describe_crash, is_plugins_own, isolated
 from .errors import ClientGone, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
 from .hookedrelay import Delivered
@@ -40,7 +40,9 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
             await _reply(call, reply)
     except MuxxError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_plugins_own(error):
+            raise
         call.gateway.log.error("request %s: a plugin's reply failed: %s", exchange.id, describe_crash(error))
         raise PluginError() from error
 

@@ -74,9 +74,9 @@ class HttpRequest:
         if "X-Muxx-Api-Key" not in headers:
             return None
         bearer = headers.get("Authorization", "")
-        in_bearer = bearer[:7].lower() == "bearer "
-        value = bearer[7:].strip() if in_bearer else headers.get("x-api-key") or headers.get("x-goog-api-key")
-        return value if value and not value.startswith("muxx_sk_") else None
+        in_bearer = bearer[7:].strip() if bearer[:7].lower() == "bearer " else None
+        values = (in_bearer, headers.get("x-api-key"), headers.get("x-goog-api-key"))
+        return next((value for value in values if value and not value.startswith("muxx_sk_")), None)
 
     @property
     def query(self) -> dict[str, str]:

@@ -224,7 +224,7 @@ def may_replay(attempt: Attempt, error: UpstreamError) -> bool:
     back."""
     if attempt.replays > 0 or attempt.status is not None:
         return False
-    return not attempt.sent or (attempt.reused and isinstance(error, UpstreamDisconnected))
+    return not attempt.sent or (attempt.reused and not attempt.answering and isinstance(error, UpstreamDisconnected))
 
 
 def may_ask_with_another_key(attempt: Attempt) -> bool:

@@ -80,12 +80,18 @@ def segment_name(writer: str, seq: int) -> str:
     return f"{writer}-{seq:08d}.seg"
 
 
-def plain(value: Any) -> Any:
+MOST_DEPTH = 64
+"""Levels of a value in a record; orjson writes no more than 254, and a value may hold itself."""
+
+
+def plain(value: Any, depth: int = MOST_DEPTH) -> Any:
     """`value` with what JSON cannot hold replaced by text: a row with one odd attribute is better than no row."""
-    if isinstance(value, Mapping):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        if depth == 0:
+            return "…"
+        if isinstance(value, Mapping):
+            return {plain(str(key)): plain(item, depth - 1) for key, item in value.items()}
+        return [plain(item, depth - 1) for item in value]
     if value is None or isinstance(value, (bool, float, orjson.Fragment)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:

@@ -101,15 +101,14 @@ class Service:
         """Any request. Every path answers, and ends only when the client has taken its answer or stalled."""
         gateway = self.gateway
         try:
+            if type(message) is RawRequestMessage:  # it may be refused before anybody has looked where it goes
+                answer.format = format_at(message.path, message.headers)
             head = receive(connection, message, payload, answer, gateway.config.server)
             del message, payload
             wire, given = WIRES.get(head.path), None
             if wire is None and (named := named_in(head.path)) is not None:
                 wire, given = named
-            if wire is None:
-                answer.format = format_at(head.path, head.headers)
-            elif wire.format != "openai":
-                answer.format = wire.format
+            answer.format = wire.format if wire is not None else format_at(head.path, head.headers)
             if wire is not None and head.method == "POST":
                 if len(gateway.calls) >= self._most_calls:
                     answer.close_after()  # who is refused for want of files keeps none
@@ -180,7 +179,10 @@ class Service:
         whatever reason, does not look whole; an error before the first piece is an answer like any other."""
         seconds = self.gateway.config.server.write_stall_timeout_s
         async with closing(pieces):
-            piece = await anext(pieces, None)
+            try:
+                piece = await anext(pieces, None)
+            except SystemExit as error:
+                raise PluginError() from error
             answer.begin(reply.status, self._head(answer, reply))
             try:
                 while piece is not None:
@@ -190,7 +192,7 @@ class Service:
                         return
                     await asyncio.sleep(0)  # others want to be served too
                     piece = await anext(pieces, None)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
                 answer.abort()
                 return

@@ -145,6 +145,8 @@ class Attempt:
     """True once any byte of the request may have reached the provider: from then on it may have been billed."""
     reused = False
     """Written by the transport: the connection had served another request before."""
+    answering = False
+    """Written by the transport: bytes of an answer had come when the call failed."""
     status: int | None = None
     head_at: float | None = None
     """When the head of the answer came (monotonic seconds)."""

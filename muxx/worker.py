@@ -230,8 +230,18 @@ class Worker:
         await asyncio.gather(everything, hurried, return_exceptions=True)
 
 
+FIXED = ("host", "port", "workers", "secret")
+"""Settings of `[server]` that are read at a start only, as all of `[database]` is."""
+
+
+def with_what_stays(old: Config, new: Config) -> Config:
+    """A reloaded configuration, and what only a start changes as it was: for children that start later."""
+    server = new.server.model_copy(update={name: getattr(old.server, name) for name in FIXED})
+    return new.model_copy(update={"server": server, "database": old.database})
+
+
 def _warn_of_fixed(old: Config, new: Config) -> None:
-    for name in ("host", "port", "workers"):
+    for name in FIXED:
         if getattr(old.server, name) != getattr(new.server, name):
             log.warning("[server] %s takes effect at the next start", name)
     if old.database != new.database:
@@ -246,7 +256,8 @@ _LISTEN_HINTS = {
 
 
 def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
-    """A bound TCP socket, not yet listening. Raises `StartError` with exit code 4 when the address is taken or not ours."""
+    """A TCP socket that listens, for until then somebody else may bind the address too. Raises `StartError` with exit code 4 when
+    that is taken or not ours."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
@@ -257,6 +268,7 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
         if share:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         hint = _LISTEN_HINTS.get(error.errno or 0, "Take another address or port.")
@@ -266,7 +278,7 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
 
 
 async def accept(listener: socket.socket, protocols: Callable[[], asyncio.Protocol]) -> list[asyncio.Server]:
-    """Serve the connections of a bound socket, which is theirs from now on."""
+    """Serve the connections of a listening socket, which is theirs from now on."""
     loop = asyncio.get_running_loop()
     sockets = [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
     return [await loop.create_server(protocols, sock=sock, backlog=BACKLOG) for sock in sockets]

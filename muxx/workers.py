@@ -35,7 +35,7 @@ from .shared import Shared
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
-from .worker import BACKLOG, Duties, Worker, freeze, listen, prepare, recorder_of
+from .worker import Duties, Worker, freeze, listen, prepare, recorder_of, with_what_stays
 
 OLDEST_AIOHTTP = (3, 14, 5)
 """As in setup.cfg; an environment can be put together past that."""
@@ -58,14 +58,13 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log
     log_to_stderr()
     _check_surroundings()
     plugins = build(found, config)
+    plugins.require_authenticator()
     check_models(config, plugins)
-    listeners = _listeners(config)
+    listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
     if new_log:
         run(_log_begun_anew(config))
     host, key = run(_owned(config, plugins))
     try:
-        for listener in listeners:
-            listener.listen(BACKLOG)  # from here on connections wait for the first worker instead of being refused
         announce = partial(_announce, config, listeners[0], key, mock)  # who reads it may send a signal
         return Service(config, found, mock, listeners, host.shared).supervise(announce)
     finally:
@@ -148,12 +147,14 @@ class Service:
         """Check the file here, once; only one that every child can start with reaches them."""
         try:
             found, config = load_checked(self._config.path, self._config.plugins_dir)
-            check_models(config, build(found, config))
+            plugins = build(found, config)
+            plugins.require_authenticator()
+            check_models(config, plugins)
         except StartError as error:
             log.error("reload refused, the old configuration stays: %s", error)
             self._shared.bump("reloads.refused")
             return False
-        self._config, self._found = config, found
+        self._config, self._found = with_what_stays(self._config, config), found
         self._shared.bump("reloads.done")
         return True
 

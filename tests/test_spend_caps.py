@@ -386,3 +386,11 @@ async def test_a_project_sees_how_its_caps_stand(tmp_path: Path) -> None:
         left = usd(pico_of(Decimal("0.50")) - spent)
         assert shown["caps"] == [{"window": "day", "usd": "0.5", "action": "block", "remaining_usd": left}]
         assert (await gateway.get("/v1/caps?project=other")).status == 400
+
+
+async def test_R03_every_prompt_of_a_completion_is_answered_and_counts() -> None:
+    """Fifty prompts are fifty answers: what each may cost is held for all of them."""
+    async with capped("0.02") as gateway:
+        refused = await gateway.ask("text_completion", model="gpt-3.5-turbo-instruct", prompt=["Hello"] * 50, max_tokens=1_000)
+        assert refused.status == 402
+        assert not gateway.upstream.requests

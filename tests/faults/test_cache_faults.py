@@ -453,3 +453,19 @@ async def test_C06_a_large_stream_is_given_again_whole_and_at_the_readers_pace()
             response = await client.read_response()
         assert response.header("x-muxx-cache") == "HIT"
         assert without_comment(response) == without_usage(stream)
+
+
+@pytest.mark.parametrize("reason", [None, "error"])
+async def test_C03_an_answer_that_has_failed_or_not_finished_is_not_kept(reason: str | None) -> None:
+    answer = ANSWER | {"choices": [{**ANSWER["choices"][0], "finish_reason": reason}]}
+    await is_not_kept(answers.json(answer), stream=False)
+
+
+@pytest.mark.parametrize("status", ["failed", "in_progress", "queued", "cancelled"])
+async def test_C03_a_response_that_is_not_completed_is_not_kept(status: str) -> None:
+    text = {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
+    answer = {"id": "r", "object": "response", "status": status, "model": "gpt-4o", "output": [text]}
+    async with caching() as gateway:
+        gateway.upstream.choose = lambda request: answers.json(answer)
+        told = [(await gateway.ask("responses")).header("x-muxx-cache") for _ in range(2)]
+        assert told == ["MISS", "MISS"]

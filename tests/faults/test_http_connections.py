@@ -271,3 +271,37 @@ async def test_H11_a_connection_reset_in_the_middle_of_anything_harms_nobody(gat
         client.reset()
     assert (await gateway.chat()).status == 200
     await eventually(lambda: len(gateway.gateway.calls) == 0)
+
+
+@one_loop
+async def test_H08_half_a_head_that_came_during_a_request_costs_its_connection_too(gateway: RunningGateway) -> None:
+    whole = plain().replace(b"<KEY>", gateway.key.encode())
+    for first in (whole + b"POST /v1", b"".join([whole, whole[:40]])):
+        async with await gateway.connect() as client:
+            await client.send(first)
+            assert (await client.read_response()).status == 200
+            started = time.monotonic()
+            assert await client.closed()
+            assert time.monotonic() - started < 4
+
+
+@one_loop
+async def test_H02_a_body_is_refused_behind_a_head_that_was_fine_without(gateway: RunningGateway) -> None:
+    head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Muxx-Api-Key: %b\r\nContent-Length: %b\r\n\r\n"
+    for again in (True, False):
+        async with await gateway.connect() as client:
+            if again:
+                await client.send(head % (gateway.key.encode(), b"0"))
+                assert (await client.read_response()).status == 200
+            await client.send(head % (gateway.key.encode(), b"5") + b"hello")
+            assert (await client.read_response()).status == 400
+
+
+@one_loop
+@pytest.mark.parametrize(("path", "has"), [("/v1/messages", '"type":"error"'), ("/v1beta/models/g:generateContent", '"status"')])
+async def test_what_is_refused_for_its_head_is_told_in_the_callers_words(path: str, has: str, gateway: RunningGateway) -> None:
+    async with await gateway.connect() as client:
+        await client.send(plain(line=f"POST {path} HTTP/1.1", host="evil/?").replace(b"<KEY>", gateway.key.encode()))
+        refused = await client.read_response()
+        assert refused.status == 400
+        assert has in refused.text

@@ -437,3 +437,18 @@ async def test_J06_the_default_limit_is_ten_mebibytes() -> None:
         assert response is not None
         check_refusal(response, 413, "request_too_large")
         assert len(gateway.upstream.requests) == 1
+
+
+@one_loop
+@pytest.mark.parametrize("depth", [65, 252, 300, 2000])
+async def test_J02_metadata_nested_too_deep_is_refused_and_has_its_row(depth: int, gateway: RunningGateway) -> None:
+    """What is written into rows goes no deeper than what is read from bodies: a row that cannot be written is none."""
+    refused = await gateway.chat(headers={"X-Muxx-Metadata": '{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"})
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "invalid_metadata")
+    assert (await gateway.get_row(refused.request_id))["status"] == 400
+
+
+@one_loop
+async def test_J04_metadata_with_integers_beyond_64_bits_is_refused(gateway: RunningGateway) -> None:
+    refused = await gateway.chat(headers={"X-Muxx-Metadata": '{"a": 12345678901234567890123}'})
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "invalid_metadata")

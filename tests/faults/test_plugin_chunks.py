@@ -243,3 +243,15 @@ async def test_P03_what_is_too_much_takes_no_more_memory_than_the_plugin_itself(
     assert all(b"plugin_error" in response.body for response in responses)
     allowed = {"100 MiB in one": 100, "no end of chunks": 16, "no end of events": HELD_BACK_EVENTS * 16}
     assert grown < (allowed[bad] + 40) * MIB
+
+
+class HalfAnEvent:
+    @hookimpl
+    def on_chunk(self, chunk: Chunk) -> Any:
+        return [Chunk("other", raw=b'data: {"choices":[],"a":1}\r\n'), chunk] if chunk.kind == "text" else None
+
+
+async def test_P03_one_crlf_ends_no_event() -> None:
+    async with serving(plugins={"half": HalfAnEvent}) as gateway:
+        gateway.upstream.script(sse(STREAM))
+        assert '"code":"plugin_error"' in (await gateway.chat(stream=True)).text

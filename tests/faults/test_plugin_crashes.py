@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from muxx import (
     Chunk,
     Exchange,
     HttpRequest,
+    PermissionDenied,
     Reply,
     Route,
     hookimpl,
 )
-from muxx.testing import RunningGateway, eventually
+from muxx.testing import RunningGateway, chat, eventually
 
 CRASHES: dict[str, type[BaseException]] = {
     kind.__name__: kind
@@ -193,3 +195,91 @@ async def test_P01_on_error_ignore_lets_the_request_pass(
     assert delivered(response) == "Hello there."
     assert response.done or not stream
     await eventually(lambda: f"plugin shaky failed in {hook}: {crash}" in caplog.text)
+
+
+# ── what is no hook's own crash ──
+
+
+class Odd:
+    """Does what `x-odd` says."""
+
+    @hookimpl
+    def pre_request(self, exchange: Exchange) -> Reply | None:
+        odd = exchange.request.headers.get("x-odd", "")
+        if odd == "deep":
+            deep: list[Any] = []
+            for _ in range(300):
+                deep = [deep]
+            exchange.attributes["deep"] = deep
+        if odd.startswith("end"):
+            exchange.at_end(lambda _: self._raise(odd))
+        return Reply(self._items(odd)) if odd.startswith("reply") else None
+
+    async def _items(self, odd: str) -> AsyncIterator[Chunk]:
+        yield Chunk("text", "Hi")
+        self._raise(odd)
+
+    @staticmethod
+    def _raise(odd: str) -> None:
+        raise CRASHES[odd.split()[-1]](SECRET)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("crash", ["RuntimeError", "CancelledError", "SystemExit", "KeyboardInterrupt"])
+async def test_what_a_reply_raises_on_its_way_is_the_plugins_and_ends_that_exchange_alone(crash: str, stream: bool) -> None:
+    async with serving(plugins={"odd": Odd}) as gateway:
+        response = await gateway.chat(stream=stream, headers={"X-Odd": f"reply {crash}"})
+        assert '"code":"plugin_error"' in response.text
+        row = await gateway.get_row(response.request_id)
+        assert (row["ended_by"], row["error_code"]) == ("muxx", "plugin_error")
+        gateway.upstream.script(chat())
+        assert (await gateway.chat()).status == 200
+
+
+@pytest.mark.parametrize("crash", ["RuntimeError", "CancelledError", "SystemExit", "KeyboardInterrupt"])
+async def test_what_is_raised_at_the_end_of_an_exchange_changes_nothing_for_anybody(crash: str) -> None:
+    async with serving(plugins={"odd": Odd}) as gateway:
+        for _ in range(2):
+            gateway.upstream.script(chat())
+            response = await gateway.chat(headers={"X-Odd": f"end {crash}"})
+            assert response.status == 200
+            assert (await gateway.get_row(response.request_id))["status"] == 200
+
+
+async def test_an_attribute_nested_deeper_than_json_is_written_is_cut_and_costs_no_row() -> None:
+    async with serving(plugins={"odd": Odd}) as gateway:
+        gateway.upstream.script(chat())
+        response = await gateway.chat(headers={"X-Odd": "deep"})
+        assert response.status == 200
+        assert str((await gateway.get_row(response.request_id))["attributes"]["deep"]).count("[") < 100
+
+
+def undecided(function: Any) -> Any:
+    """A decorator that forgets what it wraps is an `async def`."""
+
+    @wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return plain
+
+
+class Guard:
+    @hookimpl
+    @undecided
+    async def pre_attempt(self, exchange: Exchange) -> None:
+        raise PermissionDenied
+
+    @hookimpl
+    @undecided
+    async def post_response(self, exchange: Exchange) -> None:
+        raise AssertionError
+
+
+async def test_a_decision_that_nobody_would_await_fails_closed(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(plugins={"guard": Guard}) as gateway:
+        response = await gateway.chat()
+        assert error_code(response) == "plugin_error"
+        assert not gateway.upstream.requests
+        await eventually(lambda: "guard failed in post_response" in caplog.text)
+    assert "make it an `async def`" in caplog.text

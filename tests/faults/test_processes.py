@@ -31,8 +31,10 @@ from process_kit import (
     workers_of,
 )
 
+from muxx.errors import StartError
 from muxx.testing import GatewayProcess, RawClient, eventually, get, unused_port
 from muxx.testing.settings import clean_environment
+from muxx.worker import listen
 
 OTHER_WORKER_CONNECTIONS = 64
 """So many connections meet both of two workers, but for one time in 2^63."""
@@ -456,3 +458,43 @@ def test_Y01_who_reads_that_muxx_listens_may_stop_it_at_once(tmp_path: Path) -> 
             serving.send_signal(signal.SIGTERM)
             said = serving.stderr.read()
             assert (serving.wait(30), "Traceback" in said) == (0, False), said
+
+
+async def test_G02_what_only_a_start_changes_stays_for_children_that_start_later(tmp_path: Path, upstream: Upstream) -> None:
+    """The database and the secret are those of the start, whatever a reload reads and whoever dies after it."""
+    async with gateway_process(tmp_path, upstream) as gateway:
+        file = tmp_path / "muxx.toml"
+        changed = file.read_text().replace('"path" = "muxx.db"', '"path" = "other.db"')
+        assert changed != file.read_text()
+        file.write_text(changed)
+        gateway.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: "takes effect at the next start" in messages(gateway))
+        await _killed_and_replaced_alone(gateway, workers_of(gateway)[0])
+        response = await gateway.chat()
+        assert response.status == 200
+        await eventually(lambda: response.request_id in rows(tmp_path))
+        assert not (tmp_path / "other.db").exists()
+
+
+async def _killed_and_replaced_alone(gateway: GatewayProcess, victim: int) -> None:
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: victim not in workers_of(gateway) and len(workers_of(gateway)) == 1, 10.0)
+
+
+async def test_G02_a_file_with_which_nobody_could_call_is_refused(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream) as gateway:
+        file = tmp_path / "muxx.toml"
+        file.write_text(file.read_text() + '\n[plugins]\nonly = ["cache", "logs"]\n')
+        gateway.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: "reload refused" in messages(gateway))
+        response = await gateway.chat()
+        assert response.status == 200
+        await eventually(lambda: response.request_id in rows(tmp_path))
+
+
+def test_Y04_an_address_is_taken_before_anybody_else_may_bind_it() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(StartError) as caught:
+            listen("127.0.0.1", port)
+    assert caught.value.exit_code == 4

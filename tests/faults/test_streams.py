@@ -281,3 +281,11 @@ async def test_M05_an_event_with_no_choices_and_no_usage_is_not_withheld() -> No
     async with serving() as gateway:
         gateway.upstream.script(sse(stream))
         assert without_comment(await gateway.chat(stream=True)) == without_usage(stream)
+
+
+@both_transports
+async def test_S01_of_a_stream_cut_within_its_last_line_end_every_byte_is_there(transport: str) -> None:
+    whole = STREAM.replace(b"\n", b"\r\n")
+    async with serving(transport, {"server": {"stream_cost_comment": False}}) as gateway:
+        gateway.upstream.script(sse(chunks=[whole[:-1], whole[-1:]], gap=0.02))
+        assert (await gateway.chat(**ASKED)).body == whole

@@ -23,6 +23,7 @@ from carrying_kit import (
     serving,
     without_comment,
 )
+from orjson import dumps
 
 from muxx.testing import (
     PROVIDER_KEY,
@@ -317,3 +318,48 @@ async def test_U04_a_refusal_without_a_proper_body_gets_one(body: bytes) -> None
         response = await gateway.chat()
         assert (response.status, error_code(response)) == (422, "upstream_error")
         assert set(response.error) == ERROR_MEMBERS
+
+
+# ── what an answer's beginning and end may not do ──
+
+
+async def test_U03_a_compressed_answer_has_come_and_no_other_provider_is_asked() -> None:
+    async with ScriptedUpstream() as second, serving(config=two_targets(second.base_url)) as gateway:
+        gateway.upstream.script(json(b"\x1f\x8b" + b"x" * 1000, headers={"Content-Encoding": "gzip"}))
+        response = await gateway.chat()
+        assert (response.status, len(second.requests)) == (502, 0)
+
+
+async def test_U04_a_wait_is_told_where_the_refusal_is_a_page() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(b"<html>busy</html>", 429, headers={"Retry-After": "300", "Content-Type": "text/html"}))
+        response = await gateway.chat()
+        assert (response.status, response.header("x-should-retry")) == (502, "false")
+
+
+def trailing(fields: bytes) -> Script:
+    body = dumps(ANSWER)
+    lines = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return [lines + b"%x\r\n%b\r\n0\r\n" % (len(body), body) + fields + b"\r\n"]
+
+
+@both_transports
+async def test_U10_what_stands_in_a_trailer_says_nothing_of_the_answer(transport: str) -> None:
+    async with serving(transport) as gateway:
+        gateway.upstream.script(trailing(b"Content-Type: text/html\r\nContent-Encoding: gzip\r\nOpenAI-Processing-Ms: 666\r\n"))
+        response = await gateway.chat()
+        assert (response.status, response.header("content-type")) == (200, "application/json")
+        assert response.header("openai-processing-ms") is None
+
+
+async def test_U07_an_endless_trailer_is_refused() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(trailing(b"".join(b"X-%d: %b\r\n" % (number, b"a" * 100) for number in range(1000))))
+        assert (await gateway.chat()).status == 502
+
+
+async def test_U02_of_a_reused_connection_that_began_to_answer_nothing_is_asked_again() -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(ANSWER), [b"HTTP/1.1 200 OK\r\nContent-Ty", fin()], json(ANSWER))
+        assert [(await gateway.chat()).status for _ in range(2)] == [200, 502]
+        assert len(gateway.upstream.requests) == 2

@@ -13,12 +13,13 @@ from typing import Any
 
 from orjson import dumps, loads
 
+from ...asked import prompts
 from ...reply import Chunk
 from ...request import Part
 from .answer import ChatFacts, PlainFacts, whole_answer
 from .chunks import ChunkEncoder, Head, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
-from .prompt import is_prompt, prompt_bytes, prompt_places, prompts
+from .prompt import is_prompt, prompt_bytes, prompt_places
 from .request import MODEL, STREAM, TEMPERATURE, Place, Rule, at_least, check, part_at, utf8_length
 from .stream import ChatStream
 from .usage import usage_object

@@ -16,11 +16,6 @@ def is_prompt(value: Any) -> bool:
     return len(kinds) == 1 and kinds <= {str, int, list}
 
 
-def prompts(value: Any) -> int:
-    """How many prompts there are: each is answered by itself."""
-    return len(value) if type(value) is list and value and type(value[0]) is not int else 1
-
-
 def prompt_places(body: dict[str, Any], field: str) -> Iterator[Place]:
     """Every text of a prompt, as the user's."""
     value = body.get(field)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import orjson
@@ -479,6 +480,18 @@ async def test_G02_what_only_a_start_changes_stays_for_children_that_start_later
 async def _killed_and_replaced_alone(gateway: GatewayProcess, victim: int) -> None:
     os.kill(victim, signal.SIGKILL)
     await eventually(lambda: victim not in workers_of(gateway) and len(workers_of(gateway)) == 1, 10.0)
+
+
+async def test_L04_a_worker_starts_though_the_log_is_locked(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream) as gateway:
+        assert (await gateway.chat()).status == 200
+        with closing(sqlite3.connect(tmp_path / "muxx-logs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await _killed_and_replaced_alone(gateway, workers_of(gateway)[0])
+            response = await gateway.chat()
+            assert response.status == 200
+            assert "cannot start" not in messages(gateway)
+        await eventually(lambda: response.request_id in rows(tmp_path), 15.0)
 
 
 async def test_G02_a_file_with_which_nobody_could_call_is_refused(tmp_path: Path, upstream: Upstream) -> None:

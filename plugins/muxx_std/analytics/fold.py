@@ -70,11 +70,16 @@ _ADD = (
 )
 
 
+_MADE = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'analytics_*'"
+
+
 async def watch(db: Database) -> bool:
     """See that changes of rows are noted from now on; False where there is no log."""
     if not await db.has_table("logs", "generations"):
         return False
-    await db.write_logs(_make_triggers)
+    [(made,)] = await db.read_logs(_MADE)
+    if made < len(TRIGGERS):  # or each start of a worker would wait for whoever has the database locked
+        await db.write_logs(_make_triggers)
     return True
 
 

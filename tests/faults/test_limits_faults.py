@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,10 +14,11 @@ from typing import Any
 import orjson
 import pytest
 from carrying_kit import serving
+from http_kit import add_key
 from process_kit import BROKEN, Upstream, gateway_process, open_stream, workers_of
 
-from muxx import Limits, Shared
-from muxx.testing import GatewayProcess, RawClient, RawResponse, chat, chat_body, eventually
+from muxx import Exchange, Gateway, Limits, Shared, hookimpl
+from muxx.testing import GatewayProcess, RawClient, RawResponse, chat, chat_body, eventually, post_chat
 from muxx_std.limits import ledger
 from muxx_std.limits.ledger import Ledger
 
@@ -203,3 +205,28 @@ async def test_R06_nobody_without_a_key_is_counted() -> None:
                 )
                 assert (await client.read_response()).status == 401
         assert bytes(table.table) == before
+
+
+class Asks:
+    """Calls a model of its own for each request, which is no request of the client's."""
+
+    @hookimpl
+    async def pre_request(self, gateway: Gateway, exchange: Exchange) -> None:
+        if exchange.parent is None:
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Is this all right?"}]}
+            await gateway.call("chat", body, parent=exchange)
+
+
+async def test_R05_what_plugins_ask_for_themselves_is_counted_neither_live_nor_from_rows(tmp_path: Path) -> None:
+    config = {"project": {"limits": {"rpm": 100, "rpd": 1000}}, "plugins": {"cache": {"enabled": False}}}
+    left = []
+    for times in (3, 1):  # the second gateway finds no counters
+        async with serving(config=config, plugins={"asks": Asks}, directory=tmp_path) as gateway:
+            key = await add_key(gateway)
+            gateway.upstream.choose = chat()
+            answers = [await post_chat(gateway.base_url, key, f"Question {number}") for number in range(times)]
+            left.append(answers[-1].header("x-ratelimit-remaining"))
+        (tmp_path / "muxx.db.shared").unlink()
+        for installed in tmp_path.glob("muxx_testing_plugins*.dist-info"):
+            shutil.rmtree(installed)
+    assert left == ["97", "96"]

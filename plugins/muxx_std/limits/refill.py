@@ -29,12 +29,14 @@ _MINUTE = (
     "SELECT project, user_id, started_at AS at, 1 AS requests,"
     " CASE WHEN cache IN ('hit', 'joined') OR attempts = 0 THEN 0 ELSE input_tokens + output_tokens END AS tokens"
     " FROM generations WHERE started_at >= ? AND request_id NOT IN (SELECT value FROM json_each(?)) AND project IS NOT NULL"
-    " AND NOT (attempts = 0 AND status >= 400 AND cache NOT IN ('hit', 'joined')) ORDER BY started_at"
+    " AND NOT (attempts = 0 AND status >= 400 AND cache NOT IN ('hit', 'joined')) AND attributes ->> '$.parent' IS NULL"
+    " ORDER BY started_at"
 )
 _DAY = (
     "SELECT project, user_id, max(started_at) AS at, count(*) AS requests, 0 AS tokens"
     " FROM generations WHERE started_at >= ? AND request_id NOT IN (SELECT value FROM json_each(?)) AND project IS NOT NULL"
-    " AND NOT (attempts = 0 AND status >= 400 AND cache NOT IN ('hit', 'joined')) GROUP BY project, user_id"
+    " AND NOT (attempts = 0 AND status >= 400 AND cache NOT IN ('hit', 'joined')) AND attributes ->> '$.parent' IS NULL"
+    " GROUP BY project, user_id"
 )
 _OPEN = "SELECT request_id, record FROM open_requests"
 

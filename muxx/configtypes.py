@@ -20,6 +20,8 @@ FRAMING_HEADERS = frozenset(
 
 def _resolved(path: Path, info: ValidationInfo) -> Path:
     """A path in the file is relative to the file; one given from code, to the working directory."""
+    if "\0" in str(path):
+        raise ValueError("may not hold a NUL character")
     return Path((info.context or {}).get("directory") or Path.cwd()) / path
 
 

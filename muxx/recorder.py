@@ -290,11 +290,12 @@ class Recorder:
         return await self._store_apart(lines[:middle]) + await self._store_apart(lines[middle:])
 
     async def _store_alone(self, line: Line) -> str | None:
-        """Store one row through the hooks that can, for one plugin's mistake hides no row from the others; what failed first."""
+        """Store one row through the hooks that can, for one plugin's mistake hides no row from the others; what failed first,
+        without the error's own text, which may quote a secret."""
         chain, why = self._chain, None
         while failure := await self._tried([line], chain, 3):
             self._log.error("%s is put aside in rejected_records: %s", line.request_id, failure)
-            why = why or f"{failure}: {failure.__cause__}".encode("utf-8", "replace").decode()
+            why = why or str(failure)
             if failure.step is None:
                 break
             chain = tuple(step for step in chain if step is not failure.step)

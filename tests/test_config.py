@@ -153,6 +153,10 @@ def test_paths_are_relative_to_the_file(load: Load, tmp_path: Path) -> None:
     assert config.path == tmp_path / "muxx.toml"
 
 
+def test_a_path_holds_no_nul(load: Load) -> None:
+    assert errors(load, '[database]\npath = "a\\u0000b"') == ["database.path: may not hold a NUL character"]
+
+
 def test_without_a_file_the_database_is_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config(None).database.path == tmp_path / "muxx.db"

@@ -507,6 +507,7 @@ class TestTrouble:
         assert orjson.loads(kept["record"]) == row("13")
         assert (kept["sent"], kept["delivered"]) == (SENT, DELIVERED)
         assert "ValueError" in kept["error"]
+        assert "SECRET" not in kept["error"]
         assert bench.segments == 0
         assert "SECRET" not in caplog.text
 

@@ -36,9 +36,9 @@ log = logging.getLogger("muxx.plugins")
 def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     """The usage to book, by how it is known.
 
-    Reported by the provider: as reported; at least what the text is estimated at where some came later, or no output is told of;
-    `partial` then, and when the answer broke. Not reported: estimated from what was sent and received, unless the provider failed
-    before the first byte of a stream or anywhere in a plain answer, which bills nothing.
+    Reported by the provider: as reported; `partial` when the answer broke, and then at least what the text is estimated at, where
+    some came later. Not reported: estimated from what was sent and received, unless the provider failed before the first byte of
+    a stream or anywhere in a plain answer, which bills nothing.
     """
     if not _was_sent(exchange):
         return Usage(source="none")
@@ -51,9 +51,9 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
 def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     usage = facts.usage if facts is not None else None
     if usage is not None and facts is not None:
-        least = estimate_tokens(facts.output_bytes) if not usage.output_tokens or facts.text_since_usage else 0
-        if complete and least <= usage.output_tokens:
+        if complete:
             return usage
+        least = estimate_tokens(facts.output_bytes) if facts.text_since_usage else 0
         return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
     read = estimate_tokens(wire.input_bytes(exchange.request.body))
     made = estimate_tokens(facts.output_bytes if facts is not None else 0)

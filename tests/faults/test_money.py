@@ -268,33 +268,6 @@ async def test_M07_details_that_cannot_be_true_leave_the_totals_alone(wrong: Any
         await booked(gateway, await gateway.chat(stream=True), attributes={"usage_invalid": True}, **at_gpt4o(10, 5, "provider"))
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_M07_output_told_as_none_though_there_was_text_is_estimated(stream: bool) -> None:
-    async with serving() as gateway:
-        told = TALK + finish() + event({"choices": [], "usage": usage(10, 0)}) + DONE
-        gateway.upstream.script(sse(told) if stream else json(ANSWER | {"usage": usage(10, 0)}))
-        row = await gateway.get_row((await gateway.chat(stream=stream)).request_id)
-        assert (row["input_tokens"], row["usage_source"], row["output_tokens"] > 0) == (10, "partial", True)
-
-
-@pytest.mark.parametrize("told", [{}, {"usage": {"output_tokens": -7}}, {"usage": {"output_tokens": 10**18}}])
-async def test_M07_a_placeholder_is_no_count_of_a_message(told: dict[str, Any]) -> None:
-    """What a message's beginning says of its output holds only until there is some."""
-    events = [
-        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "claude-3-5-haiku-latest",
-         "content": [], "usage": {"input_tokens": 10, "output_tokens": 1}}},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word " * 400}},
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, **told},
-        {"type": "message_stop"},
-    ]  # fmt: skip
-    async with serving() as gateway:
-        gateway.upstream.script(sse(b"".join(b"event: %b\n" % each["type"].encode() + event(each) for each in events)))
-        row = await gateway.get_row((await gateway.ask("messages", stream=True)).request_id)
-        assert (row["input_tokens"], row["usage_source"], row["output_tokens"] > 100) == (10, "partial", True)
-
-
 @pytest.mark.parametrize("wrong", [None, 5, "usage", [1], True])
 async def test_M07_usage_that_is_no_object_is_no_usage(wrong: Any) -> None:
     async with serving() as gateway:

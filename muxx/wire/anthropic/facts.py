@@ -135,17 +135,15 @@ class MessageFacts:
         if type(reason := holder.get("stop_reason")) is str and reason:
             self.stop_reason = reason
 
-    def _take_usage(self, told: Any) -> bool:
-        """Whether it can be true."""
+    def _take_usage(self, told: Any) -> None:
         if told is None:
-            return False
+            return
         if type(told) is dict:
             self._told = merged(self._told, told)
         usage, invalid = read_message_usage(self._told if type(told) is dict else told, self.service_tier)
         if usage is not None:
             self.usage, self.service_tier = compacted(usage, self._told), usage.service_tier
         self.usage_invalid = self.usage_invalid or invalid
-        return usage is not None
 
     def whole(self) -> dict[str, Any]:
         """The answer as one message object; what never came is null or absent."""
@@ -275,7 +273,8 @@ class MessageStream(MessageFacts):
             self._take_reason(delta)
             self._ended |= delta
         self._ended |= {name: member for name, member in value.items() if name not in ("type", "delta", "usage")}
-        if self._take_usage(value.get("usage")):
+        if value.get("usage") is not None:
+            self._take_usage(value["usage"])
             self._counted = self._fragments()
 
     def whole(self) -> dict[str, Any]:

@@ -153,6 +153,7 @@ def _relay(
         distrusted=partial(_distrust, attempt, response),
         masked=partial(masked, call, attempt),
         taps=taps,
+        on_first_token=attempt.on_first_token,
     )
     return relay, readback
 

@@ -68,6 +68,7 @@ async def _try(call: Call, tries: Tries) -> bool:
     except InvalidRequest as refusal:
         tries.pass_over("unsupported", refusal)
         return False
+    attempt.on_first_token = tries.on_first_token
     try:
         await _attempt(call, attempt)
     except UpstreamError as error:

@@ -71,6 +71,7 @@ class Relay:
         distrusted: Callable[[], None],
         masked: Callable[[bytes], bytes] = bytes,
         taps: Iterable[Callable[[bytes], None]] = (),
+        on_first_token: Callable[[], None] | None = None,
     ) -> None:
         self.stream = stream
         self.over: asyncio.Future[MuxxError | None] = asyncio.get_running_loop().create_future()
@@ -95,6 +96,7 @@ class Relay:
         """Takes known secrets out of an error event, which some providers quote."""
         self._taps = tuple(taps)
         self._pausing = False
+        self._on_first_token = on_first_token
         self._waits_for_token = True
         """Nothing the model wrote has come yet: pings and the like do not extend its time."""
         self._most = max_event_bytes
@@ -141,6 +143,8 @@ class Relay:
         self._going_on = self._alike if self._splitter.between_events else None
         if self._waits_for_token and (stream.finished or stream.output_bytes):
             self._waits_for_token = False
+            if self._on_first_token is not None:
+                self._on_first_token()
         if not self._waits_for_token:
             self._limits.due = min(self._limits.due, now + self._grace) if stream.finished else now + self._between
         if self._down.paused:

@@ -150,6 +150,8 @@ class Attempt:
     status: int | None = None
     head_at: float | None = None
     """When the head of the answer came (monotonic seconds)."""
+    on_first_token: Callable[[], None] | None = None
+    """Written by the kernel: called, maybe more than once, when the model has begun to say something in a stream."""
     surplus = False
     """More than line ends came after the end of the answer. Known before the response is closed, whose connection the transport
     then uses for no other."""

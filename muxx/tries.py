@@ -8,7 +8,7 @@ budget.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import routing
@@ -97,6 +97,16 @@ class Tries:
     def pass_over(self, reason: Reason, refusal: InvalidRequest | None = None) -> None:
         call = self._call
         call.passed_over = [*call.passed_over, PassedOver(len(call.exchange.attempts), self.target, reason, refusal)]
+
+    @property
+    def on_first_token(self) -> Callable[[], None] | None:
+        """What is to be called once the model speaks, for the others need not wait until it has said everything."""
+        return self._proven if self._admission == "probe" else None
+
+    def _proven(self) -> None:
+        if self._admission == "probe":
+            self._state.breaker.leave("probe", "answered", time.monotonic())
+            self._admission = "call"
 
     def answered(self) -> None:
         """The attempt has brought an answer to its end."""

@@ -149,6 +149,32 @@ async def test_under_a_full_outage_an_open_breaker_lets_exactly_one_probe_throug
             assert len(gateway.upstream.requests) == 7, "the probe has closed the breaker"
 
 
+@both_transports
+async def test_a_probe_whose_stream_has_begun_to_speak_keeps_nobody_out(transport: str) -> None:
+    release = asyncio.Event()
+    async with ScriptedUpstream() as second:
+        second.says(SECOND)
+        async with serving(transport, merged(config_for(DOWN, second), breaking(0.2))) as gateway:
+            gateway.upstream.script(DOWN.script)
+            for _ in range(5):
+                assert (await gateway.chat(model="both-openai")).status == 200
+            gateway.upstream.script(lambda request: [*breaks(STORY, b"time", wait(release))(request), rst()])
+            await asyncio.sleep(0.25)
+            async with await gateway.connect() as client:
+                await client.post_chat(gateway.key, {"model": "both-openai", "messages": HELLO, "stream": True})
+                await client.readuntil(b"Once")
+                gateway.upstream.says(STORY)
+                for _ in range(3):
+                    assert STORY.text in (await gateway.chat(model="both-openai")).text
+                release.set()
+                await client.readuntil(b"upstream_disconnected")
+            assert STORY.text in (await gateway.chat(model="both-openai")).text, "one broken stream opens nothing"
+            assert len(second.requests) == 5
+
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
 def gated(release: asyncio.Event) -> Chooser:
     def choose(request: RecordedRequest) -> Script:
         yield wait(release)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from inspect import iscoroutine
@@ -20,15 +20,13 @@ from traceback import clear_frames
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar, get_args
 
+from .driving import SLOW_SECONDS, Driven, measure
 from .errors import MuxxError, PluginError
 from .money import Cost
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, ToolCall
 
 T = TypeVar("T")
-
-SLOW_SECONDS = 0.25
-"""A step that holds the event loop longer than this is named in the log."""
 
 LATE_SECONDS = 10.0
 """A hook without a time limit that everything waits for is named in the log after so long."""
@@ -39,56 +37,6 @@ HELD_BACK_EVENTS = 4
 KINDS = get_args(ChunkKind)
 
 log = logging.getLogger("muxx.plugins")
-
-
-class _Resumed:
-    """A coroutine that has already run to its first suspension; awaiting it goes on from there."""
-
-    __slots__ = ("_coroutine", "_pending", "_step")
-
-    def __init__(self, step: Step, coroutine: Coroutine[Any, Any, Any], pending: Any) -> None:
-        self._step = step
-        self._coroutine = coroutine
-        self._pending = pending
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        pending = self._pending
-        while True:
-            try:
-                value = yield pending
-            except BaseException as error:
-                step = self._throw(error)
-            else:
-                step = self._send(value)
-            if step[0]:
-                return step[1]
-            pending = step[1]
-
-    def _send(self, value: Any) -> tuple[bool, Any]:
-        started = time.monotonic()
-        try:
-            return False, self._coroutine.send(value)
-        except StopIteration as done:
-            return True, done.value
-        finally:
-            _measure(self._step, started)
-
-    def _throw(self, error: BaseException) -> tuple[bool, Any]:
-        started = time.monotonic()
-        try:
-            return False, self._coroutine.throw(error)
-        except StopIteration as done:
-            return True, done.value
-        finally:
-            _measure(self._step, started)
-
-
-def _measure(step: Step, started: float) -> None:
-    """Name the plugin that has held the event loop since `started`, if that was too long."""
-    seconds = time.monotonic() - started
-    if seconds > SLOW_SECONDS:
-        advice = "make its hook `async def` or cheaper"
-        log.warning("plugin %s held the event loop for %.0f ms; %s", step.plugin, seconds * 1e3, advice)
 
 
 class Budget:
@@ -107,7 +55,7 @@ class Budget:
 
 
 def start_step(step: Step, args: tuple[Any, ...]) -> Any:
-    """Run a step as far as it goes without waiting: its result, or a `_Resumed` to be given to `finish_step`.
+    """Run a step as far as it goes without waiting: its result, or a `Driven` to be given to `finish_step`.
 
     Crashes become `PluginError`; with `on_error = "ignore"` they are logged and the result is None.
     """
@@ -116,7 +64,7 @@ def start_step(step: Step, args: tuple[Any, ...]) -> Any:
         result = step.call(*args)
         if step.is_async:
             try:
-                return _Resumed(step, result, result.send(None))
+                return Driven(step, result, result.send(None))
             except StopIteration as done:
                 return done.value
         return result
@@ -126,18 +74,18 @@ def start_step(step: Step, args: tuple[Any, ...]) -> Any:
         return _failed(step, error)
     finally:
         if monotonic() - started > SLOW_SECONDS:
-            _measure(step, started)
+            measure(step, started)
 
 
-async def finish_step(step: Step, resumed: _Resumed, budget: Budget | None) -> Any:
+async def finish_step(step: Step, waiting: Driven, budget: Budget | None) -> Any:
     """The result of a step that had to wait, within the chain's time."""
     try:
         if budget is None:
-            result = await resumed
+            result = await waiting
         else:
             async with asyncio.timeout_at(_loop_deadline(step, budget)):
-                result = await resumed
-        if _is_unwanted():
+                result = await waiting
+        if is_unwanted():
             raise asyncio.CancelledError  # a plugin that swallows its cancellation keeps no exchange alive
         return result
     except MuxxError:
@@ -149,22 +97,22 @@ async def finish_step(step: Step, resumed: _Resumed, budget: Budget | None) -> A
 async def run_step(step: Step, args: tuple[Any, ...], budget: Budget | None) -> Any:
     """One step's result, whether or not it has to wait."""
     result = start_step(step, args)
-    return await finish_step(step, result, budget) if type(result) is _Resumed else result
+    return await finish_step(step, result, budget) if type(result) is Driven else result
 
 
 def _failed(step: Step, error: BaseException) -> None:
-    if isinstance(error, asyncio.CancelledError) and _is_unwanted():
+    if isinstance(error, asyncio.CancelledError) and is_unwanted():
         raise error
     _crashed(step, describe_crash(error), error)
 
 
 def is_plugins_own(error: BaseException) -> bool:
     """The error comes of a plugin's code, be it a SystemExit or a CancelledError; not of the exchange's own end."""
-    return not isinstance(error, GeneratorExit) and not (isinstance(error, asyncio.CancelledError) and _is_unwanted())
+    return not isinstance(error, GeneratorExit) and not (isinstance(error, asyncio.CancelledError) and is_unwanted())
 
 
-def _is_unwanted() -> bool:
-    """The exchange itself was cancelled, which is not the plugin's doing."""
+def is_unwanted() -> bool:
+    """The running task itself was cancelled, which is not the plugin's doing, whatever the plugin made of it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -206,22 +154,22 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
                 except StopIteration as done:
                     result = done.value
                 else:
-                    result = _Resumed(step, result, pending)
+                    result = Driven(step, result, pending)
         except MuxxError:
-            _measure(step, started)
+            measure(step, started)
             raise
         except BaseException as error:
-            _measure(step, started)
+            measure(step, started)
             _failed(step, error)
             started = monotonic()
         else:
             ended = monotonic()
             if ended > late:
-                _measure(step, started)
+                measure(step, started)
             started = ended
             if result is None:
                 continue
-            if type(result) is _Resumed:
+            if type(result) is Driven:
                 budget = budget or Budget(seconds)
                 result = await finish_step(step, result, budget)
                 started = monotonic()
@@ -284,7 +232,7 @@ async def run_chunk(chain: Chain, args: tuple[Any, Any], chunk: Chunk, most_byte
         results: list[Chunk] = []
         for item in chunks:
             returned = [start_step(step, (*args, item))]
-            if type(returned[0]) is _Resumed:
+            if type(returned[0]) is Driven:
                 returned = [await finish_step(step, returned.pop(), None)]
             if returned[0] is None:
                 results.append(item)
@@ -309,7 +257,7 @@ def _checked(step: Step, item: Chunk, returned: list[Any], most: int) -> list[Ch
     except BaseException as error:
         _crashed(step, describe_crash(error), error)
     finally:
-        _measure(step, started)
+        measure(step, started)
     return [item]
 
 
@@ -369,11 +317,11 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
         try:
             cost = step.call(*args)
         except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
-            _measure(step, started)
+            measure(step, started)
             log.error("plugin %s failed in price: %s", step.plugin, describe_crash(error))
         else:
             if monotonic() - started > SLOW_SECONDS:
-                _measure(step, started)
+                measure(step, started)
             if _is_sum(cost):
                 return cost
             if cost is not None:

@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .chains import describe_crash, first_price, is_plugins_own, named_when_late, run_isolated
+from .chains import describe_crash, first_price, is_plugins_own, is_unwanted, named_when_late, run_isolated
 from .complete import client_session
+from .driving import UNWIND_SECONDS
 from .errors import StartError
 from .exchange import Exchange
 from .flight import Flights
@@ -202,7 +203,7 @@ class Gateway:
         self.spawn(self._repeat(seconds, function, name), name=name)
 
     async def _repeat(self, seconds: float, function: Callable[[], Awaitable[None]], name: str) -> None:
-        while True:
+        while not is_unwanted():
             await asyncio.sleep(seconds)
             try:
                 await function()
@@ -273,15 +274,23 @@ class Gateway:
         """End owned tasks, then the plugins in reverse order, then the transports. Running exchanges must have ended."""
         self.journal.outbox.flush()
         await self.finish_tasks("post_response")
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_tasks()
         await self._life.aclose()
         await self._http_transports.close()
         for transport in self._transports.values():
             await transport.close()
         if self._http is not None:
             await self._http.close()
+
+    async def _end_tasks(self) -> None:
+        """Cancel what runs. What does not hear it is left: those who stop after it have something to write down."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=UNWIND_SECONDS)
+        text = "task %s goes on although it was cancelled, and is left; let asyncio.CancelledError pass"
+        for task in self._tasks:
+            self.log.error(text, task.get_name())
 
     async def finish_tasks(self, name: str) -> None:
         """Wait for owned tasks of that name: what was begun for an exchange is done for it."""

@@ -7,18 +7,21 @@ wrong with it is the plugin's crash.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .accounting import NO_COST
 from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, is_plugins_own, isolated
+from .driving import DrivenItems
 from .errors import ClientGone, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
 from .hookedrelay import Delivered
 from .money import usd
+from .plugins import Step
 from .reply import Chunk, Reply, WholeAnswer
 from .wire.openai import AnswerHead, Head
 from .wire.openai.answer import DONE, DROP, WITHHOLD
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from .wire.wire import Facts, StreamFacts
 
 
+log = logging.getLogger("muxx.plugins")
+
+
 async def answer_from_plugin(call: Call, reply: Reply) -> None:
     """Send the reply. It may run no longer than a whole request may."""
     exchange = call.exchange
@@ -36,7 +42,7 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
     exchange.phase = "stream"
     try:
         exchange.reply_headers.update(reply.headers)
-        async with asyncio.timeout(call.gateway.config.server.request_timeout_s), closing(reply.body):
+        async with asyncio.timeout(call.gateway.config.server.request_timeout_s):
             await _reply(call, reply)
     except MuxxError:
         raise
@@ -48,20 +54,27 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
 
 
 @asynccontextmanager
-async def closing(body: Any) -> AsyncIterator[None]:
-    """Close an async generator at the end, whoever ended it."""
+async def items_of(step: Step, items: AsyncIterator[Any]) -> AsyncIterator[DrivenItems]:
+    """What a plugin's iterator brings. It is closed at the end, whoever ended it; what goes wrong in that is nobody's answer."""
+    driven = DrivenItems(step, items)
     try:
-        yield
+        yield driven
     finally:
-        if isinstance(body, AsyncGenerator):
-            await body.aclose()
+        try:
+            await driven.aclose()
+        except BaseException as error:
+            if not is_plugins_own(error):
+                raise
+            log.error("plugin %s failed as its reply was closed: %s", step.plugin, describe_crash(error))
 
 
 async def _reply(call: Call, reply: Reply) -> None:
     if isinstance(reply.body, bytes):
         await _reply_bytes(call, reply, reply.body)
     elif isinstance(reply.body, AsyncIterator):
-        await _reply_iterator(call, reply, reply.body)
+        step = Step(f"that answers {call.exchange.id}", lambda: None, is_async=True, hook="its reply")
+        async with items_of(step, reply.body) as items:
+            await _reply_iterator(call, reply, items)
     else:
         assert not isinstance(reply.body, WholeAnswer), "the pipeline gives it again"
         await _reply_chunks(call, list(reply.body))

@@ -27,7 +27,7 @@ from .incoming import KnownHead, KnownHeads, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
 from .reply import Reply
-from .replying import closing
+from .replying import items_of
 from .request import HttpRequest, Request, Route
 from .wire.wires import ERROR_BODIES, WIRES, format_at, named_in
 
@@ -138,9 +138,13 @@ class Service:
 
     async def _answer(self, route: Route, head: HttpRequest, answer: Answer) -> None:
         """Answer with what a route replies, whole or piece by piece."""
-        reply = await self._call(route, head)
+        handler = Step(
+            self.gateway.plugin_of_path.get(route.path, "muxx"), route.handler, is_async=True, hook=f"{route.method} {route.path}"
+        )
+        reply = await self._call(route, handler, head)
         if isinstance(reply.body, AsyncIterator):
-            await self._stream(answer, reply, reply.body)
+            async with items_of(handler, reply.body) as pieces:
+                await self._stream(answer, reply, pieces)
         else:
             self._reply(answer, reply)
 
@@ -148,7 +152,7 @@ class Service:
         good = self.ready if path.startswith("/ready") else True
         self._reply(answer, Reply.json({"status": "ok" if good else "unavailable"}, 200 if good else 503))
 
-    async def _call(self, route: Route, head: HttpRequest) -> Reply:
+    async def _call(self, route: Route, handler: Step, head: HttpRequest) -> Reply:
         if route.role != "public":
             head.identity = identity = await authenticate(self.gateway, head)
             if identity is None:
@@ -157,11 +161,9 @@ class Service:
                 raise PermissionDenied("This needs an admin key: `muxx keys create --admin` makes one.", code="admin_required")
             if identity.role != "admin":
                 await self.gateway.projects.admit(identity.project)
-        plugin = self.gateway.plugin_of_path.get(route.path, "muxx")
-        handler = Step(plugin, route.handler, is_async=True, hook=f"{route.method} {route.path}")
         reply = await run_step(handler, (self.gateway, head), None)
         if not isinstance(reply, Reply):
-            self.gateway.log.error("plugin %s failed in %s: it returned no Reply", plugin, handler.hook)
+            self.gateway.log.error("plugin %s failed in %s: it returned no Reply", handler.plugin, handler.hook)
             raise PluginError()
         return reply
 
@@ -178,24 +180,23 @@ class Service:
         """Send pieces at the client's pace: the next is asked for when the last has (nearly) been taken. What ends early, for
         whatever reason, does not look whole; an error before the first piece is an answer like any other."""
         seconds = self.gateway.config.server.write_stall_timeout_s
-        async with closing(pieces):
-            try:
+        try:
+            piece = await anext(pieces, None)
+        except SystemExit as error:
+            raise PluginError() from error
+        answer.begin(reply.status, self._head(answer, reply))
+        try:
+            while piece is not None:
+                if piece:  # an empty chunk would be the last
+                    answer.send(piece)
+                if not await answer.drained(seconds):
+                    return
+                await asyncio.sleep(0)  # others want to be served too
                 piece = await anext(pieces, None)
-            except SystemExit as error:
-                raise PluginError() from error
-            answer.begin(reply.status, self._head(answer, reply))
-            try:
-                while piece is not None:
-                    if piece:  # an empty chunk would be the last
-                        answer.send(piece)
-                    if not await answer.drained(seconds):
-                        return
-                    await asyncio.sleep(0)  # others want to be served too
-                    piece = await anext(pieces, None)
-            except (Exception, SystemExit) as error:
-                self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
-                answer.abort()
-                return
+        except (Exception, SystemExit) as error:
+            self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
+            answer.abort()
+            return
         answer.end()
 
     def _refuse(self, answer: Answer, error: MuxxError) -> None:

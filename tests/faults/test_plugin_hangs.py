@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from carrying_kit import error_code, serving
 from hooks_kit import Seen, both_forms, delivered, plugin_config, watching
 from process_kit import Upstream, gateway_process, messages
 
-from muxx import Chunk, Exchange, hookimpl
+from muxx import Chunk, Exchange, Gateway, Reply, hookimpl
 from muxx.testing import eventually
+
+HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def hanging(hook: str) -> type:
@@ -158,6 +161,145 @@ async def test_P02_requests_that_came_meanwhile_are_answered_after_it() -> None:
         users = ["slow", *map(str, range(9))]
         responses = await asyncio.gather(*(gateway.chat(headers={"X-Muxx-User-Id": user}) for user in users))
         assert [delivered(response) for response in responses] == ["Hello there."] * 10
+
+
+class Deaf:
+    """Coroutines that do not hear their cancellation, and the end of it, for a test's loop waits for every task."""
+
+    over = False
+
+
+@pytest.fixture(autouse=True)
+def deafness_ends() -> Iterator[None]:
+    Deaf.over = False
+    yield
+    Deaf.over = True
+
+
+async def waits_again() -> None:
+    while not Deaf.over:
+        try:
+            await asyncio.Event().wait()
+        except BaseException:
+            continue
+
+
+async def polls() -> None:
+    """It never waits for anything but its next turn."""
+    while not Deaf.over:
+        try:
+            await asyncio.sleep(0)
+        except BaseException:
+            continue
+
+
+async def in_a_task() -> None:
+    await asyncio.gather(waits_again())
+
+
+async def cleans_up_for_ever() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.Event().wait()
+
+
+DEAF = [waits_again, polls, in_a_task, cleans_up_for_ever]
+each_deaf = pytest.mark.parametrize("deaf", DEAF, ids=lambda deaf: deaf.__name__)
+left_to_python = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Which says of some of them, once nobody has them any more, that they did not let themselves be closed."""
+
+
+def deaf_plugin(hook: str, deaf: Callable[[], Awaitable[None]]) -> type:
+    async def hangs(self: Any) -> None:
+        await deaf()
+
+    return type("Deaf", (), {hook: hookimpl(specname=hook)(hangs)})
+
+
+@left_to_python
+@each_deaf
+async def test_P02_a_hook_that_does_not_hear_its_cancellation_is_left(
+    deaf: Callable[[], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(config=plugin_config(), plugins={"deaf": deaf_plugin("pre_request", deaf)}) as gateway:
+        async with asyncio.timeout(5):
+            response = await gateway.chat()
+        assert (response.status, error_code(response)) == (500, "plugin_error")
+        assert (await gateway.get_row(response.request_id))["error_code"] == "plugin_error"
+        assert "plugin deaf goes on in pre_request although it was cancelled, and is left there" in caplog.text
+
+
+@left_to_python
+@each_deaf
+async def test_P02_a_client_that_leaves_a_deaf_hook_has_its_row(deaf: Callable[[], Awaitable[None]]) -> None:
+    async with serving(plugins={"deaf": deaf_plugin("on_chunk", deaf)}) as gateway:
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, {"model": "gpt-4o", "messages": HELLO})
+            await eventually(lambda: gateway.upstream.requests)
+        await eventually(lambda: not len(gateway.gateway.calls), 5.0)
+
+
+@left_to_python
+@pytest.mark.parametrize("deaf", [waits_again, in_a_task])
+async def test_P02_what_answers_and_does_not_hear_its_cancellation_is_left(deaf: Callable[[], Awaitable[None]]) -> None:
+    async def goes_on() -> AsyncIterator[Chunk]:
+        yield Chunk("text", "Hello")
+        await deaf()
+
+    class Replies:
+        @hookimpl
+        def pre_request(self) -> Reply:
+            return Reply(goes_on())
+
+    async with serving(plugins={"replies": Replies}) as gateway:
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, {"model": "gpt-4o", "stream": True, "messages": HELLO})
+            await client.readuntil(b"Hello")
+        await eventually(lambda: not len(gateway.gateway.calls), 5.0)
+        Deaf.over = True
+
+
+async def test_P02_a_job_that_does_not_hear_its_end_keeps_nobody_from_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[str] = []
+
+    class Works:
+        @hookimpl
+        async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+            gateway.every(0.01, waits_again, name="deaf job")
+            yield
+            ended.append("works")
+
+    async with serving(plugins={"works": Works}):
+        await asyncio.sleep(0.05)
+    Deaf.over = True
+    assert ended == ["works"]
+    assert "task deaf job goes on although it was cancelled, and is left" in caplog.text
+
+
+async def test_P02_a_hook_may_take_its_time_to_clean_up_and_to_handle_its_own_timeouts(caplog: pytest.LogCaptureFixture) -> None:
+    """What it gave itself a limit for has been cancelled too, which is nobody else's affair."""
+    done: list[str] = []
+
+    class Careful:
+        @hookimpl
+        async def pre_request(self) -> None:
+            for _ in range(3):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await asyncio.gather(asyncio.Event().wait())
+            await asyncio.gather(asyncio.sleep(1.2))
+            done.append("handled")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.1)
+                done.append("cleaned up")
+
+    async with serving(config={"server": {"chain_timeout_s": 2}}, plugins={"careful": Careful}) as gateway:
+        assert error_code(await gateway.chat()) == "plugin_error"
+    assert done == ["handled", "cleaned up"]
+    assert "although it was cancelled" not in caplog.text
 
 
 @both_forms

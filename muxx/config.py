@@ -144,6 +144,8 @@ class ServerConfig(Section):
     """How often one address may come without a valid key, before it is answered 429 instead of 401; 0: any number."""
     chain_timeout_s: Seconds = 2
     """For all plugins together at one hook of one request."""
+    hung_worker_s: float = Field(30, ge=0, le=86400)
+    """A worker, or the recorder, that a plugin has held up for so long is killed and replaced; 0: never."""
     finish_grace_s: float = Field(5, ge=0, le=600)
     """How long a stream may stay open after its finish reason, for its usage to come."""
     shutdown_grace_s: float = Field(30, ge=0, le=86400)

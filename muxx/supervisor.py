@@ -15,10 +15,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from .chains import describe_crash
 from .errors import StartError
+from .watchdog import Pulse, Silence
 
 log = logging.getLogger("muxx")
 
@@ -34,8 +35,18 @@ CRASHED = 70
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
-Body = Callable[[int], None]
-"""What a child does, given the pipe that ends when the supervisor does. May raise `StartError`."""
+
+class Lifeline(NamedTuple):
+    """What ties a child to its supervisor."""
+
+    parent: int
+    """A pipe that ends when the supervisor does."""
+    pulse: Pulse
+    """Where the child may let itself be heard; once it has, it is replaced when it falls silent."""
+
+
+Body = Callable[[Lifeline], None]
+"""What a child does. May raise `StartError`."""
 
 
 class Child:
@@ -45,6 +56,8 @@ class Child:
         self.name = name
         self.body = body
         self.vital = vital
+        self.pulse = Pulse()
+        self.silence = Silence(self.pulse)
         self.pid = 0
         self.starts = 0
         self.started = 0.0
@@ -76,6 +89,7 @@ class Supervisor:
         recorder: Child,
         *,
         patience: float,
+        hung_after: float,
         reload: Callable[[], bool],
         on_start: Callable[[], None],
         on_stop: Callable[[], None],
@@ -84,6 +98,8 @@ class Supervisor:
         self.recorder = recorder
         self._patience_s = patience
         """Seconds the servers get to end before they are killed, and after them the recorder."""
+        self._hung_after = hung_after or float("inf")
+        """Seconds of silence after which a child is replaced; 0: never."""
         self._reload = reload
         self._on_start = on_start
         """Called once signals are heard, whichever thread they come to, and before any child is there."""
@@ -116,6 +132,7 @@ class Supervisor:
             select.select([wakeup], [], [], self._wait())
             for arrived in _taken(wakeup):
                 self._signalled(arrived)
+            self._kill_silent()
             self._reap()
 
     def _serving(self) -> bool:
@@ -147,11 +164,23 @@ class Supervisor:
                     log.error("%s does not end, and is killed", child.name)
                     child.signal(signal.SIGKILL)
 
+    def _kill_silent(self) -> None:
+        """Replace who has fallen silent: connections that wait for it would wait for ever."""
+        now = time.monotonic()
+        for child in self.children:
+            seconds = child.silence.seconds(now)
+            if child.pid and seconds >= self._hung_after:
+                child.pulse.forget()
+                text = "%s has done nothing for %.0f s, and is killed; a line before this names what held it, if anything could"
+                log.error(text, child.name, seconds)
+                child.signal(signal.SIGKILL)
+
     def _fork(self, child: Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # or a child still with our handlers would hand its signals to us
         child.started = time.monotonic()
+        child.pulse.forget()
         try:
             child.pid = os.fork()
         except OSError as error:  # out of memory or processes, which passes; those who serve go on meanwhile
@@ -175,7 +204,7 @@ class Supervisor:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             os.close(self._held_open)
-            child.body(self._alive)
+            child.body(Lifeline(self._alive, child.pulse))
             code = 0
         except StartError as error:
             log.error("%s cannot start: %s", child.name, error)

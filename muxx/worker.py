@@ -230,7 +230,7 @@ class Worker:
         await asyncio.gather(everything, hurried, return_exceptions=True)
 
 
-FIXED = ("host", "port", "workers", "secret")
+FIXED = ("host", "port", "workers", "secret", "hung_worker_s")
 """Settings of `[server]` that are read at a start only, as all of `[database]` is."""
 
 

@@ -34,7 +34,8 @@ from .server import allow_files, most_calls
 from .shared import Shared
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
-from .supervisor import Child, Supervisor, hear_signals
+from .supervisor import Child, Lifeline, Supervisor, hear_signals
+from .watchdog import watch
 from .worker import Duties, Worker, freeze, listen, prepare, recorder_of, with_what_stays
 
 OLDEST_AIOHTTP = (3, 14, 5)
@@ -106,11 +107,12 @@ class Service:
         workers = [self._worker(i, listener) for i, listener in enumerate(self._listeners)]
         keeper = Child("keeper", self._keep, vital=False)  # it begins beside workers that serve already
         recorder = Child("recorder", self._record)
-        patience = self._config.server.shutdown_grace_s + STOP_SECONDS
+        server = self._config.server
         supervisor = Supervisor(
             [*workers, keeper],
             recorder,
-            patience=patience,
+            patience=server.shutdown_grace_s + STOP_SECONDS,
+            hung_after=server.hung_worker_s,
             reload=self._reload,
             on_start=announce,
             on_stop=self._close_listeners,
@@ -120,23 +122,23 @@ class Service:
         return supervisor.run()
 
     def _worker(self, index: int, listener: socket.socket) -> Child:
-        def serve(parent: int) -> None:
+        def serve(lifeline: Lifeline) -> None:
             self._close_listeners(but=listener)
             duties = Duties(f"worker{index}", keeps=False, records=False)
-            run(_serve(self._config, self._found, listener, self._mock, index, duties, parent))
+            run(_serve(self._config, self._found, listener, self._mock, index, duties, lifeline))
 
         return Child(f"worker {index}", serve)
 
-    def _keep(self, parent: int) -> None:
+    def _keep(self, lifeline: Lifeline) -> None:
         """It gets out of the way of those who answer."""
         self._close_listeners()
         os.nice(BACKGROUND)
         duties = Duties("keeper", serves=False, records=False)
-        run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, parent))
+        run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, lifeline))
 
-    def _record(self, parent: int) -> None:
+    def _record(self, lifeline: Lifeline) -> None:
         self._close_listeners()
-        run(_record(self._config, self._found, self._mock, parent))
+        run(_record(self._config, self._found, self._mock, lifeline))
 
     def _close_listeners(self, but: socket.socket | None = None) -> None:
         for listener in self._listeners:
@@ -225,14 +227,16 @@ async def _serve(
     mock: bool,
     index: int,
     duties: Duties,
-    parent: int,
+    lifeline: Lifeline,
 ) -> None:
     """A worker's or the keeper's process, until a signal or the supervisor's end says stop."""
     async with Host.open(config, scans_apart=duties.serves) as host:
         worker = Worker(config, build(found, config), host, mock=mock, index=index, duties=duties)
         await worker.start(listener)
         freeze()
-        await _told_to_stop(worker, parent)
+        if duties.serves:  # the keeper stands back: on a busy machine it is silent for long, and nobody's fault
+            watch(lifeline.pulse)
+        await _told_to_stop(worker, lifeline.parent)
 
 
 async def _told_to_stop(worker: Worker, parent: int) -> None:
@@ -265,7 +269,7 @@ def _orphaned(loop: asyncio.AbstractEventLoop, pipe: int, stop: Callable[[], Non
     stop()
 
 
-async def _record(config: Config, found: Sequence[Found], mock: bool, parent: int) -> None:
+async def _record(config: Config, found: Sequence[Found], mock: bool, lifeline: Lifeline) -> None:
     """The recorder's process: rows from the journal to the database until told to stop, then all that is left."""
     async with Host.open(config) as host:
         journal = Journal(host.paths.journal, "recorder", durability=config.database.durability)
@@ -279,7 +283,8 @@ async def _record(config: Config, found: Sequence[Found], mock: bool, parent: in
         for ignored in (signal.SIGINT, signal.SIGHUP):  # the supervisor decides when the rows are all there
             loop.add_signal_handler(ignored, lambda: None)
         hear_signals()
-        loop.add_reader(parent, _orphaned, loop, parent, recorder.stop)
+        loop.add_reader(lifeline.parent, _orphaned, loop, lifeline.parent, recorder.stop)
+        watch(lifeline.pulse)
         try:
             await recorder.run()
         finally:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from carrying_kit import error_code, serving
 from hooks_kit import Seen, both_forms, delivered, plugin_config, watching
-from process_kit import Upstream, gateway_process, messages
+from process_kit import BROKEN, Upstream, gateway_process, messages
 
 from muxx import Chunk, Exchange, Gateway, Reply, hookimpl
 from muxx.testing import eventually
+from muxx.watchdog import Pulse, Silence
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -358,3 +359,53 @@ async def test_P02_a_lifespan_that_hangs_cannot_keep_the_service_from_ending_in_
         finally:
             await asyncio.gather(starting, return_exceptions=True)
             await gateway.kill()
+
+
+HANGS_IN_A_HOOK = """
+import muxx
+
+class Hangs:
+    @muxx.hookimpl
+    def pre_request(self, exchange):
+        while exchange.request.user_id == "hang":
+            {hangs}
+"""
+
+
+@pytest.mark.parametrize(("hangs", "named"), [("pass", True), ("sum(range(10**12))", False)])
+async def test_P02_a_worker_whose_loop_is_held_for_ever_is_replaced_and_who_held_it_is_named(
+    hangs: str, named: bool, tmp_path: Path
+) -> None:
+    """One long step of C code lets no other thread look; the supervisor needs none."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "hangs.py").write_text(HANGS_IN_A_HOOK.format(hangs=hangs))
+    async with Upstream() as upstream:
+        gateway = gateway_process(tmp_path, upstream, {"server": {"hung_worker_s": 4}}, MUXX_PLUGINS_DIR=str(plugins))
+        await gateway.start()
+        try:
+            hung = asyncio.ensure_future(gateway.chat(headers={"X-Muxx-User-Id": "hang"}))
+            await eventually(lambda: "is killed" in gateway.stderr, 20.0)
+            with pytest.raises(BROKEN):
+                await hung
+            assert (await gateway.chat()).status == 200
+            told = [line for line in messages(gateway).splitlines() if "held the event loop" in line or "is killed" in line]
+            if named:
+                said = told.pop(0)
+                assert said.startswith("plugin hangs, in pre_request, at hangs.py:")
+                assert said.endswith(" in pre_request, has held the event loop for 2 s and still does: nobody is served meanwhile")
+            assert [line.partition(",")[0] for line in told] == ["worker 0 has done nothing for 4 s"]
+        finally:
+            await gateway.kill()
+
+
+def test_P02_a_pulse_is_missed_by_who_listens_and_not_while_everything_stands_still() -> None:
+    pulse = Pulse()
+    silence = Silence(pulse)
+    assert [silence.seconds(now) for now in (1.0, 2.0)] == [0.0, 0.0], "it never beat, so nobody waits for it"
+    pulse.beat()
+    assert [silence.seconds(now) for now in (3.0, 4.0, 5.5, 600.0)] == [0.0, 1.0, 2.5, 4.5]
+    pulse.beat()
+    assert [silence.seconds(now) for now in (601.0, 602.0)] == [0.0, 1.0]
+    pulse.forget()
+    assert silence.seconds(603.0) == 0.0

@@ -244,6 +244,9 @@ class UpstreamAuth(UpstreamError):
 class ProviderRefusal(UpstreamError):
     """A 4xx or 5xx of the provider, passed on with its own status and `body`."""
 
+    lines = ""
+    """The provider's header lines that the client gets."""
+
     def __init__(self, status: int, body: bytes, code: str, *, retry: bool, retry_after: float | None) -> None:
         message = "The model provider refused the request."
         super().__init__(message, status=status, code=code, retry=retry, retry_after=retry_after)

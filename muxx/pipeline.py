@@ -257,6 +257,8 @@ async def _fail(call: Call, error: MuxxError) -> None:
     exchange.ended_by = _whose(error)
     if down.head_sent:
         exchange.response.status = exchange.response.status or 200
+    elif isinstance(error, ProviderRefusal):
+        call.delivered = error.body
     try:
         settle(call, complete=False)
         note(call, final_status(exchange, error))
@@ -280,8 +282,12 @@ def tell(call: Call, error: MuxxError) -> None:
     if down.head_sent:
         down.break_off(b"" if call.error_relayed else call.error_event(error))
         return
-    body = error.body if isinstance(error, ProviderRefusal) else call.wire.error_body(error, call.exchange.id)
+    provider_lines = ""
+    if isinstance(error, ProviderRefusal):
+        body, provider_lines = error.body, error.lines
+    else:
+        body = call.wire.error_body(error, call.exchange.id)
     if error.status in (408, 413, 415, 417):
         down.close_after()  # the rest of the request was not read
-    head = answer_lines(call.exchange) + lines({"Content-Type": "application/json", **error_headers(error)})
-    down.whole(error.status, head, body)
+    own_lines = lines({"Content-Type": "application/json", **error_headers(error)})
+    down.whole(error.status, answer_lines(call.exchange) + own_lines + provider_lines, body)

@@ -112,6 +112,8 @@ TOO_LONG = [
     b'{"error":{"code":400,"message":"The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).",'
     b'"status":"INVALID_ARGUMENT"}}',
     b'[{"error":{"code":400,"message":"This model\'s maximum context length is 8192 tokens."}}]',
+    b'{"object":"error","message":"This model\'s maximum context length is 8192 tokens.","type":"BadRequestError","code":400}',
+    b'{"detail":"prompt is too long: 210000 tokens > 200000 maximum"}',
 ]
 OTHERS = [b'{"error":{"message":"bad","code":"invalid_value"}}', b"oops", b"[]", b'{"error":"no"}', b'{"error":{"code":7}}']
 

@@ -8,10 +8,11 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamProtocolError
 from ...money import Usage
+from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..openai.answer import DROP, ERROR_EVENT, FORWARD, Verdict, whole_answer
 from ..sse import Event
-from .names import candidates_of, index_of, parts_of
+from .names import ANSWER_MEMBERS, candidates_of, index_of, parts_of
 from .reasons import FAILED, block_reason, in_chat_words, stated
 from .usage import read_gemini_usage
 
@@ -266,8 +267,8 @@ class GenerateStream(GenerateFacts):
     def _observe_any(self, value: Any) -> Verdict:
         if type(value) is not dict:
             raise UpstreamProtocolError(_GARBAGE)
-        if value.get("error"):
-            self.error = value["error"]
+        if error := told_in_answer(value):
+            self.error = error
             return ERROR_EVENT
         self.learn(value)
         self._counted = value.get("usageMetadata") is not None
@@ -289,7 +290,7 @@ def read_generated(body: bytes) -> GenerateFacts:
     Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object.
     """
     facts = GenerateFacts()
-    facts.learn(whole_answer(body))
+    facts.learn(whole_answer(body, *ANSWER_MEMBERS))
     return facts
 
 

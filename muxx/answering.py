@@ -79,7 +79,7 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     exchange.response.facts = stream
     refuse_encoded(call, response)
     joined = JOINED_LINES if exchange.cache == "joined" else ""
-    provider_lines = downstream_lines(attempt.target.provider, response.headers)
+    provider_lines = downstream_lines(attempt.target.provider, response.headers, exchange.added_headers)
     down.begin(200, answer_lines(exchange) + joined + STREAM_LINES + provider_lines)
     exchange.note_head(sent=True)
     taps = [isolated(tap) for tap in exchange.taps]
@@ -244,7 +244,7 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     learn(call, facts, delivered, status)
     attempt.ended = attempt.ended or time.monotonic()
     age = "Age: 0\r\n" if call.exchange.cache == "joined" else ""
-    extra = age + downstream_lines(attempt.target.provider, headers)
+    extra = age + downstream_lines(attempt.target.provider, headers, call.exchange.added_headers)
     await send_whole(call, status, body, content_type, extra, failure)
     hand_out_whole(call)
 

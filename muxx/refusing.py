@@ -36,7 +36,7 @@ async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> M
     said = told(error, partial(masked, call, attempt))
     code = said.code if error else UpstreamError.code
     refusal = ProviderRefusal(status, b"", code, retry=status in RETRY_STATUSES, retry_after=wait)
-    refusal.lines = downstream_lines(provider, response.headers)
+    refusal.lines = downstream_lines(provider, response.headers, call.exchange.added_headers)
     if error and attempt.wire.format == call.wire.format and body.lstrip()[:1] in (b"{", b"["):
         refusal.body = masked(call, attempt, body)
         return refusal

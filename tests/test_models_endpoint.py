@@ -272,6 +272,16 @@ async def test_any_other_metadata_is_refused_before_anything_is_sent(text: str, 
 
 
 @one_loop
+@pytest.mark.parametrize(
+    ("header", "code"), [('X-Muxx-Metadata: {"a":1}', "invalid_metadata"), ("X-Muxx-User-Id: a", "invalid_type")]
+)
+async def test_a_header_that_says_whose_the_request_is_comes_once(header: str, code: str, gateway: RunningGateway) -> None:
+    [response] = (await say(gateway, plain(header, header), most=1)).responses
+    assert (response.status, error_code(response)) == (400, code)
+    assert gateway.upstream.requests == []
+
+
+@one_loop
 @pytest.mark.parametrize("user", ["me", "a" * 256, "Zoë", "a b", "<script>", "0"])
 async def test_the_user_stands_in_the_row_and_is_not_sent_up(user: str, gateway: RunningGateway) -> None:
     [response] = (await say(gateway, plain("X-Muxx-User-Id: " + on_the_wire(user)), most=1)).responses

@@ -380,6 +380,13 @@ async def test_J06_an_encoded_body_is_refused_without_being_looked_at(coding: st
 
 
 @one_loop
+@pytest.mark.parametrize("lines", [("identity", "gzip"), ("gzip", "identity")])
+async def test_J06_every_line_of_the_encoding_counts(lines: tuple[str, str], gateway: RunningGateway) -> None:
+    response = await post(gateway, chat_bytes(), *(f"Content-Encoding: {line}" for line in lines))
+    check_refusal(response, 415, "unsupported_content_encoding")
+
+
+@one_loop
 async def test_J06_no_encoding_is_an_encoding_too(gateway: RunningGateway) -> None:
     assert (await post(gateway, chat_bytes(), "Content-Encoding: identity")).status == 200
 

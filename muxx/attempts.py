@@ -27,14 +27,12 @@ from .reply import is_event_stream
 from .targets import Attempt, Target
 from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, upstream_wire
 from .tries import Tries, nobody_tried
+from .wire.prompt import MOST_NAMED
 from .wire.seals import SEAL_MARK, without_seals
 
 if TYPE_CHECKING:
     from .exchange import Exchange
     from .wire.wire import Wire
-
-MOST_NAMED = 20
-"""Dropped places that a header names; the row has all."""
 
 NOT_ALLOWED = "This key may not use that model. GET /v1/models lists what it may use."
 

@@ -20,6 +20,17 @@ def let_go_of_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+MOST_OF_A_PLACE = 100
+"""Characters of a place in the caller's request that are told: the names in it are the caller's, and of any length."""
+
+
+def place_shown(place: str) -> str:
+    """A place in the caller's request as messages, rows and headers may name it."""
+    if len(place) > MOST_OF_A_PLACE:
+        place = place[: MOST_OF_A_PLACE - 3] + "..."
+    return place if place.isprintable() else "".join(c if c.isprintable() else "?" for c in place)
+
+
 class MuxxError(Exception):
     """Base of every error a client can see.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from orjson import JSONDecodeError, loads
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, place_shown
 
 _LARGE = float(2**63)
 """orjson makes an integer outside 64 bits a float of at least this size."""
@@ -178,11 +178,11 @@ def _check_numbers(data: bytes) -> None:
 
     value = json.loads(data.decode(), parse_int=integer, parse_float=real)
     if found:
-        param = _path_to(value, _OUT_OF_RANGE) if len(data) <= _PATH_LIMIT else None
+        path = _path_to(value, _OUT_OF_RANGE) if len(data) <= _PATH_LIMIT else None
         raise InvalidRequest(
             "A number in the request body is out of range: integers must fit in 64 bits. Send larger ones as strings.",
             code="invalid_type",
-            param=param,
+            param=place_shown(path) if path is not None else None,
         )
 
 

@@ -231,6 +231,13 @@ async def test_J04_where_it_stands_is_said_when_it_is_nested(gateway: RunningGat
 
 
 @one_loop
+async def test_J04_a_name_of_any_length_is_told_in_part(gateway: RunningGateway) -> None:
+    response = await post(gateway, with_member(b'{"%b":{"\\n":%d}}' % (b"x" * 9000, 2**70)))
+    check_refusal(response, 400, "invalid_type")
+    assert response.error["param"] == "metadata." + "x" * 88 + "..."
+
+
+@one_loop
 @pytest.mark.parametrize(
     "value",
     [

@@ -51,6 +51,7 @@ async def attempt_targets(call: Call) -> None:
             wait = tries.pause()
             if wait is None:
                 break
+            call.exchange.phase = "connect"
             await asyncio.sleep(wait)
         failure = tries.failure or failure
         if tries.attempt is not None and not routing.may_fall_back(tries.attempt):

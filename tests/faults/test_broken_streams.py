@@ -146,6 +146,23 @@ async def test_S05_an_answer_of_two_choices_needs_both_finish_reasons() -> None:
         await assert_complete(gateway, await gateway.chat(**ASKED, n=2), came)
 
 
+@pytest.mark.parametrize("config", ["generationConfig", "generation_config"])
+async def test_S05_an_answer_of_two_candidates_needs_both_finish_reasons(config: str) -> None:
+    def of_candidate(index: int, **more: str) -> bytes:
+        return event({"candidates": [{"index": index, "content": {"role": "model", "parts": [{"text": "x"}]}, **more}]})
+
+    first, second = of_candidate(0, finishReason="STOP"), of_candidate(1, finishReason="STOP")
+    asked = {"model": "gemini-1.5-flash", "stream": True, config: {"candidateCount": 2}}
+    async with serving() as gateway:
+        for came, whole in ((first, False), (first + of_candidate(1), False), (first + second, True)):
+            gateway.upstream.script(chunked(came, LAST_CHUNK))
+            response = await gateway.ask("generate_content", **asked)
+            assert response.body.startswith(came)
+            assert (response.body == came) == whole
+            row = await gateway.get_row(response.request_id)
+            assert row["error_code"] == (None if whole else "upstream_truncated")
+
+
 # ── S06: the provider's connection breaks ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -140,14 +140,6 @@ class GenerateFacts:
         }
 
     @property
-    def finished(self) -> bool:
-        """Every candidate that has begun has its reason, or there is none to come: the answer may end here."""
-        known = self.candidates.values()
-        if self.blocked is not None:
-            return True
-        return bool(known) and all(candidate.finish_reason is not None for candidate in known)
-
-    @property
     def text(self) -> str:
         """The text of all candidates, one after the other; thoughts are none."""
         return "".join(piece for _, candidate in sorted(self.candidates.items()) for piece in candidate.spoken())
@@ -202,23 +194,33 @@ class GenerateFacts:
 
 
 class GenerateStream(GenerateFacts):
-    """Observes an upstream stream, each event exactly once, and says what is to be done with it.
+    """Observes an upstream stream, each event exactly once, and says what is to be done with it. `candidates` is how many the
+    request asked for.
 
     No event says that it is the last: `finished` says that the stream may end. `done` is for whoever sees it end. `value` is the
     JSON of the event observed last.
     """
 
-    __slots__ = ("_counted", "done", "value")
+    __slots__ = ("_counted", "_expected", "done", "value")
 
     ends_with_body = True
     saying: Fragments | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, candidates: int = 1) -> None:
         super().__init__()
+        self._expected = candidates
         self.done = False
         self.value: Any = None
         self._counted = True
         """The last event that had text said how many tokens there are so far."""
+
+    @property
+    def finished(self) -> bool:
+        """All candidates, no fewer than were asked for, have their reason, or there is none to come: the answer may end here."""
+        known = self.candidates.values()
+        if self.blocked is not None:
+            return True
+        return len(known) >= self._expected and all(candidate.finish_reason is not None for candidate in known)
 
     @property
     def text_since_usage(self) -> bool:

@@ -17,7 +17,7 @@ from . import routing
 from .accounting import trace_of
 from .ahead import Ahead
 from .answering import answer_upstream
-from .call import NEVER, Call
+from .call import HEAVY_BYTES, NEVER, Call
 from .chains import describe_crash, run_all
 from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
 from .headers import upstream_headers
@@ -126,6 +126,8 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     asked = not stream or not attempt.target.provider.ask_usage or up.ask_for_usage(attempt.body)
     if gateway.chains.pre_attempt:
         await _prepare(call, attempt)
+    if exchange.request.size > HEAVY_BYTES:
+        await asyncio.sleep(0)
     attempt.payload = _payload(call, attempt)
     if SEAL_MARK in attempt.payload and up is call.wire:
         attempt.body, unsealed = without_seals(attempt.body)

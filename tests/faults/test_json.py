@@ -12,6 +12,7 @@ import pytest
 from carrying_kit import error_code, serving
 from http_kit import CANARY, CHUNKED, PATH, chat_bytes, check_refusal, next_response, one_loop, plain, request, say
 
+from muxx import Attempt, hookimpl
 from muxx.testing import PROVIDER_KEY, RawResponse, RunningGateway
 
 GATEWAY_CONFIG = {"server": {"max_body_bytes": 2**20}}
@@ -147,6 +148,35 @@ async def test_J02_text_full_of_brackets_and_commas_is_text(gateway: RunningGate
     response = await post(gateway, chat_bytes(text))
     assert response.status == 200
     assert gateway.upstream.last.json()["messages"][0]["content"] == text
+
+
+class Turns:
+    """Counts the turns of the event loop while it is `on`."""
+
+    on = True
+    count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.on:
+            asyncio.get_running_loop().call_soon(self)
+
+
+@pytest.mark.parametrize(("size", "least"), [(2 * 2**20, 1), (20, 0)])
+async def test_J02_others_have_their_turn_between_the_passes_over_a_large_request(size: int, least: int) -> None:
+    turns, at = Turns(), []
+
+    class Watch:
+        @hookimpl
+        def pre_attempt(self, attempt: Attempt) -> None:
+            at.append(turns.count)
+            attempt.sign = lambda _: at.append(turns.count)
+
+    async with serving(plugins={"watch": Watch}) as gateway:
+        turns()
+        assert (await gateway.chat("," * size)).status == 200
+        turns.on = False
+    assert at[1] - at[0] == least
 
 
 # ── J03: duplicate members ──────────────────────────────────────────────────────────────────────────────────────────────────

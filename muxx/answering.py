@@ -34,6 +34,7 @@ from .relay import Relay
 from .reply import Chunk, is_event_stream
 from .targets import Attempt
 from .translating import LOST, HookedTranslator, TranslatedHookedRelay, TranslatedRelay, Translator, whole
+from .wire.failures import word_for
 
 if TYPE_CHECKING:
     from .call import Call
@@ -173,9 +174,8 @@ def chunk_hooks(call: Call, chain: Chain) -> ChunkHooks:
 
 def _told_by_provider(said: Any, error: MuxxError) -> MuxxError:
     """An error the provider tells of inside its answer keeps the provider's code in the row."""
-    names = [said.get(name) for name in ("code", "type", "status")] if isinstance(said, dict) else []
-    code = next((name for name in names if name and isinstance(name, str)), None)
-    return error if code is None else UpstreamError(code=code[:64])
+    code = word_for(said)
+    return error if code is None else UpstreamError(code=code)
 
 
 def _note_failure(call: Call, failure: Any) -> None:

@@ -13,6 +13,8 @@ from orjson import JSONDecodeError, loads
 MOST_TEXT = 2000
 """Characters of a failure that is told in plain text."""
 
+_NO_WORDS = ("", "error")
+
 _NESTED = 3
 """Levels of `detail` and `message` that are looked into."""
 
@@ -20,6 +22,12 @@ _NESTED = 3
 def told_in_answer(value: dict[str, Any]) -> Any:
     """What an answer, or an event of one, says of its failure; None where it tells of none."""
     return value.get("error") or (value if value.get("object") == "error" or value.get("type") == "error" else None)
+
+
+def word_for(told: Any) -> str | None:
+    """What a failure is called, in a word of the provider's; None where it has none."""
+    names = [told.get(name) for name in ("code", "type", "status")] if isinstance(told, dict) else []
+    return next((name[:64] for name in names if isinstance(name, str) and name not in _NO_WORDS), None)
 
 
 def told_in_refusal(body: bytes) -> dict[str, Any]:

@@ -327,6 +327,7 @@ ODD_REFUSALS = {
     b'{"object": "error", "message": "no %b", "type": "BadRequestError", "code": 400}': ("no ***", "BadRequestError"),
     b'{"object": "error", "message": {"detail": [{"loc": ["n"], "msg": "no %b"}]}, "type": "bad"}': ("n: no ***", "bad"),
     b'{"message": "no %b"}': ("no ***", "upstream_error"),
+    b'{"type": "error", "code": "", "message": "no %b"}': ("no ***", "upstream_error"),
     b'{"errors": [{"message": "no %b", "code": 7}]}': ("no ***", "upstream_error"),
 }
 """Bodies of refusals without an `error`, each with what it says and what the row calls it."""

@@ -26,6 +26,7 @@ from .wire.openai import estimate_tokens
 if TYPE_CHECKING:
     from .call import Call
     from .flight import Flight
+    from .targets import Attempt
     from .transport import UpstreamResponse
     from .wire.wire import Facts, Wire
 
@@ -61,8 +62,12 @@ def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, comp
 
 
 def _was_sent(exchange: Exchange) -> bool:
-    attempts = exchange.attempts
-    return bool(attempts) and (attempts[-1].sent or any(attempt.sent for attempt in attempts))
+    return any(map(_may_be_billed, reversed(exchange.attempts)))
+
+
+def _may_be_billed(attempt: Attempt) -> bool:
+    """The provider has the request, and is at work on it or has been: one that refused it bills nothing."""
+    return attempt.sent and (attempt.status is None or attempt.status < 300)
 
 
 def final_status(exchange: Exchange, error: MuxxError | None) -> int:

@@ -34,6 +34,7 @@ from .relay import Relay
 from .reply import Chunk, is_event_stream
 from .targets import Attempt
 from .translating import LOST, HookedTranslator, TranslatedHookedRelay, TranslatedRelay, Translator, whole
+from .wire.failures import word_for
 
 if TYPE_CHECKING:
     from .call import Call
@@ -79,7 +80,7 @@ async def answer_stream(call: Call, attempt: Attempt, response: UpstreamResponse
     exchange.response.facts = stream
     refuse_encoded(call, response)
     joined = JOINED_LINES if exchange.cache == "joined" else ""
-    provider_lines = downstream_lines(attempt.target.provider, response.headers)
+    provider_lines = downstream_lines(attempt.target.provider, response.headers, exchange.added_headers)
     down.begin(200, answer_lines(exchange) + joined + STREAM_LINES + provider_lines)
     exchange.note_head(sent=True)
     taps = [isolated(tap) for tap in exchange.taps]
@@ -174,9 +175,14 @@ def chunk_hooks(call: Call, chain: Chain) -> ChunkHooks:
 
 def _told_by_provider(said: Any, error: MuxxError) -> MuxxError:
     """An error the provider tells of inside its answer keeps the provider's code in the row."""
-    names = [said.get(name) for name in ("code", "type", "status")] if isinstance(said, dict) else []
-    code = next((name for name in names if name and isinstance(name, str)), None)
-    return error if code is None else UpstreamError(code=code[:64])
+    code = word_for(said)
+    return error if code is None else UpstreamError(code=code)
+
+
+def _note_failure(call: Call, failure: Any) -> None:
+    """The row of a whole answer that says it failed says so too."""
+    exchange = call.exchange
+    exchange.error, exchange.ended_by, exchange.phase = _told_by_provider(failure, UpstreamError()), "upstream", "stream"
 
 
 async def complete_stream(
@@ -194,7 +200,7 @@ async def complete_stream(
     if failure:  # the provider says in the answer's last event that it failed
         if call.delivered is not None and exchange.attempts:
             call.delivered = masked(call, exchange.attempts[-1], call.delivered)
-        exchange.error, exchange.ended_by = _told_by_provider(failure, UpstreamError()), "upstream"
+        _note_failure(call, failure)
     settle(call, complete=not failure)
     for tap in taps:
         tap(last)
@@ -227,7 +233,8 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     if "text/event-stream" in content_type.lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
     facts = delivered = attempt.wire.read_plain(body)
-    if getattr(facts, "error", None):  # of formats in which a whole answer may say that it failed
+    failure = getattr(facts, "error", None)
+    if failure:  # of formats in which a whole answer may say that it failed
         body = masked(call, attempt, body)
     if attempt.wire is not call.wire:
         body = await _translated_plain(call, attempt.wire, body, facts)
@@ -238,7 +245,8 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     learn(call, facts, delivered, status)
     attempt.ended = attempt.ended or time.monotonic()
     age = "Age: 0\r\n" if call.exchange.cache == "joined" else ""
-    await send_whole(call, status, body, content_type, age + downstream_lines(attempt.target.provider, headers))
+    extra = age + downstream_lines(attempt.target.provider, headers, call.exchange.added_headers)
+    await send_whole(call, status, body, content_type, extra, failure)
     hand_out_whole(call)
 
 
@@ -255,8 +263,10 @@ async def _translated_plain(call: Call, up: Wire, body: bytes, facts: Facts) -> 
         return call.wire.encode_answer(chunks, head)
 
 
-async def send_whole(call: Call, status: int, body: bytes, content_type: str, extra: str = "") -> None:
-    """Settle and record, then send a whole answer in one write."""
+async def send_whole(
+    call: Call, status: int, body: bytes, content_type: str, extra: str = "", failure: Any = None
+) -> None:
+    """Settle and record, then send a whole answer in one write. `failure` is what it says itself of why it is none."""
     exchange, down = call.exchange, call.down
     exchange.phase = "finish"
     if down.gone:
@@ -265,7 +275,9 @@ async def send_whole(call: Call, status: int, body: bytes, content_type: str, ex
     for tap in exchange.taps:
         isolated(tap)(body)
     call.delivered = body if call.facts is not None else _as_json(body)
-    settle(call, complete=True)
+    if failure:
+        _note_failure(call, failure)
+    settle(call, complete=not failure)
     note(call, status)
     if not call.recorded:
         await synced(call)

@@ -17,7 +17,7 @@ from . import routing
 from .accounting import trace_of
 from .ahead import Ahead
 from .answering import answer_upstream
-from .call import NEVER, Call
+from .call import HEAVY_BYTES, NEVER, Call
 from .chains import describe_crash, run_all
 from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
 from .headers import upstream_headers
@@ -27,14 +27,12 @@ from .reply import is_event_stream
 from .targets import Attempt, Target
 from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, upstream_wire
 from .tries import Tries, nobody_tried
+from .wire.prompt import MOST_NAMED
 from .wire.seals import SEAL_MARK, without_seals
 
 if TYPE_CHECKING:
     from .exchange import Exchange
     from .wire.wire import Wire
-
-MOST_NAMED = 20
-"""Dropped places that a header names; the row has all."""
 
 NOT_ALLOWED = "This key may not use that model. GET /v1/models lists what it may use."
 
@@ -53,6 +51,7 @@ async def attempt_targets(call: Call) -> None:
             wait = tries.pause()
             if wait is None:
                 break
+            call.exchange.phase = "connect"
             await asyncio.sleep(wait)
         failure = tries.failure or failure
         if tries.attempt is not None and not routing.may_fall_back(tries.attempt):
@@ -128,6 +127,8 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     asked = not stream or not attempt.target.provider.ask_usage or up.ask_for_usage(attempt.body)
     if gateway.chains.pre_attempt:
         await _prepare(call, attempt)
+    if exchange.request.size > HEAVY_BYTES:
+        await asyncio.sleep(0)
     attempt.payload = _payload(call, attempt)
     if SEAL_MARK in attempt.payload and up is call.wire:
         attempt.body, unsealed = without_seals(attempt.body)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 
+HEAVY_BYTES = 1024 * 1024
+"""Of a request, from which on others have their turn between the passes over it: each of them takes tens of milliseconds for the
+largest."""
+
 
 class ClientSide(Protocol):
     """The client as the kernel writes to it: a connection's `Answer`, or what collects the answer of a plugin's own call."""

@@ -30,6 +30,7 @@ from .configtypes import (
     ModelName,
     Name,
     ProxyUrl,
+    ResponseHeaderName,
     Seconds,
     Status,
     TargetName,
@@ -188,7 +189,7 @@ class ProviderConfig(Section):
     """Send the client's own provider key when X-Muxx-Api-Key carries the muxx key."""
     request_headers: tuple[HeaderName, ...] = ()
     """More client headers to send up, besides the built-in list."""
-    response_headers: tuple[HeaderName, ...] = ()
+    response_headers: tuple[ResponseHeaderName, ...] = ()
     """More provider headers to send down, besides the built-in list."""
     proxy: ProxyUrl | None = Field(None, repr=False)
     """HTTP proxy to reach it through; may hold a password."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, WithJsonSchema
 
 from .processes import usable_cores
+from .reply import AT_TIMES_HEADERS, KERNEL_HEADERS
 from .request import CREDENTIAL_HEADERS
 
 FRAMING_HEADERS = frozenset(
@@ -70,6 +71,13 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _response_header(name: str) -> str:
+    name = _header_name(name)
+    if name in KERNEL_HEADERS | AT_TIMES_HEADERS:
+        raise ValueError("is a header that muxx writes itself")
+    return name
+
+
 def _auth_header(name: str) -> str:
     name = name.lower()
     if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name) or name in FRAMING_HEADERS:
@@ -126,6 +134,7 @@ FallBackKind = Literal["content_filter", "context_length"]
 Status = Annotated[int, Field(ge=400, le=599)]
 AuthHeader = Annotated[str, AfterValidator(_auth_header)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+ResponseHeaderName = Annotated[str, AfterValidator(_response_header)]
 ApiKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.http_parser import RawRequestMessage
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
@@ -34,7 +34,7 @@ SEND_BUFFER = 128 * 1024
 
 LOST = -1
 
-_TARGET = re.compile(rb"(?:[A-Z]+ )?(?:/|https?://)", re.IGNORECASE)
+_REQUEST_LINE = re.compile(rb"[A-Z]+ ", re.IGNORECASE)
 
 Serve = Callable[["Connection", RawRequestMessage | KnownHead, StreamReader | bytes, Answer], Awaitable[None]]
 Refuse = Callable[[Answer, MuxxError], None]
@@ -281,14 +281,22 @@ class Connection(RequestHandler):
 
 
 def _parser_error(exc: BaseException) -> MuxxError:
-    """The parser's refusal in our words. Only its text tells a long target from a long header, and many from a bad one."""
+    """The parser's refusal in our words. Only its text tells many headers from a bad one."""
     if isinstance(exc, LineTooLong):
-        if _TARGET.match(bytes(exc.args[0])):
+        if _is_target(exc.args[0]):
             return InvalidRequest("The request target is too long.", status=414, code="uri_too_long")
         return InvalidRequest("A header is too long.", status=431, code="headers_too_large")
     if "Too many headers" in str(exc):
         return InvalidRequest("There are too many headers.", status=431, code="headers_too_large")
     return InvalidRequest("The request is not well-formed HTTP/1.1.", code="malformed_http")
+
+
+def _is_target(too_long: Any) -> bool:
+    """Whether what was too long is a target, or a header. aiohttp's C parser tells of either by itself, and gathers only targets
+    in a bytearray; its other one tells the line, of which a header's begins with a name and a colon."""
+    if HttpRequestParser is not HttpRequestParserPy:
+        return isinstance(too_long, bytearray)
+    return _REQUEST_LINE.match(too_long) is not None
 
 
 class ConnectionServer(web.Server):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .gateway import Gateway
-    from .targets import Target
+    from .targets import Format, Target
 
 KERNEL_PATHS = {wire.path: "POST" for wire in BY_NAME.values()}
 """Paths served outside the table, and by which method."""
@@ -31,6 +31,9 @@ _ACTION = re.compile(r"/v1(?:beta)?/models/.+:[A-Za-z]+")
 """Google's way to name what is asked of a model."""
 
 _VERSION_TWICE = re.compile(r"/v1(?:beta)?/v1(?:beta)?/")
+
+_SLASHES = re.compile(r"(/v1(?:beta)?/models/)((?:(?!\.{1,2}/)[^/]+/)+(?!\.{1,2}$)[^/]+)")
+"""A model's name with slashes, which Google's SDKs do not escape."""
 
 HEALTH_PATHS = ("/healthz", "/health", "/readyz", "/ready")
 
@@ -66,8 +69,8 @@ class Table:
         """This document: every route, who may call it, what it takes and what it answers."""
         return Reply(self._document)
 
-    def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
-        """The route and its decoded parameters; `NotFound`, or 405 when only the method is wrong."""
+    def find(self, method: str, path: str, format: Format = "openai") -> tuple[Route, Mapping[str, str]]:
+        """The route and its decoded parameters; `NotFound`, or 405 when only the method is wrong. `format` is the caller's."""
         allowed: dict[str, tuple[Route, Mapping[str, str]]]
         allowed = {route.method: (route, {}) for route in self._exact.get(path, {}).values()}
         for pattern, route in self._patterns:
@@ -76,6 +79,8 @@ class Table:
                 allowed[route.method] = route, {name: unquote(value) for name, value in found.groupdict().items()}
         if method in allowed:
             return allowed[method]
+        if format == "gemini" and (name := _SLASHES.fullmatch(path)) is not None:
+            return self.find(method, name[1] + name[2].replace("/", "%2F"))
         ways = {*allowed, "POST"} if path in KERNEL_PATHS or named_in(path) is not None else set(allowed)
         if ways and not (method == "POST" and ways == {"GET"} and _ACTION.fullmatch(path)):
             raise MethodNotAllowed(ways)
@@ -117,7 +122,8 @@ def usable_models(gateway: Gateway, request: HttpRequest) -> list[tuple[str, str
     """(name, provider) of every listed model the caller may use."""
     identity = request.identity
     paid = gateway.projects.provider_keys(identity.project) if identity is not None else ()
-    found = ((name, _usable_targets(gateway, request, name)) for name in gateway.routing.names(paid))
+    allowed = identity.models if identity is not None else ()
+    found = ((name, _usable_targets(gateway, request, name)) for name in gateway.routing.names(paid, allowed))
     return [(name, targets[0].provider.name) for name, targets in found if targets]
 
 

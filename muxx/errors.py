@@ -20,6 +20,17 @@ def let_go_of_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+MOST_OF_A_PLACE = 100
+"""Characters of a place in the caller's request that are told: the names in it are the caller's, and of any length."""
+
+
+def place_shown(place: str) -> str:
+    """A place in the caller's request as messages, rows and headers may name it."""
+    if len(place) > MOST_OF_A_PLACE:
+        place = place[: MOST_OF_A_PLACE - 3] + "..."
+    return place if place.isprintable() else "".join(c if c.isprintable() else "?" for c in place)
+
+
 class MuxxError(Exception):
     """Base of every error a client can see.
 
@@ -243,6 +254,9 @@ class UpstreamAuth(UpstreamError):
 
 class ProviderRefusal(UpstreamError):
     """A 4xx or 5xx of the provider, passed on with its own status and `body`."""
+
+    lines = ""
+    """The provider's header lines that the client gets."""
 
     def __init__(self, status: int, body: bytes, code: str, *, retry: bool, retry_after: float | None) -> None:
         message = "The model provider refused the request."

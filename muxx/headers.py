@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidRequest, MethodNotAllowed, MuxxError, RateLimited, StrangerLimited
 from .exchange import Exchange
+from .reply import AT_TIMES_HEADERS, KERNEL_HEADERS
 from .request import CREDENTIAL_HEADERS, HttpRequest, Request
 from .targets import Provider
 from .wire.body import parse_json_object
@@ -38,34 +39,37 @@ def read_muxx_headers(head: HttpRequest, request: Request) -> None:
     """Take X-Muxx-Metadata and X-Muxx-User-Id into the request; `InvalidRequest` for what does not fit."""
     known = head.memory.get(MUXX_HEADERS)
     if known is None:
-        known = head.memory[MUXX_HEADERS] = _user_id(head.headers), head.headers.get("X-Muxx-Metadata")
+        known = head.memory[MUXX_HEADERS] = _user_id(head.headers), head.headers.getall("X-Muxx-Metadata", ())
     request.user_id, metadata = known
-    if metadata is not None:
-        request.metadata = _metadata(metadata)
+    if metadata:
+        request.metadata = _metadata(*metadata)
 
 
 def _user_id(headers: CIMultiDictProxy[str]) -> str | None:
-    user = headers.get("X-Muxx-User-Id")
-    if user is not None and (not user.isprintable() or len(user.encode("utf-8", "replace")) > USER_ID_BYTES):
+    lines = headers.getall("X-Muxx-User-Id", ())
+    if not lines:
+        return None
+    [user, *others] = lines
+    if others or not user.isprintable() or len(user.encode("utf-8", "replace")) > USER_ID_BYTES:
         raise InvalidRequest(
-            f"X-Muxx-User-Id must be printable text of at most {USER_ID_BYTES} bytes.", param="X-Muxx-User-Id"
+            f"X-Muxx-User-Id must come once, and be printable text of at most {USER_ID_BYTES} bytes.", param="X-Muxx-User-Id"
         )
     return user
 
 
-def _metadata(text: str) -> dict[str, Any]:
+def _metadata(text: str, *others: str) -> dict[str, Any]:
     raw = text.encode("utf-8", "surrogateescape")
     value: dict[str, Any] = {}
     try:
-        if len(raw) <= METADATA_BYTES:
+        if len(raw) <= METADATA_BYTES and not others:
             value = parse_json_object(raw, max_depth=METADATA_DEPTH, max_tokens=METADATA_BYTES)
             if len(value) <= METADATA_MEMBERS:
                 return value
     except InvalidRequest:
         pass  # it is told in other words than a body's
     raise InvalidRequest(
-        f"X-Muxx-Metadata must be a JSON object of at most {METADATA_BYTES} bytes and {METADATA_MEMBERS} members, nested at most "
-        f"{METADATA_DEPTH} deep, with integers of 64 bits.",
+        f"X-Muxx-Metadata must come once, and be a JSON object of at most {METADATA_BYTES} bytes and {METADATA_MEMBERS} members, "
+        f"nested at most {METADATA_DEPTH} deep, with integers of 64 bits.",
         code="invalid_metadata",
         param="X-Muxx-Metadata",
     )
@@ -109,14 +113,21 @@ def _is_ours(name: str) -> bool:
     return lowered in CREDENTIAL_HEADERS or lowered.startswith("x-muxx-")
 
 
-def downstream_lines(provider: Provider, upstream: Mapping[str, str]) -> str:
-    """The provider's response headers a client may see."""
+def downstream_lines(provider: Provider, upstream: Mapping[str, str], added: Mapping[str, str] | None) -> str:
+    """The provider's response headers a client may see, but for what plugins have `added`."""
     headers = {}
     for name in (*SENT_DOWN, *provider.response_headers):
-        value = upstream.get(name.lower())
-        if value is not None and not _is_ours(name):
-            headers[name.lower()] = value
+        name = name.lower()
+        value = upstream.get(name)
+        if value is not None and name not in _WRITTEN_HERE and not _is_ours(name):
+            headers[name] = value
+    if headers and added:
+        for name in added:
+            headers.pop(name.lower(), None)
     return lines(headers) if headers else ""
+
+
+_WRITTEN_HERE = KERNEL_HEADERS | AT_TIMES_HEADERS
 
 
 def retry_after(upstream: Mapping[str, str]) -> float | None:

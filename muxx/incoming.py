@@ -274,15 +274,13 @@ def raw_target(message: RawRequestMessage) -> str:
 async def read_body(message: RawRequestMessage, payload: StreamReader, transport: Any, server: ServerConfig) -> bytes:
     """Read a request body: one step when it has come with its head, else piece by piece under two time limits."""
     headers = message.headers
-    coding = headers.get("Content-Encoding")
-    if coding is not None and coding.strip().lower() != "identity":
+    if not _says_only(headers, "Content-Encoding", "identity"):
         raise InvalidRequest("Send the body without Content-Encoding.", status=415, code="unsupported_content_encoding")
     length = headers.get("Content-Length")
     if length is not None and int(length) > server.max_body_bytes:
         raise _too_large(server.max_body_bytes)
-    expect = headers.get("Expect")
-    if expect is not None:
-        _continue(expect, payload, transport)
+    if "Expect" in headers:
+        _continue(headers, payload, transport)
     if payload.is_eof():
         data = payload.read_nowait(-1)
     else:
@@ -296,9 +294,14 @@ def _too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"The request body is larger than {limit} bytes. Send less, or raise [server] max_body_bytes.")
 
 
-def _continue(expect: str, payload: StreamReader, transport: Any) -> None:
+def _says_only(headers: CIMultiDictProxy[str], name: str, word: str) -> bool:
+    """Whether every line of a header says this and nothing else, or there is none."""
+    return all(line.strip().lower() == word for line in headers.getall(name, ()))
+
+
+def _continue(headers: CIMultiDictProxy[str], payload: StreamReader, transport: Any) -> None:
     """Answer an Expect header, only once the request is one we want to read."""
-    if expect.strip().lower() != "100-continue":
+    if not _says_only(headers, "Expect", "100-continue"):
         raise InvalidRequest("Only `Expect: 100-continue` is understood.", status=417, code="expectation_failed")
     if transport is not None and not payload.is_eof():
         transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

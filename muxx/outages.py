@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import orjson
-
 from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError
+from .wire.failures import told_in_refusal
 
 RefusalKind = Literal["content_filter", "context_length"]
 
@@ -25,7 +24,7 @@ _OF_THE_REQUEST = ("content", "context", "rate_limit", "invalid", "quota", "bill
 
 def refusal_kind(code: str, body: bytes) -> RefusalKind | None:
     """Whether the provider refused what was said, or how much; None when it refused for anything else."""
-    return kind_told(code, _error_of(body))
+    return kind_told(code, told_in_refusal(body))
 
 
 def kind_told(code: str, error: Any) -> RefusalKind | None:
@@ -42,17 +41,6 @@ def kind_told(code: str, error: Any) -> RefusalKind | None:
 
 def _any_says(texts: list[str], phrases: tuple[str, ...]) -> bool:
     return any(phrase in text for text in texts for phrase in phrases)
-
-
-def _error_of(body: bytes) -> Any:
-    """What a body says of an error: OpenAI's and Anthropic's `error`, Google's in an array too."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    if isinstance(value, list) and value:
-        value = value[0]
-    return value.get("error") if isinstance(value, dict) else None
 
 
 def _nested(error: Any) -> Iterator[dict[str, Any]]:

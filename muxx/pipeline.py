@@ -22,7 +22,7 @@ from .accounting import amend, final_status, note, settle, synced
 from .again import give_again
 from .answering import answer_upstream
 from .attempts import NOT_ALLOWED, attempt_targets
-from .call import NEVER, Call
+from .call import HEAVY_BYTES, NEVER, Call
 from .chains import describe_crash, first_result
 from .errors import (
     AuthenticationError,
@@ -45,7 +45,7 @@ from .request import HttpRequest, Identity
 from .row import EndedBy
 from .targets import Target
 from .translating import upstream_wire
-from .wire.body import parse_json_object
+from .wire.body import counting, parse_json_object
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
@@ -109,11 +109,14 @@ async def accept(call: Call) -> None:
     exchange.phase = "head"
     request, server = exchange.request, gateway.config.server
     read_muxx_headers(head, request)
-    data = head.body_now()
+    data, most = head.body_now(), server.json_max_tokens
+    counted = data is None
     if data is None:
         data = await large_body(call)
     request.size = len(data)
-    request.body = body = parse_json_object(data, max_depth=server.json_max_depth, max_tokens=server.json_max_tokens)
+    request.body = body = parse_json_object(data, max_depth=server.json_max_depth, max_tokens=most, counted=counted)
+    if request.size > HEAVY_BYTES:
+        await asyncio.sleep(0)
     if call.given is not None:
         body.update(call.given)
     call.wire.validate(body)
@@ -122,7 +125,8 @@ async def accept(call: Call) -> None:
 
 
 async def large_body(call: Call) -> bytes:
-    """A body that has not come with its head: read it if there is room for it beside those of the calls that run.
+    """A body that has not come with its head: read it if there is room for it beside those of the calls that run, and count its
+    tokens.
 
     One of unknown length needs room for the largest. Any may come while it is the only one.
     """
@@ -137,6 +141,9 @@ async def large_body(call: Call) -> bytes:
     data = await call.head.body()
     running.body_bytes += len(data) - room
     call.body_bytes = len(data)
+    if len(data) > server.json_max_tokens:  # a token has at least one byte
+        for _ in counting(data, server.json_max_tokens):
+            await asyncio.sleep(0)
     return data
 
 
@@ -257,6 +264,8 @@ async def _fail(call: Call, error: MuxxError) -> None:
     exchange.ended_by = _whose(error)
     if down.head_sent:
         exchange.response.status = exchange.response.status or 200
+    elif isinstance(error, ProviderRefusal):
+        call.delivered = error.body
     try:
         settle(call, complete=False)
         note(call, final_status(exchange, error))
@@ -280,8 +289,12 @@ def tell(call: Call, error: MuxxError) -> None:
     if down.head_sent:
         down.break_off(b"" if call.error_relayed else call.error_event(error))
         return
-    body = error.body if isinstance(error, ProviderRefusal) else call.wire.error_body(error, call.exchange.id)
+    provider_lines = ""
+    if isinstance(error, ProviderRefusal):
+        body, provider_lines = error.body, error.lines
+    else:
+        body = call.wire.error_body(error, call.exchange.id)
     if error.status in (408, 413, 415, 417):
         down.close_after()  # the rest of the request was not read
-    head = answer_lines(call.exchange) + lines({"Content-Type": "application/json", **error_headers(error)})
-    down.whole(error.status, head, body)
+    own_lines = lines({"Content-Type": "application/json", **error_headers(error)})
+    down.whole(error.status, answer_lines(call.exchange) + own_lines + provider_lines, body)

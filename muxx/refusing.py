@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError, type_of_status
-from .headers import retry_after
+from .headers import downstream_lines, retry_after
 from .plain import whole_body
 from .routing import RETRY_STATUSES
 from .targets import Attempt
 from .translating import told
+from .wire.failures import told_in_refusal
 
 if TYPE_CHECKING:
     from .call import Call
@@ -33,32 +32,19 @@ async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> M
     wait = retry_after(response.headers)
     if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
         return UpstreamError(retry_after=wait)
-    error = _error_member(body)
+    error = told_in_refusal(body)
     said = told(error, partial(masked, call, attempt))
-    code = said.code if error else "upstream_error"
+    code = said.code if error else UpstreamError.code
     refusal = ProviderRefusal(status, b"", code, retry=status in RETRY_STATUSES, retry_after=wait)
-    if not error:
-        refusal.body = call.wire.error_body(refusal, call.exchange.id)
-    elif attempt.wire.format == call.wire.format:
+    refusal.lines = downstream_lines(provider, response.headers, call.exchange.added_headers)
+    if error and attempt.wire.format == call.wire.format and body.lstrip()[:1] in (b"{", b"["):
         refusal.body = masked(call, attempt, body)
-    else:
+        return refusal
+    if error:
         refusal.args = (said.message,)
         refusal.type = type_of_status(status)
-        refusal.body = call.wire.error_body(refusal, call.exchange.id)
+    refusal.body = call.wire.error_body(refusal, call.exchange.id)
     return refusal
-
-
-def _error_member(body: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if isinstance(value, list) and value:  # as Google has it at times
-        value = value[0]
-    error = value.get("error") if isinstance(value, dict) else None
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
 
 
 def masked(call: Call, attempt: Attempt, body: bytes) -> bytes:

@@ -140,7 +140,12 @@ KERNEL_HEADERS = frozenset(
     {"x-muxx-request-id", "x-request-id", "x-muxx-cache", "x-muxx-cost", "server-timing", "date", "connection"}
     | {"content-type", "content-length", "transfer-encoding", "cache-control", "x-accel-buffering"}
 )
-"""Response headers that are not a plugin's to set: the kernel writes each of them once."""
+"""Response headers that are not a plugin's to set, nor a provider's: the kernel writes each of them once."""
+
+AT_TIMES_HEADERS = frozenset(
+    {"request-id", "age", "x-should-retry", "retry-after", "retry-after-ms", "allow", "www-authenticate"}
+)
+"""Those that the kernel writes on some answers, and a provider's are never passed on."""
 
 
 class ReplyHeaders(MutableMapping[str, str]):

@@ -69,6 +69,8 @@ class RoutingTable:
     ) -> None:
         """`first_byte` knows how long a target takes to begin its answer."""
         self._providers = providers
+        self._set_up = frozenset(name for name, row in providers.items() if _is_set_up(config, row))
+        """Providers that somebody has said something of: the operator, the environment or a plugin."""
         self._first_byte = first_byte
         self._mock = mock_everything
         self._timeouts = _timeouts(config)
@@ -103,7 +105,9 @@ class RoutingTable:
         return found
 
     def _resolve(self, model: str) -> Resolved | None:
-        return self._exact.get(model) or self._by_provider(model) or self._by_wildcard(model) or self._built_in(model)
+        of_provider = self._by_provider(model)
+        first = of_provider if of_provider is not None and of_provider.targets[0].provider.name in self._set_up else None
+        return self._exact.get(model) or first or self._by_wildcard(model) or of_provider or self._built_in(model)
 
     def _mocked(self, model: str) -> Resolved:
         """The mock provider in the place of whoever would serve `model`, at that one's prices."""
@@ -115,16 +119,21 @@ class RoutingTable:
         target = Target(row, first.model if first is not None else model, self._timeouts)
         return Resolved((target,), "ordered", "mock", model)
 
-    def names(self, paid: Container[str] = ()) -> list[str]:
+    def names(self, paid: Container[str] = (), allowed: Iterable[str] = ()) -> list[str]:
         """Every configured or built-in name, those without a wildcard first; for a project that pays the providers `paid` with
-        keys of its own."""
+        keys of its own. Names that an allow-list has and wildcards stand for are among them."""
         usable = [name for name, target in BUILT_IN_MODELS if self._mock or self._usable(target.split("/", 1)[0], paid)]
-        names = dict.fromkeys([*self._exact, *(found.name for found in self._wildcards), *usable])
+        meant = [name for name in allowed if self._is_served(name, paid)]
+        names = dict.fromkeys([*self._exact, *(found.name for found in self._wildcards), *usable, *meant])
         return sorted(names, key=lambda name: "*" in name)
 
     def _usable(self, provider: str, paid: Container[str]) -> bool:
         row = self._providers.get(provider)
         return row is not None and row.missing_for(provider in paid) is None
+
+    def _is_served(self, name: str, paid: Container[str]) -> bool:
+        found = self.resolve(name)
+        return found is not None and (self._mock or any(self._usable(t.provider.name, paid) for t in found.targets))
 
     def _by_provider(self, model: str) -> Resolved | None:
         provider, slash, name = model.partition("/")
@@ -167,6 +176,14 @@ class RoutingTable:
             model.buffer_until,
             frozenset(model.fall_back_on),
         )
+
+
+def _is_set_up(config: Config, row: Provider) -> bool:
+    """Whether a provider is there for more than muxx's knowing it: a built-in one stands in the file or has a key."""
+    return row.name in config.providers or row.name not in _BUILT_IN_NAMES or bool(row.keys)
+
+
+_BUILT_IN_NAMES = frozenset(row.name for row in BUILT_IN)
 
 
 def check_models(config: Config, plugins: PluginSet) -> None:

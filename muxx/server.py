@@ -124,7 +124,7 @@ class Service:
             elif head.path in HEALTH_PATHS:
                 self._health(head.path, answer)
             else:
-                route, head.params = self._table.find(head.method, head.path)
+                route, head.params = self._table.find(head.method, head.path, answer.format)
                 await self._answer(route, head, answer)
         except AuthenticationError as error:
             self._refuse(answer, gateway.strangers.told(error, connection.remote))

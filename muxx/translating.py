@@ -17,6 +17,7 @@ from .outages import kind_told
 from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
+from .wire.failures import word_for
 from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
 from .wire.sse import Event
@@ -286,8 +287,7 @@ def told(error: Any, masked: Any = bytes) -> UpstreamError:
     """A failure that a provider tells of in its own words, for a client that does not know them. One that is about the request
     is a 400, for nobody will answer it any better."""
     said = error if isinstance(error, dict) else {"message": error}
-    word = said.get("code") if isinstance(said.get("code"), str) else said.get("type") or said.get("status")
-    code = word[:64] if isinstance(word, str) else None
+    code = word_for(said)
     text = said.get("message")
     message = masked(text.encode()).decode("utf-8", "replace") if isinstance(text, str) else ""
     kind = kind_told(code or "", said)

@@ -185,6 +185,38 @@ async def test_what_an_allow_list_opens_by_its_resolved_name_is_listed_and_shown
     assert (await get(gateway, f"/v1/models/{refused}", bearer)).status == 404
 
 
+@one_loop
+@pytest.mark.parametrize(
+    ("allowed", "listed"),
+    [
+        (("fast-4o", "plain"), ["fast-4o", "plain"]),
+        (("fast-m*", "gpt-4o-2024-11-20"), ["gpt-4o-2024-11-20", "fast-m*"]),
+        (("house/x", "nobody/x", "nothing"), ["house/x"]),
+        (("groq/llama",), []),
+    ],
+)
+async def test_names_of_an_allow_list_that_wildcards_stand_for_are_listed(
+    allowed: tuple[str, ...], listed: list[str], gateway: RunningGateway
+) -> None:
+    bearer = ("Authorization", f"Bearer {await add_key(gateway, models=allowed)}")
+    names = [item["id"] for item in (await get(gateway, "/v1/models", bearer)).json()["data"]]
+    assert sorted(names) == sorted(listed)
+
+
+@one_loop
+@pytest.mark.parametrize("name", ["house/deep-model", "house%2Fdeep-model", "openai/org/model", "plain"])
+async def test_googles_sdks_escape_no_slash_of_the_model_they_get(name: str, gateway: RunningGateway) -> None:
+    for version in ("v1", "v1beta"):
+        shown = await get(gateway, f"/{version}/models/{name}", ("x-goog-api-key", gateway.key))
+        assert shown.json()["name"] == f"models/{name.replace('%2F', '/')}"
+
+
+@one_loop
+@pytest.mark.parametrize("name", ["house//x", "house/../plain", "./plain", "house/x/", "house/..", "."])
+async def test_a_path_that_could_mean_another_names_no_model(name: str, gateway: RunningGateway) -> None:
+    assert (await get(gateway, f"/v1beta/models/{name}", ("x-goog-api-key", gateway.key))).status == 404
+
+
 async def test_a_provider_without_a_key_is_not_listed() -> None:
     async with serving(config={"providers": {"anthropic": {"api_key": ""}}}) as gateway:
         names = {item["id"] for item in (await get(gateway, "/v1/models")).json()["data"]}
@@ -237,6 +269,16 @@ async def test_any_other_metadata_is_refused_before_anything_is_sent(text: str, 
     assert (response.status, error_code(response)) == (400, "invalid_metadata")
     assert response.error["param"] == "X-Muxx-Metadata"
     assert len(gateway.upstream.requests) == asked
+
+
+@one_loop
+@pytest.mark.parametrize(
+    ("header", "code"), [('X-Muxx-Metadata: {"a":1}', "invalid_metadata"), ("X-Muxx-User-Id: a", "invalid_type")]
+)
+async def test_a_header_that_says_whose_the_request_is_comes_once(header: str, code: str, gateway: RunningGateway) -> None:
+    [response] = (await say(gateway, plain(header, header), most=1)).responses
+    assert (response.status, error_code(response)) == (400, code)
+    assert gateway.upstream.requests == []
 
 
 @one_loop

@@ -89,6 +89,28 @@ def test_a_name_is_found_by_the_first_rule_that_knows_it(name: str, rule: str, t
     assert known.resolve("nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("providers", "key", "target"),
+    [
+        ({}, None, "house/llama"),
+        ({"groq": {"max_in_flight": 9}}, None, "groq/llama"),
+        ({}, "gsk-x", "groq/llama"),
+    ],
+)
+def test_a_pattern_of_the_file_comes_before_a_built_in_provider_that_nobody_has_set_up(
+    providers: dict[str, Any], key: str | None, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key is not None:
+        monkeypatch.setenv("GROQ_API_KEY", key)
+    models = [{"name": "groq/*", "targets": ["house/*"]}, {"name": "ollama/*", "targets": ["house/*"]}]
+    config = Config.model_validate({"models": models, "providers": {"house": {"base_url": "http://h.test"}, **providers}})
+    known = RoutingTable(config, provider_rows(config, {}))
+    for name, expected in (("groq/llama", target), ("ollama/phi", "house/phi"), ("house/x", "house/x"), ("vllm/x", "vllm/x")):
+        found = known.resolve(name)
+        assert found is not None
+        assert [str(one) for one in found.targets] == [expected]
+
+
 def test_a_models_options_reach_its_targets() -> None:
     model = {"name": "m", "targets": [{"target": "openai/x", "on_unsupported": "drop"}, "openai/y"], "retries": 2}
     found = table(model | {"fall_back_on": ["context_length", 422], "buffer_until": "first_token"}).resolve("m")
@@ -112,6 +134,8 @@ TOO_LONG = [
     b'{"error":{"code":400,"message":"The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).",'
     b'"status":"INVALID_ARGUMENT"}}',
     b'[{"error":{"code":400,"message":"This model\'s maximum context length is 8192 tokens."}}]',
+    b'{"object":"error","message":"This model\'s maximum context length is 8192 tokens.","type":"BadRequestError","code":400}',
+    b'{"detail":"prompt is too long: 210000 tokens > 200000 maximum"}',
 ]
 OTHERS = [b'{"error":{"message":"bad","code":"invalid_value"}}', b"oops", b"[]", b'{"error":"no"}', b'{"error":{"code":7}}']
 

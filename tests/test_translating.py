@@ -176,6 +176,30 @@ async def test_what_is_dropped_is_told_in_a_header_and_in_the_row() -> None:
         assert not {"seed", "logit_bias"} & set(sent)
 
 
+LONG = {"x" * 5000: 1, "two\nlines": 1} | {f"member-{number}": 1 for number in range(30_000)}
+"""Members that nobody knows, most of them short."""
+
+
+async def test_of_members_nobody_knows_a_refusal_names_some_and_none_at_any_length() -> None:
+    async with serving() as gateway:
+        refused = await gateway.ask("chat", model="claude-3-5-haiku", **LONG)
+        assert (refused.status, error_code(refused)) == (400, "unsupported_parameter")
+        assert refused.error["param"] == "x" * 97 + "..."
+        assert f"'{'x' * 97}...', 'two?lines', 'member-0', " in refused.error["message"]
+        assert f", and {len(LONG) - 20} more cannot be sent" in refused.error["message"]
+
+
+async def test_of_many_dropped_members_the_row_has_all_and_the_header_some() -> None:
+    async with serving(config=DROPPING) as gateway:
+        gateway.upstream.says(SAID)
+        response = await gateway.ask("chat", model="claude-3-5-haiku", **LONG)
+        dropped = (response.header("x-muxx-dropped") or "").split(", ")
+        assert (response.status, len(dropped)) == (200, 21)
+        assert dropped[:3] == ["x" * 97 + "...", "two?lines", "member-0"]
+        row = await gateway.get_row(response.request_id)
+        assert len(row["attributes"]["dropped"]) == len(LONG)
+
+
 async def test_a_fallback_that_carries_everything_drops_nothing() -> None:
     models = [{"name": "either", "targets": ["anthropic/claude-3-5-haiku", "openai/gpt-4o"]}]
     async with serving(config={**DROPPING, "models": models}) as gateway:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from orjson import JSONDecodeError, loads
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, place_shown
 
 _LARGE = float(2**63)
 """orjson makes an integer outside 64 bits a float of at least this size."""
@@ -38,12 +39,13 @@ _PATH_LIMIT = 262144
 
 
 def parse_json_object(data: bytes, *, max_depth: int, max_tokens: int, counted: bool = False) -> dict[str, Any]:
-    """Parse a request body. `counted` says that a `TokenMeter` has already passed all of it, as it came in.
+    """Parse a request body. `counted` says that its tokens have been counted already.
 
     Of duplicate members the last one counts, here and so upstream too. Integers keep all of their 64 bits.
     """
     if not counted and len(data) > max_tokens:  # a token has at least one byte
-        _count_tokens(data, max_tokens)
+        for _ in counting(data, max_tokens):
+            pass
     try:
         value = loads(data)
     except JSONDecodeError as error:
@@ -94,12 +96,22 @@ def _structure(data: bytes) -> int:
     return 2 * (len(data) - len(data.translate(None, b",:[{")))
 
 
-def _count_tokens(data: bytes, max_tokens: int) -> None:
-    if _structure(data) < max_tokens:  # even with what stands in strings
+def counting(data: bytes, max_tokens: int) -> Iterator[None]:
+    """Count the tokens of a body in steps of less than a millisecond, so that others may have their turn between them;
+    `InvalidRequest` where there are too many."""
+    slices = [data[start : start + _SLICE] for start in range(0, len(data), _SLICE)]
+    most = 0
+    for piece in slices:
+        most += _structure(piece)  # even with what stands in strings
+        if most >= max_tokens:
+            break
+        yield
+    else:
         return
     meter = TokenMeter(max_tokens)
-    for start in range(0, len(data), _SLICE):
-        meter.feed(data[start : start + _SLICE])
+    for piece in slices:
+        meter.feed(piece)
+        yield
 
 
 def _survey(value: Any, max_depth: int) -> bool:
@@ -178,11 +190,11 @@ def _check_numbers(data: bytes) -> None:
 
     value = json.loads(data.decode(), parse_int=integer, parse_float=real)
     if found:
-        param = _path_to(value, _OUT_OF_RANGE) if len(data) <= _PATH_LIMIT else None
+        path = _path_to(value, _OUT_OF_RANGE) if len(data) <= _PATH_LIMIT else None
         raise InvalidRequest(
             "A number in the request body is out of range: integers must fit in 64 bits. Send larger ones as strings.",
             code="invalid_type",
-            param=param,
+            param=place_shown(path) if path is not None else None,
         )
 
 

@@ -11,9 +11,10 @@ from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, place_shown
 
 Role = Literal["user", "assistant", "system"]
 MediaKind = Literal["image", "document", "audio", "video"]
@@ -195,37 +196,47 @@ class Prompt:
         return self.places.get(member, member)
 
 
+MOST_NAMED = 20
+"""Places that a message or a header names; the row has all that were dropped."""
+
+
 class Losses:
-    """What of a request cannot be carried to a provider of another format. Refused unless `drop`, and then all of it at once."""
+    """What of a request cannot be carried to a provider of another format. Refused unless `drop`, and then all of it at once: a
+    caller may have tens of thousands of members that nobody knows."""
 
     def __init__(self, target: str, *, drop: bool = False) -> None:
         self._target = target
         self._drop = drop
-        self.dropped: list[str] = []
-        """Places in the caller's request that the provider does not get."""
+        self._dropped: dict[str, None] = {}
         self._refused: dict[str, str] = {}
+
+    @property
+    def dropped(self) -> list[str]:
+        """Places in the caller's request that the provider does not get, each once."""
+        return list(self._dropped)
 
     def cannot(self, place: str, advice: str = "") -> None:
         """The provider cannot be told this, and it would answer otherwise if it could."""
         if self._drop:
             self.hint(place)
         else:
-            self._refused.setdefault(place, advice)
+            self.refuse(place, advice)
 
     def refuse(self, place: str, advice: str) -> None:
         """As `cannot`, and never dropped: the conversation itself would be lost with it."""
-        self._refused.setdefault(place, advice)
+        self._refused.setdefault(place_shown(place), advice)
 
     def hint(self, place: str) -> None:
         """The provider cannot be told this, and its answer is the same without: always dropped, and the row says so."""
-        if place not in self.dropped:
-            self.dropped.append(place)
+        self._dropped[place_shown(place)] = None
 
     def check(self) -> None:
         """Raise `InvalidRequest` that names everything that cannot be carried, if anything was."""
         if not self._refused:
             return
-        fields = ", ".join(f"'{place}'" for place in self._refused)
+        named = [f"'{place}'" for place in islice(self._refused, MOST_NAMED)]
+        more = len(self._refused) - len(named)
+        fields = ", ".join([*named, f"and {more} more"] if more > 0 else named)
         advice = " ".join(dict.fromkeys(advice for advice in self._refused.values() if advice))
         general = 'Leave it out, or have the operator set on_unsupported = "drop".'
         raise InvalidRequest(

@@ -86,7 +86,7 @@ def _read_counted(body: bytes) -> tuple[list[Chunk], set[str]]:
 
 
 def _generate_stream(body: dict[str, Any], client_asked_usage: bool) -> StreamFacts:
-    return gemini.GenerateStream()
+    return gemini.GenerateStream(gemini.candidates_asked(body))
 
 
 def _generate_codec(head: Head, include_usage: bool) -> Codec:

@@ -37,6 +37,7 @@ from muxx.testing import (
     RunningGateway,
     ScriptedUpstream,
     chat_body,
+    error,
     eventually,
     fin,
     head,
@@ -144,6 +145,42 @@ async def test_S09_a_client_that_leaves_before_the_request_was_sent_costs_nothin
         assert row["phase"] == phase
         assert gateway.upstream.requests == []
         await settled(base)
+
+
+@every_way
+@pytest.mark.parametrize("status", [429, 500])
+async def test_S09_a_client_that_leaves_while_muxx_waits_for_another_try_pays_nothing(status: int, way: str) -> None:
+    config = {"models": [{"name": "gpt-4o", "targets": ["openai/gpt-4o"], "retries": 1}]}
+    async with serving(config=config) as gateway:
+        await gateway.chat()
+        base = await baseline(gateway)
+        gateway.upstream.script(error(status, retry_after="30"))
+
+        async def refused(client: RawClient) -> None:
+            await asked(gateway)(client)
+            await asyncio.sleep(0.1)
+
+        row = await leave(gateway, way, refused)
+        assert part_of(row, GONE | FREE) == GONE | FREE
+        assert (row["phase"], row["attempts"], len(gateway.upstream.requests)) == ("connect", 1, 2)
+        await settled(base)
+
+
+@every_way
+async def test_S09_a_client_that_leaves_before_the_second_try_was_sent_pays_for_no_refusal(way: str) -> None:
+    with never_accepting() as port:
+        models = [{"name": "gpt-4o", "targets": ["openai/gpt-4o", "second/gpt-4o"]}]
+        second = {"base_url": f"http://127.0.0.1:{port}/v1", "api_key": "x", "prices": "openai"}
+        async with serving(config={"models": models, "providers": {"second": second}}) as gateway:
+            gateway.upstream.script(error(503))
+
+            async def connecting(client: RawClient) -> None:
+                await asked(gateway)(client)
+                await asyncio.sleep(0.1)
+
+            row = await leave(gateway, way, connecting)
+            assert part_of(row, GONE | FREE) == GONE | FREE
+            assert (row["phase"], row["attempts"]) == ("connect", 2)
 
 
 @both_transports

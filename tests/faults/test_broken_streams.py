@@ -146,6 +146,23 @@ async def test_S05_an_answer_of_two_choices_needs_both_finish_reasons() -> None:
         await assert_complete(gateway, await gateway.chat(**ASKED, n=2), came)
 
 
+@pytest.mark.parametrize("config", ["generationConfig", "generation_config"])
+async def test_S05_an_answer_of_two_candidates_needs_both_finish_reasons(config: str) -> None:
+    def of_candidate(index: int, **more: str) -> bytes:
+        return event({"candidates": [{"index": index, "content": {"role": "model", "parts": [{"text": "x"}]}, **more}]})
+
+    first, second = of_candidate(0, finishReason="STOP"), of_candidate(1, finishReason="STOP")
+    asked = {"model": "gemini-1.5-flash", "stream": True, config: {"candidateCount": 2}}
+    async with serving() as gateway:
+        for came, whole in ((first, False), (first + of_candidate(1), False), (first + second, True)):
+            gateway.upstream.script(chunked(came, LAST_CHUNK))
+            response = await gateway.ask("generate_content", **asked)
+            assert response.body.startswith(came)
+            assert (response.body == came) == whole
+            row = await gateway.get_row(response.request_id)
+            assert row["error_code"] == (None if whole else "upstream_truncated")
+
+
 # ── S06: the provider's connection breaks ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -207,6 +224,38 @@ async def test_S07_an_error_event_is_relayed_once_unchanged_and_ends_the_stream(
             )
             assert row["output_tokens"] == tokens(written(came))
             assert row["usage_source"] == "estimated"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"object": "error", "message": "no", "type": "BadRequestError", "param": None, "code": 400}, "BadRequestError"),
+        ({"error": {"object": "error", "message": "no", "type": "InternalServerError", "code": 500}}, "InternalServerError"),
+        ({"error": "no"}, "upstream_error"),
+    ],
+)
+async def test_S07_an_error_is_known_in_the_words_of_whoever_serves_the_model(error: dict[str, Any], code: str) -> None:
+    endpoints = {"chat": "gpt-4o", "text_completion": "gpt-4o", "responses": "gpt-4o"}
+    endpoints |= {"messages": "claude-3-5-haiku", "generate_content": "gemini-1.5-flash"}
+    async with serving() as gateway:
+        gateway.upstream.script(sse(event(error)))
+        for endpoint, model in endpoints.items():
+            response = await gateway.ask(endpoint, model=model, stream=True)
+            assert (response.status, response.body) == (200, event(error)), endpoint
+            await in_the_log(gateway, response, status=200, ended_by="upstream", phase="stream", error_code=code)
+
+
+@pytest.mark.parametrize("error", [None, {"code": "server_error", "message": "Sorry."}])
+async def test_S07_a_response_that_failed_is_an_error_in_the_row(error: dict[str, str] | None) -> None:
+    answer = {"id": "resp_1", "object": "response", "status": "failed", "model": "gpt-4o", "output": [], "error": error}
+    last = b"event: response.failed\n" + event({"type": "response.failed", "sequence_number": 0, "response": answer})
+    async with serving() as gateway:
+        gateway.upstream.script(sse(last), json(answer))
+        for stream in (True, False):
+            response = await gateway.ask("responses", model="gpt-4o", stream=stream)
+            assert (response.status, last in response.body if stream else response.json() == answer) == (200, True)
+            code = "server_error" if error else "upstream_error"
+            await in_the_log(gateway, response, status=200, ended_by="upstream", phase="stream", error_code=code)
 
 
 async def test_S07_a_secret_muxx_knows_is_masked_in_an_error_event() -> None:
@@ -288,6 +337,19 @@ async def test_S08_an_error_or_a_page_in_a_200_is_a_502(transport: str, stream: 
             response = await gateway.chat(stream=stream)
             assert (response.status, error_code(response)) == (502, code)
             assert "html" not in response.text
+            await in_the_log(gateway, response, status=502, ended_by="upstream", error_code=code, cost_usd="0")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"id": "x", "model": "gpt-4o"}', b'{"object": "error", "message": "no", "code": 400}'])
+async def test_S08_an_object_that_says_nothing_an_answer_says_is_none(body: bytes) -> None:
+    endpoints = {"chat": "gpt-4o", "text_completion": "gpt-4o", "embeddings": "gpt-4o", "responses": "gpt-4o"}
+    endpoints |= {"messages": "claude-3-5-haiku", "generate_content": "gemini-1.5-flash", "count_content": "gemini-1.5-flash"}
+    code = "upstream_error" if b"error" in body else "upstream_protocol_error"
+    async with serving() as gateway:
+        gateway.upstream.script(json(body))
+        for endpoint, model in endpoints.items():
+            response = await gateway.ask(endpoint, model=model)
+            assert response.status == 502, endpoint
             await in_the_log(gateway, response, status=502, ended_by="upstream", error_code=code, cost_usd="0")
 
 

@@ -289,9 +289,13 @@ TOO_LARGE: dict[str, tuple[bytes, int, str]] = {
     "1000 headers": (plain(*(f"X-{number}: a" for number in range(1000))), 431, "headers_too_large"),
     "a field of 8191 bytes": (plain("X: " + "a" * 8191), 431, "headers_too_large"),
     "a field of 100 KB": (plain("X: " + "a" * 100_000), 431, "headers_too_large"),
+    "a field that begins like a target": (plain("Referer: /" + "a" * 8191), 431, "headers_too_large"),
+    "a field that is an address": (plain("Referer: https://x/" + "a" * 8191), 431, "headers_too_large"),
+    "a field that begins like a request": (plain("X: GET /" + "a" * 8191), 431, "headers_too_large"),
     "a name of 8191 bytes": (plain("a" * 8191 + ": a"), 431, "headers_too_large"),
     "a target of 8191 bytes": (plain(line=f"POST /{'a' * 8190} HTTP/1.1"), 414, "uri_too_long"),
     "a target of 100 KB": (plain(line=f"POST {PATH}?{'a' * 100_000} HTTP/1.1"), 414, "uri_too_long"),
+    "a target of another kind": (plain(line=f"POST *{'a' * 8191} HTTP/1.1"), 414, "uri_too_long"),
     "a target that names its host": (plain(line=f"POST http://x/{'a' * 8191} HTTP/1.1"), 414, "uri_too_long"),
 }
 

@@ -149,6 +149,7 @@ EXPECT = "Expect: 100-continue"
         (request(EXPECT, "Content-Length: 99000000000", body=b""), 413, "request_too_large"),
         (request("Expect: cookies", LENGTH, body=b""), 417, "expectation_failed"),
         (request("Expect: 100-continue, cookies", LENGTH, body=b""), 417, "expectation_failed"),
+        (request(EXPECT, "Expect: cookies", LENGTH, body=b""), 417, "expectation_failed"),
         (request(EXPECT, LENGTH, "Content-Encoding: gzip", body=b""), 415, "unsupported_content_encoding"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from carrying_kit import error_code, serving
 from http_kit import CANARY, CHUNKED, PATH, chat_bytes, check_refusal, next_response, one_loop, plain, request, say
 
+from muxx import Attempt, hookimpl
 from muxx.testing import PROVIDER_KEY, RawResponse, RunningGateway
 
 GATEWAY_CONFIG = {"server": {"max_body_bytes": 2**20}}
@@ -149,6 +150,35 @@ async def test_J02_text_full_of_brackets_and_commas_is_text(gateway: RunningGate
     assert gateway.upstream.last.json()["messages"][0]["content"] == text
 
 
+class Turns:
+    """Counts the turns of the event loop while it is `on`."""
+
+    on = True
+    count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.on:
+            asyncio.get_running_loop().call_soon(self)
+
+
+@pytest.mark.parametrize(("size", "least"), [(2 * 2**20, 1), (20, 0)])
+async def test_J02_others_have_their_turn_between_the_passes_over_a_large_request(size: int, least: int) -> None:
+    turns, at = Turns(), []
+
+    class Watch:
+        @hookimpl
+        def pre_attempt(self, attempt: Attempt) -> None:
+            at.append(turns.count)
+            attempt.sign = lambda _: at.append(turns.count)
+
+    async with serving(plugins={"watch": Watch}) as gateway:
+        turns()
+        assert (await gateway.chat("," * size)).status == 200
+        turns.on = False
+    assert at[1] - at[0] == least
+
+
 # ── J03: duplicate members ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -228,6 +258,13 @@ async def test_J04_a_number_beyond_64_bits_is_refused_and_never_becomes_a_float(
 async def test_J04_where_it_stands_is_said_when_it_is_nested(gateway: RunningGateway) -> None:
     response = await post(gateway, with_member(b'{"a":[0,{"b":18446744073709551616}]}'))
     assert response.error["param"] == "metadata.a[1].b"
+
+
+@one_loop
+async def test_J04_a_name_of_any_length_is_told_in_part(gateway: RunningGateway) -> None:
+    response = await post(gateway, with_member(b'{"%b":{"\\n":%d}}' % (b"x" * 9000, 2**70)))
+    check_refusal(response, 400, "invalid_type")
+    assert response.error["param"] == "metadata." + "x" * 88 + "..."
 
 
 @one_loop
@@ -376,6 +413,13 @@ async def test_J05_a_model_with_control_characters_or_without_end_is_refused(mod
 )
 async def test_J06_an_encoded_body_is_refused_without_being_looked_at(coding: str, gateway: RunningGateway) -> None:
     response = await post(gateway, b"\x1f\x8b" + b"\x00" * 20, f"Content-Encoding: {coding}")
+    check_refusal(response, 415, "unsupported_content_encoding")
+
+
+@one_loop
+@pytest.mark.parametrize("lines", [("identity", "gzip"), ("gzip", "identity")])
+async def test_J06_every_line_of_the_encoding_counts(lines: tuple[str, str], gateway: RunningGateway) -> None:
+    response = await post(gateway, chat_bytes(), *(f"Content-Encoding: {line}" for line in lines))
     check_refusal(response, 415, "unsupported_content_encoding")
 
 

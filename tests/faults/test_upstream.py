@@ -23,7 +23,7 @@ from carrying_kit import (
     serving,
     without_comment,
 )
-from orjson import dumps
+from orjson import dumps, loads
 
 from muxx.testing import (
     PROVIDER_KEY,
@@ -311,13 +311,67 @@ async def test_U04_a_known_secret_in_a_refusal_is_masked() -> None:
         assert PROVIDER_KEY not in str(row)
 
 
-@pytest.mark.parametrize("body", [b"", b"oops", b"[]", b'{"detail": "no"}', b'{"error": null}'])
-async def test_U04_a_refusal_without_a_proper_body_gets_one(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"\x00oops", b"\xff", b"[]", b"{}", b'{"error": null}', b'{"detail": [{"loc": []}]}'])
+async def test_U04_a_refusal_that_says_nothing_gets_a_body(body: bytes) -> None:
     async with serving() as gateway:
         gateway.upstream.script(json(body, 422, {"Content-Type": "text/plain"}))
         response = await gateway.chat()
         assert (response.status, error_code(response)) == (422, "upstream_error")
         assert set(response.error) == ERROR_MEMBERS
+        assert response.error["message"] == "The model provider refused the request."
+
+
+ODD_REFUSALS = {
+    b'{"detail": "no %b"}': ("no ***", "upstream_error"),
+    b'{"detail": [{"loc": ["body", "top_k"], "msg": "no %b", "type": "missing"}]}': ("body.top_k: no ***", "upstream_error"),
+    b'{"object": "error", "message": "no %b", "type": "BadRequestError", "code": 400}': ("no ***", "BadRequestError"),
+    b'{"object": "error", "message": {"detail": [{"loc": ["n"], "msg": "no %b"}]}, "type": "bad"}': ("n: no ***", "bad"),
+    b'{"message": "no %b"}': ("no ***", "upstream_error"),
+    b'{"type": "error", "code": "", "message": "no %b"}': ("no ***", "upstream_error"),
+    b'{"errors": [{"message": "no %b", "code": 7}]}': ("no ***", "upstream_error"),
+}
+"""Bodies of refusals without an `error`, each with what it says and what the row calls it."""
+
+
+@pytest.mark.parametrize("body", ODD_REFUSALS)
+async def test_U04_a_refusal_without_an_error_member_keeps_its_body(body: bytes) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(body % PROVIDER_KEY.encode(), 422))
+        response = await gateway.chat()
+        assert (response.status, response.body) == (422, body % b"***")
+        row = await gateway.get_row(response.request_id)
+        assert (row["error_code"], row["output"]) == (ODD_REFUSALS[body][1], loads(response.body))
+
+
+@pytest.mark.parametrize("body", ODD_REFUSALS)
+async def test_U04_what_a_refusal_without_an_error_member_says_reaches_clients_of_other_formats(body: bytes) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(body % PROVIDER_KEY.encode(), 422))
+        response = await gateway.ask("messages", model="gpt-4o")
+        message, code = ODD_REFUSALS[body]
+        assert (response.status, response.error["message"]) == (422, message)
+        assert (await gateway.get_row(response.request_id))["error_code"] == code
+
+
+@pytest.mark.parametrize("body", [b"no such thing as %b\n", b'"no such thing as %b"'])
+async def test_U04_a_refusal_in_plain_text_is_told_in_the_envelope(body: bytes) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(body % PROVIDER_KEY.encode(), 503, {"Content-Type": "text/plain"}))
+        response = await gateway.chat()
+        assert (response.status, error_code(response)) == (503, "upstream_error")
+        assert response.error["message"] == "no such thing as ***"
+
+
+@both_transports
+async def test_U04_a_refusal_has_the_providers_headers_that_an_answer_has(transport: str) -> None:
+    config = {"providers": {"openai": {"response_headers": ["x-ratelimit-remaining-requests"]}}}
+    headers = {"OpenAI-Processing-Ms": "12", "X-RateLimit-Remaining-Requests": "0", "X-Request-Id": "theirs", "Retry-After": "7"}
+    async with serving(transport, config) as gateway:
+        gateway.upstream.script(json(REFUSAL, 429, headers))
+        response = await gateway.chat()
+        assert (response.header("openai-processing-ms"), response.header("x-ratelimit-remaining-requests")) == ("12", "0")
+        assert response.header("retry-after") == "7"
+        assert response.header("x-request-id") == response.request_id != "theirs"
 
 
 # ── what an answer's beginning and end may not do ──

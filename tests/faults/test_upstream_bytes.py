@@ -18,6 +18,7 @@ from carrying_kit import (
     serving,
 )
 
+from muxx.config import ProviderConfig
 from muxx.testing import (
     DONE,
     RecordedRequest,
@@ -239,6 +240,27 @@ async def test_U10_a_row_may_let_more_headers_down_but_no_credentials() -> None:
         assert response.header("openai-version") == "2020"
         assert response.header("x-muxx-cost") == "0.000075"
         assert response.header("cookie") is None
+
+
+async def test_U10_no_header_comes_twice_that_a_provider_and_a_plugin_both_have() -> None:
+    config = {
+        "providers": {"openai": {"response_headers": ["X-RateLimit-Limit", "X-RateLimit-Reset"]}},
+        "project": {"limits": {"rpm": 50}},
+    }
+    theirs = {"X-RateLimit-Limit": "9", "X-RateLimit-Reset": "9"}
+    async with serving(config=config) as gateway:
+        gateway.upstream.script(json(ANSWER, headers=theirs), sse(STREAM, headers=theirs), json(REFUSAL, 400, theirs))
+        for options in ({}, ASKED, {}):
+            response = await gateway.chat(**options)
+            names = [name.lower() for name, _ in response.headers]
+            assert len(names) == len(set(names))
+            assert response.header("x-ratelimit-limit") == "50"
+
+
+def test_U10_a_header_that_muxx_writes_itself_is_none_to_let_down() -> None:
+    for name in ("X-Request-Id", "request-id", "retry-after", "content-type"):
+        with pytest.raises(ValueError, match="is a header that muxx writes itself"):
+            ProviderConfig(response_headers=(name,))
 
 
 # ── U11: connections are not mixed up ───────────────────────────────────────────────────────────────────────────────────────

@@ -512,8 +512,8 @@ def test_an_error_event_ends_a_stream_for_the_sdk() -> None:
 
 
 def test_a_message_can_be_read_however_little_it_has() -> None:
-    assert read_answer(b"{}") == ([Chunk("end")], set())
-    assert read_message(b"{}").usage is None
+    assert read_answer(b'{"content":null}') == ([Chunk("end")], set())
+    assert read_message(b'{"content":[]}').usage is None
     odd = b'{"content":[{"type":[]},{"type":"text","text":3},{"type":"tool_use","input":"x"},7],"usage":[],"stop_reason":{}}'
     assert encode_plain(odd, decode_message(odd)) is odd
     assert read_answer(json.dumps({"content": [RESULT]}).encode()) == ([Chunk("end")], {"code_execution_tool_result"})

@@ -522,7 +522,8 @@ def test_nothing_strange_is_an_error(seed: int) -> None:
     translated(data)
     facts, _ = observed(WIRE, [data])
     assert isinstance(assembled(facts), dict)
-    body = json.dumps(oddly(assembled(facts), dice) or {}).encode()
-    if body[:1] == b"{":
+    answer = oddly(assembled(facts), dice)
+    if isinstance(answer, dict) and "content" in answer:
+        body = json.dumps(answer).encode()
         assert encode_plain(body, decode_message(body)) is body
         read_answer(body)

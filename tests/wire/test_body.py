@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxx.errors import InvalidRequest
-from muxx.wire.body import TokenMeter, parse_json_object
+from muxx.wire.body import TokenMeter, counting, parse_json_object
 
 
 def parse(data: bytes, max_depth: int = 64, max_tokens: int = 200_000) -> object:
@@ -167,7 +167,13 @@ def tokens(value: object) -> int:
     return 1
 
 
-def test_a_body_metered_as_it_came_is_not_counted_again() -> None:
+@pytest.mark.parametrize("text", ["a", ",", '"', "\\"])
+def test_a_body_is_counted_in_steps_over_a_little_of_it_each(text: str) -> None:
+    data = orjson.dumps({"a": text * 3_000_000})
+    assert sum(1 for _ in counting(data, 200_000)) >= len(data) // 65_536
+
+
+def test_a_body_that_was_counted_is_not_counted_again() -> None:
     body = b'{"a":[' + b"1," * 200 + b"1]}"
     assert parse_json_object(body, max_depth=64, max_tokens=10, counted=True)
 

@@ -490,6 +490,8 @@ def test_reasoning_refusal_old_function_calls_lists_of_parts_and_speech_are_kept
         (b"", UpstreamProtocolError),
         (b"[]", UpstreamProtocolError),
         (b'{"choices":', UpstreamProtocolError),
+        (b"{}", UpstreamProtocolError),
+        (b'{"object":"error","message":"x"}', UpstreamError),
     ],
 )
 def test_what_is_no_answer_is_an_error_of_the_right_kind(body: bytes, error: type[MuxxError]) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...errors import UpstreamError, UpstreamProtocolError
+from ...errors import UpstreamProtocolError
 from ...money import Usage
 from ..alike import PROBE, Alike, Padding, likeness
+from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..openai import Verdict
-from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer
+from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, whole_answer
 from ..sse import Event, is_comment
 from .blocks import TEXT_DELTAS, dicts, index_of, parsed, type_of
 from .envelope import finish_reason
@@ -239,8 +240,8 @@ class MessageStream(MessageFacts):
         if type(value) is not dict:
             raise UpstreamProtocolError(_GARBAGE)
         kind = value.get("type")
-        if kind == "error" or (value.get("error") and type(kind) is not str):
-            self.error = value.get("error") or value
+        if (error := told_in_answer(value)) and (type(kind) is not str or kind == "error" or error is value):
+            self.error = error
             return ERROR_EVENT
         if kind == "message_stop":
             self.done = True
@@ -292,11 +293,8 @@ def read_message(body: bytes) -> MessageFacts:
 
     Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object.
     """
-    answer = parse_answer(body)
-    if answer.get("type") == "error" or answer.get("error"):
-        raise UpstreamError
     facts = MessageFacts()
-    facts.learn(answer)
+    facts.learn(whole_answer(body, "content"))
     return facts
 
 

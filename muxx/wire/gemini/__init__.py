@@ -26,6 +26,7 @@ from .prompt_reader import read_count_prompt, read_prompt
 from .prompt_writer import write_count_prompt, write_prompt
 from .reading import GenerateReader, read_answer
 from .request import (
+    candidates_asked,
     checked_in_generate,
     count_bytes,
     count_parts,
@@ -46,6 +47,7 @@ __all__ = [
     "GenerateStream",
     "assembled",
     "assembled_count",
+    "candidates_asked",
     "checked_in_generate",
     "count_bytes",
     "count_parts",

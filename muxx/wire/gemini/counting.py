@@ -46,7 +46,7 @@ class CountFacts:
 
 def read_count(body: bytes) -> CountFacts:
     """The facts of a count. Raises as `read_generated` does."""
-    return CountFacts(whole_answer(body))
+    return CountFacts(whole_answer(body, "totalTokens"))
 
 
 def assembled_count(facts: CountFacts) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def encode_count(chunks: Iterable[Chunk], head: Head) -> bytes:
 
 def read_count_answer(body: bytes) -> tuple[list[Chunk], set[str]]:
     """A count for a client of another format. Raises as `read_generated` does."""
-    return [Chunk("end", usage=_counted(whole_answer(body)))], set()
+    return [Chunk("end", usage=_counted(whole_answer(body, "totalTokens")))], set()
 
 
 def _counted(answer: dict[str, Any]) -> Usage | None:

@@ -8,10 +8,11 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamProtocolError
 from ...money import Usage
+from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..openai.answer import DROP, ERROR_EVENT, FORWARD, Verdict, whole_answer
 from ..sse import Event
-from .names import candidates_of, index_of, parts_of
+from .names import ANSWER_MEMBERS, candidates_of, index_of, parts_of
 from .reasons import FAILED, block_reason, in_chat_words, stated
 from .usage import read_gemini_usage
 
@@ -139,14 +140,6 @@ class GenerateFacts:
         }
 
     @property
-    def finished(self) -> bool:
-        """Every candidate that has begun has its reason, or there is none to come: the answer may end here."""
-        known = self.candidates.values()
-        if self.blocked is not None:
-            return True
-        return bool(known) and all(candidate.finish_reason is not None for candidate in known)
-
-    @property
     def text(self) -> str:
         """The text of all candidates, one after the other; thoughts are none."""
         return "".join(piece for _, candidate in sorted(self.candidates.items()) for piece in candidate.spoken())
@@ -201,23 +194,33 @@ class GenerateFacts:
 
 
 class GenerateStream(GenerateFacts):
-    """Observes an upstream stream, each event exactly once, and says what is to be done with it.
+    """Observes an upstream stream, each event exactly once, and says what is to be done with it. `candidates` is how many the
+    request asked for.
 
     No event says that it is the last: `finished` says that the stream may end. `done` is for whoever sees it end. `value` is the
     JSON of the event observed last.
     """
 
-    __slots__ = ("_counted", "done", "value")
+    __slots__ = ("_counted", "_expected", "done", "value")
 
     ends_with_body = True
     saying: Fragments | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, candidates: int = 1) -> None:
         super().__init__()
+        self._expected = candidates
         self.done = False
         self.value: Any = None
         self._counted = True
         """The last event that had text said how many tokens there are so far."""
+
+    @property
+    def finished(self) -> bool:
+        """All candidates, no fewer than were asked for, have their reason, or there is none to come: the answer may end here."""
+        known = self.candidates.values()
+        if self.blocked is not None:
+            return True
+        return len(known) >= self._expected and all(candidate.finish_reason is not None for candidate in known)
 
     @property
     def text_since_usage(self) -> bool:
@@ -266,8 +269,8 @@ class GenerateStream(GenerateFacts):
     def _observe_any(self, value: Any) -> Verdict:
         if type(value) is not dict:
             raise UpstreamProtocolError(_GARBAGE)
-        if value.get("error"):
-            self.error = value["error"]
+        if error := told_in_answer(value):
+            self.error = error
             return ERROR_EVENT
         self.learn(value)
         self._counted = value.get("usageMetadata") is not None
@@ -289,7 +292,7 @@ def read_generated(body: bytes) -> GenerateFacts:
     Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object.
     """
     facts = GenerateFacts()
-    facts.learn(whole_answer(body))
+    facts.learn(whole_answer(body, *ANSWER_MEMBERS))
     return facts
 
 

@@ -57,6 +57,10 @@ def index_of(candidate: dict[str, Any]) -> int:
     return index if type(index) is int else 0
 
 
+ANSWER_MEMBERS = ("candidates", "promptFeedback", "usageMetadata")
+"""An answer has one of these: where there is nothing to say, Google still counts its tokens."""
+
+
 def candidates_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
     candidates = answer.get("candidates")
     return [candidate for candidate in (candidates if type(candidates) is list else ()) if type(candidate) is dict]

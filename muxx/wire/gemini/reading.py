@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...reply import Chunk, ToolCall
 from ..openai.answer import whole_answer
-from .names import candidates_of, index_of, parts_of
+from .names import ANSWER_MEMBERS, candidates_of, index_of, parts_of
 from .pieces import call_of
 from .reasons import FAILED, block_reason, in_chat_words, stated
 from .usage import read_gemini_usage
@@ -120,7 +120,7 @@ class GenerateReader:
 def read_answer(body: bytes) -> tuple[list[Chunk], set[str]]:
     """A plain answer's Chunks, an `end` last, and what of it has no counterpart. Raises as `read_generated` does, and
     `UpstreamError` for one that says that it failed, or says nothing at all."""
-    answer = whole_answer(body)
+    answer = whole_answer(body, *ANSWER_MEMBERS)
     if not candidates_of(answer) and block_reason(answer) is None:
         raise UpstreamError
     reader = GenerateReader()

@@ -85,6 +85,13 @@ def checked_in_generate(body: dict[str, Any]) -> tuple[Any, ...]:
     return (body.get("model"), body.get("stream"), body.get("tools"), contents, bool(contents), *configs, *inner)
 
 
+def candidates_asked(body: dict[str, Any]) -> int:
+    """How many candidates the answer has."""
+    config = member(body, _CONFIG)
+    count = member(config, "candidateCount") if type(config) is dict else None
+    return count if type(count) is int and count > 1 else 1
+
+
 def request_parts(body: dict[str, Any]) -> Iterator[Part]:
     """Every piece of text in the request; assigning a part's `text` writes it back into `body`.
 

@@ -13,6 +13,7 @@ from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..failures import told_in_answer
 from ..fragments import Fragments
 from .usage import read_usage, usage_object
 
@@ -268,17 +269,26 @@ class ChatFacts:
 def read_completion(body: bytes) -> ChatFacts:
     """The facts of a plain answer.
 
-    Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object.
+    Raises `UpstreamError` when it is an error or a web page, `UpstreamProtocolError` when it is no JSON object, or one that says
+    nothing an answer says.
     """
-    return PlainFacts(whole_answer(body))
+    return PlainFacts(whole_answer(body, "choices"))
 
 
-def whole_answer(body: bytes) -> dict[str, Any]:
-    """A plain answer's JSON. Raises as `read_completion` does."""
+def whole_answer(body: bytes, *members: str) -> dict[str, Any]:
+    """A plain answer's JSON, which has one of these members. Raises as `read_completion` does."""
     answer = parse_answer(body)
     if answer.get("error"):
         raise UpstreamError
-    return answer
+    return with_one_of(answer, *members)
+
+
+def with_one_of(answer: dict[str, Any], *members: str) -> dict[str, Any]:
+    """An answer that has one of these members: without, it is none. Raises as `read_completion` does."""
+    for member in members:
+        if member in answer:
+            return answer
+    raise UpstreamError if told_in_answer(answer) else UpstreamProtocolError
 
 
 def parse_answer(body: bytes) -> dict[str, Any]:

@@ -194,7 +194,7 @@ class ChatReader:
 def read_answer(body: bytes) -> tuple[list[Chunk], set[str]]:
     """The Chunks of a plain answer, an `end` last, and what of it has no counterpart. Raises as `read_completion` does."""
     reader = ChatReader()
-    return reader.read_whole(whole_answer(body)), reader.lost
+    return reader.read_whole(whole_answer(body, "choices")), reader.lost
 
 
 def _thinking(content: Any) -> str:

@@ -97,7 +97,7 @@ class _PlainCompletion(PlainFacts):
 
 def read_text_completion(body: bytes) -> ChatFacts:
     """The facts of a plain answer. Raises as `read_completion` does."""
-    return _PlainCompletion(whole_answer(body))
+    return _PlainCompletion(whole_answer(body, "choices"))
 
 
 def assembled(facts: ChatFacts) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def encode_text_completion(chunks: Iterable[Chunk], head: Head) -> bytes:
 
 
 def _chat_of(body: bytes) -> bytes:
-    return dumps(_to_chat(whole_answer(body), "message"))
+    return dumps(_to_chat(whole_answer(body, "choices"), "message"))
 
 
 def _to_chat(answer: dict[str, Any], field: str) -> dict[str, Any]:

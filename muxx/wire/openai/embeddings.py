@@ -71,7 +71,7 @@ def read_embedding_usage(value: Any) -> tuple[Usage | None, bool]:
 
 def read_embeddings(body: bytes) -> EmbeddingFacts:
     """The facts of an answer. Raises as `read_completion` does."""
-    return EmbeddingFacts(whole_answer(body))
+    return EmbeddingFacts(whole_answer(body, "data"))
 
 
 def assembled(facts: EmbeddingFacts) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamProtocolError
 from ..alike import PROBE, Alike, Padding, likeness
+from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..sse import Event, is_comment
 from .answer import DONE, DROP, ERROR_EVENT, FORWARD, WITHHOLD, ChatFacts, Verdict
@@ -106,8 +107,8 @@ class ChatStream(ChatFacts):
     def _observe_any(self, chunk: Any) -> Verdict:
         if type(chunk) is not dict:
             raise UpstreamProtocolError(_GARBAGE)
-        if chunk.get("error"):
-            self.error = chunk["error"]
+        if error := told_in_answer(chunk):
+            self.error = error
             return ERROR_EVENT
         self.learn(chunk, "delta")
         known = self._choices.values()

@@ -8,9 +8,10 @@ from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..openai import Verdict
-from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer
+from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer, with_one_of
 from ..sse import Event, is_comment
 from .envelope import finish_reason, outputs, read_response_usage
 from .items import DELTAS, DONES, Path, TextKind, form_of, written
@@ -82,6 +83,8 @@ class ResponseFacts:
             self.service_tier = tier
         if error := answer.get("error"):
             self.error = error
+        elif answer.get("status") == "failed":
+            self.error = self.error or {"message": ""}
         if (usage := answer.get("usage")) is not None:
             read, invalid = read_response_usage(usage, self.service_tier)
             self.usage = read or self.usage
@@ -183,8 +186,8 @@ class ResponseStream(ResponseFacts):
             raise UpstreamProtocolError(_GARBAGE)
         kind = value.get("type")
         kind = kind if type(kind) is str else ""
-        if kind == "error" or value.get("error"):
-            self.error = value.get("error") or value
+        if error := told_in_answer(value):
+            self.error = error
             return ERROR_EVENT
         if (form := DELTAS.get(kind)) is not None:
             if type(delta := value.get("delta")) is str:
@@ -223,7 +226,7 @@ def read_response(body: bytes) -> ResponseFacts:
     if answer.get("error") and answer.get("object") != "response":
         raise UpstreamError
     facts = ResponseFacts()
-    facts.learn(answer)
+    facts.learn(with_one_of(answer, "output", "status"))
     return facts
 
 

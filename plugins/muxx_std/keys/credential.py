@@ -29,7 +29,7 @@ def credential(headers: CIMultiDictProxy[str]) -> str:
         value = _single(headers, name)
         if name == "Authorization":
             value = _bearer(value)
-        if not value.startswith(MARK):
+        if not value.lstrip().startswith(MARK):  # one behind more spaces than belong there is a key all the same, and no good one
             continue
         if chosen is None:
             chosen = value

@@ -93,10 +93,19 @@ class Answer:
 
     def send(self, data: bytes) -> None:
         """Send a piece of a stream, framed as one chunk."""
-        if self._head is not None:
+        if len(data) > LARGE:
+            self._send_large(data)
+        elif self._head is not None:
             self._transmit(self._take_head() + self._chunk(data))
         elif (transport := self._connection.transport) is not None and not transport.is_closing():
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data)
+
+    def _send_large(self, data: bytes) -> None:
+        """The same, without making another one of it."""
+        transport = self._connection.transport
+        if transport is not None and not transport.is_closing():
+            framing = (b"%x\r\n" % len(data), b"\r\n") if self._http11 else (b"", b"")
+            transport.writelines((self._take_head() + framing[0], data, framing[1]))
 
     def end(self, data: bytes = b"", otherwise: Callable[[MuxxError], bytes] | None = None) -> None:
         """Send the stream's last bytes and its end, in one write; `otherwise` makes the error event where they cannot be."""

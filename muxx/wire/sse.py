@@ -133,7 +133,8 @@ class EventSplitter:
         if not end or len(held) + end > self._limit:
             held += data
             return []
-        raw = bytes(held) + data[:end]
+        held += data[:end]
+        raw = bytes(held)
         held.clear()
         events = [self._event(raw)]
         if end < len(data):
@@ -150,12 +151,12 @@ class EventSplitter:
     def _event(self, raw: bytes) -> Event:
         """Parse an event of any form; a byte order mark counts as one only at the very start of the stream."""
         if raw.startswith(b"data: "):
-            value = raw[6:].rstrip(b"\r\n")
+            value = raw[6 : _end_of_lines(raw)]
             if 10 not in value and 13 not in value:  # one line, which nearly every event is
                 self._begun = True
                 return raw, value
         elif raw.startswith(b"event: "):
-            named = _named(raw.rstrip(b"\r\n"))
+            named = _named(raw[: _end_of_lines(raw)])
             if named is not None and 10 not in named and 13 not in named:
                 self._begun = True
                 return raw, named
@@ -163,6 +164,14 @@ class EventSplitter:
         self._begun = True
         self.has_ids = self.has_ids or has_id
         return raw, data
+
+
+def _end_of_lines(raw: bytes) -> int:
+    """Where the line ends behind an event begin. (To strip them would copy an event that may be the largest thing there is.)"""
+    end = len(raw)
+    while raw[end - 1] in b"\r\n":
+        end -= 1
+    return end
 
 
 def _named(lines: bytes) -> bytes | None:

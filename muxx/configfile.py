@@ -13,6 +13,7 @@ from typing import Any
 
 from .config import Config, PluginConfig
 from .errors import StartError
+from .sources import Sources
 from .tomlfile import Loc, Problem, TomlFile, key_path
 from .validation import hint, validated
 
@@ -32,15 +33,17 @@ def load_config(
     plugin_configs: Mapping[str, type[PluginConfig]] | None = None,
     *,
     plugins_dir: Path | None = None,
+    sources: Sources | None = None,
 ) -> Config:
     """The configuration in `path`, or the defaults for None; raises `ConfigError` with everything that is wrong.
 
     `plugin_configs` maps every installed plugin to its settings' class. Without it the plugins' tables are not looked into.
-    `plugins_dir` is where those of one file were found: noted in the result, for whoever looks again.
+    `plugins_dir` is where those of one file were found: noted in the result, for whoever looks again. `sources` is what it is
+    read from, where others are to read the same.
     """
     source = Path(path) if path is not None else None
     try:
-        file = TomlFile(source)
+        file = TomlFile(source, sources or Sources())
         config = _read(file, plugin_configs, plugins_dir)
     except RecursionError:
         raise ConfigError(source, [Problem((), "is nested too deeply")]) from None

@@ -28,6 +28,7 @@ from .journal import Journal
 from .plugins import Loaded, PluginSet, build, load_checked
 from .recorder import Recorder
 from .server import Service
+from .sources import Sources
 
 BACKLOG = 2048
 ACCEPTS_PER_TURN = 16
@@ -123,7 +124,9 @@ class Worker:
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
         self._gateways: set[Gateway] = set()
-        """Every gateway that still carries exchanges: the present one and replaced ones."""
+        """Every gateway that lives: the present one, one that is ready, and replaced ones that still carry exchanges."""
+        self._ready: Gateway | None = None
+        """One to change over to."""
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket | None) -> None:
@@ -135,6 +138,7 @@ class Worker:
         except BaseException:
             self.journal.close()
             raise
+        self.journal.outbox.running = self.gateway.calls
         if self._duties.records:
             self._recorder = RecorderThread(recorder_of(self.host, self.gateway))
         self.service = Service(self.gateway, lambda: self.journal.healthy)
@@ -157,7 +161,6 @@ class Worker:
         refuse_reserved(gateway)
         await gateway.start()
         self._gateways.add(gateway)
-        self.journal.outbox.running = gateway.calls
         return gateway
 
     async def _each_second(self) -> None:
@@ -173,23 +176,45 @@ class Worker:
         """Serve new requests by the file as it is now. A file that cannot be used changes nothing; the log says why."""
         async with self._reloading:
             try:
-                found, config = load_checked(self.config.path, self.config.plugins_dir)
-                gateway = await self._new_gateway(config, build(found, config))
+                await self.make_ready(Sources())
             except StartError as error:
                 log.error("reload refused, the old configuration stays: %s", error)
                 return False
-            _warn_of_fixed(self.config, config)
-            old, self.gateway, self.config = self.gateway, gateway, config
-            self.host.config = config  # what a project may set is judged by the file as it is now
-            self.service.use(gateway)
-            retiring = asyncio.create_task(self._retire(old))
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
-            log.info("configuration reloaded")
+            self.change_over()
             return True
 
-    async def _retire(self, gateway: Gateway) -> None:
-        """Stop a replaced gateway when its last exchange has ended."""
+    async def make_ready(self, sources: Sources) -> None:
+        """Have a gateway ready for the configuration as `sources` have it, and let go of one that is. `StartError` where there
+        can be none: what serves is not touched."""
+        self.let_go()
+        found, config = load_checked(self.config.path, self.config.plugins_dir, sources)
+        self._ready = await self._new_gateway(config, build(found, config))
+
+    def change_over(self) -> None:
+        """Serve new requests by the gateway that is ready."""
+        if self._ready is None:
+            return
+        old, self.gateway, self._ready = self.gateway, self._ready, None
+        _warn_of_fixed(self.config, self.gateway.config)
+        self.config = self.host.config = self.gateway.config  # what a project may set is judged by the file as it is now
+        self.journal.outbox.running = self.gateway.calls
+        self.service.use(self.gateway)
+        self._retire(old)
+        log.info("configuration reloaded")
+
+    def let_go(self) -> None:
+        """Do without the gateway that is ready, where there is one."""
+        if self._ready is not None:
+            self._retire(self._ready)
+            self._ready = None
+
+    def _retire(self, gateway: Gateway) -> None:
+        retiring = asyncio.create_task(self._stop_when_idle(gateway))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+    async def _stop_when_idle(self, gateway: Gateway) -> None:
+        """Stop a gateway that gets no more exchanges when its last one has ended."""
         await gateway.calls.idle()
         self._gateways.discard(gateway)
         await gateway.stop()

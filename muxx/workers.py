@@ -21,6 +21,8 @@ from functools import partial
 import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
+from .agreement import CHANGE_OVER, MAKE_READY, READY, REFUSED, Change, Channel, Message
+from .chains import describe_crash
 from .config import Config
 from .db import begin_log_anew
 from .errors import StartError
@@ -32,6 +34,7 @@ from .plugins import Found, PluginSet, build, load_checked
 from .routing import check_models
 from .server import allow_files, most_calls
 from .shared import Shared
+from .sources import Sources
 from .sqlite import BACKGROUND
 from .stderr import log_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
@@ -120,43 +123,49 @@ class Service:
         return supervisor.run()
 
     def _worker(self, index: int, listener: socket.socket) -> Child:
-        def serve(parent: int) -> None:
+        def serve(channel: Channel) -> None:
             self._close_listeners(but=listener)
             duties = Duties(f"worker{index}", keeps=False, records=False)
-            run(_serve(self._config, self._found, listener, self._mock, index, duties, parent))
+            run(_serve(self._config, self._found, listener, self._mock, index, duties, channel))
 
         return Child(f"worker {index}", serve)
 
-    def _keep(self, parent: int) -> None:
+    def _keep(self, channel: Channel) -> None:
         """It gets out of the way of those who answer."""
         self._close_listeners()
         os.nice(BACKGROUND)
         duties = Duties("keeper", serves=False, records=False)
-        run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, parent))
+        run(_serve(self._config, self._found, None, self._mock, NO_WORKER, duties, channel))
 
-    def _record(self, parent: int) -> None:
+    def _record(self, channel: Channel) -> None:
         self._close_listeners()
-        run(_record(self._config, self._found, self._mock, parent))
+        run(_record(self._config, self._found, self._mock, channel))
 
     def _close_listeners(self, but: socket.socket | None = None) -> None:
         for listener in self._listeners:
             if listener is not but:
                 listener.close()
 
-    def _reload(self) -> bool:
-        """Check the file here, once; only one that every child can start with reaches them."""
+    def _reload(self) -> Change | None:
+        """Read the file, and those of plugins, once and here; what nobody could start with reaches no child."""
+        sources = Sources()
         try:
-            found, config = load_checked(self._config.path, self._config.plugins_dir)
+            found, config = load_checked(self._config.path, self._config.plugins_dir, sources)
             plugins = build(found, config)
             plugins.require_authenticator()
             check_models(config, plugins)
         except StartError as error:
-            log.error("reload refused, the old configuration stays: %s", error)
-            self._shared.bump("reloads.refused")
-            return False
+            self._refused(str(error))
+            return None
+        return Change(sources.to_hand_over(), partial(self._take, config, found), self._refused)
+
+    def _take(self, config: Config, found: Sequence[Found]) -> None:
         self._config, self._found = with_what_stays(self._config, config), found
         self._shared.bump("reloads.done")
-        return True
+
+    def _refused(self, reason: str) -> None:
+        log.error("reload refused, the old configuration stays: %s", reason)
+        self._shared.bump("reloads.refused")
 
 
 def _listeners(config: Config) -> list[socket.socket]:
@@ -225,47 +234,86 @@ async def _serve(
     mock: bool,
     index: int,
     duties: Duties,
-    parent: int,
+    channel: Channel,
 ) -> None:
     """A worker's or the keeper's process, until a signal or the supervisor's end says stop."""
     async with Host.open(config, scans_apart=duties.serves) as host:
         worker = Worker(config, build(found, config), host, mock=mock, index=index, duties=duties)
         await worker.start(listener)
         freeze()
-        await _told_to_stop(worker, parent)
+        await _told_to_stop(worker, channel)
 
 
-async def _told_to_stop(worker: Worker, parent: int) -> None:
-    """Wait for the first word to stop, then stop; SIGINT or a second word cuts the grace short."""
+class Changing:
+    """What a worker makes of what its supervisor tells it, as `muxx.agreement` has it."""
+
+    def __init__(self, worker: Worker, channel: Channel) -> None:
+        self._worker = worker
+        self._channel = channel
+        self._readying: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    def obey(self, message: Message) -> None:
+        if message.word == CHANGE_OVER:
+            self._worker.change_over()
+            return
+        self.end()
+        self._worker.let_go()
+        if message.word == MAKE_READY:
+            self._readying = asyncio.create_task(self._make_ready(message), name="reload")
+
+    def end(self) -> None:
+        """No more getting ready."""
+        if self._readying is not None:
+            self._readying.cancel()
+
+    async def _make_ready(self, message: Message) -> None:
+        async with self._one_at_a_time:  # what was cancelled ends what it had begun first
+            try:
+                if not message.data:
+                    raise StartError("it has no free file descriptor to be told by")
+                await self._worker.make_ready(Sources.handed(message.data))
+            except StartError as error:
+                self._channel.send(REFUSED, message.number, str(error))
+            except Exception as error:
+                self._channel.send(REFUSED, message.number, describe_crash(error))
+            else:
+                self._channel.send(READY, message.number)
+
+
+async def _told_to_stop(worker: Worker, channel: Channel) -> None:
+    """Wait for the first word to stop, then stop; SIGINT or a second word cuts the grace short. Changes are made meanwhile."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    reloads: set[asyncio.Task[bool]] = set()
+    changing = Changing(worker, channel)
 
     def stop(hurry: bool = False) -> None:
         if hurry or stopping.is_set():
             worker.hurry()
         stopping.set()
 
-    def reload() -> None:
-        task = loop.create_task(worker.reload(), name="reload")
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop, True)
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the supervisor reloads, and tells us of it
     hear_signals()
-    loop.add_reader(parent, _orphaned, loop, parent, stop)
+    loop.add_reader(channel.fileno(), _heard, loop, channel, changing.obey, stop)
     await stopping.wait()
+    changing.end()
     await worker.stop()
 
 
-def _orphaned(loop: asyncio.AbstractEventLoop, pipe: int, stop: Callable[[], None]) -> None:
-    loop.remove_reader(pipe)
-    stop()
+def _heard(
+    loop: asyncio.AbstractEventLoop, channel: Channel, obey: Callable[[Message], None], stop: Callable[[], None]
+) -> None:
+    message = channel.receive()
+    if message is None:  # the supervisor has died
+        loop.remove_reader(channel.fileno())
+        stop()
+    else:
+        obey(message)
 
 
-async def _record(config: Config, found: Sequence[Found], mock: bool, parent: int) -> None:
+async def _record(config: Config, found: Sequence[Found], mock: bool, channel: Channel) -> None:
     """The recorder's process: rows from the journal to the database until told to stop, then all that is left."""
     async with Host.open(config) as host:
         journal = Journal(host.paths.journal, "recorder", durability=config.database.durability)
@@ -279,7 +327,7 @@ async def _record(config: Config, found: Sequence[Found], mock: bool, parent: in
         for ignored in (signal.SIGINT, signal.SIGHUP):  # the supervisor decides when the rows are all there
             loop.add_signal_handler(ignored, lambda: None)
         hear_signals()
-        loop.add_reader(parent, _orphaned, loop, parent, recorder.stop)
+        loop.add_reader(channel.fileno(), _heard, loop, channel, lambda _: None, recorder.stop)
         try:
             await recorder.run()
         finally:

@@ -505,6 +505,132 @@ async def test_G02_a_file_with_which_nobody_could_call_is_refused(tmp_path: Path
         await eventually(lambda: response.request_id in rows(tmp_path))
 
 
+CHANGED_MEANWHILE = """
+from pathlib import Path
+
+import muxx
+
+
+class Meddler:
+    @muxx.hookimpl
+    def register_providers(self, gateway):
+        Path("muxx.toml").write_text("broken")
+        Path("word").write_text("broken too")
+        Path("plugins/meddler.py").write_text("broken as well")
+        return []
+"""
+
+
+async def test_G02_all_processes_take_what_the_supervisor_read(tmp_path: Path, upstream: Upstream) -> None:
+    """A file that changes while a reload runs is not taken by some, and refused by others."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    async with gateway_process(tmp_path, upstream, workers=2, MUXX_PLUGINS_DIR=str(folder)) as gateway:
+        good = gateway.config_path.read_text()
+        gateway.config_path.write_text(good + '\n[[models]]\nname = "${file:word}"\ntargets = ["openai/gpt-4o"]\n')
+        (tmp_path / "word").write_text("new")
+        (folder / "meddler.py").write_text(CHANGED_MEANWHILE)
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert gateway.config_path.read_text() == "broken"
+        assert {(await gateway.chat(model="new")).status for _ in range(OTHER_WORKER_CONNECTIONS)} == {200}
+        assert "reload refused" not in messages(gateway)
+
+
+FAILS_IN_ONE = """
+import asyncio
+import os
+
+import muxx
+
+
+class Failing:
+    class Config(muxx.PluginConfig):
+        how: str = "not"
+
+    def __init__(self, config):
+        self.how = config.how
+
+    @muxx.hookimpl
+    async def lifespan(self, gateway):
+        if gateway.worker == 1 and self.how == "raise":
+            raise RuntimeError("no service there")
+        if gateway.worker == 1 and self.how == "die":
+            os.kill(os.getpid(), 9)
+        if gateway.worker == 1 and self.how == "hang":
+            gateway.log.info("it hangs")
+            await asyncio.sleep(3600)
+        gateway.log.info("%s begins", self.how)
+        yield
+        gateway.log.info("%s ends", self.how)
+"""
+
+
+@asynccontextmanager
+async def failing_in_one(directory: Path, upstream: Upstream) -> AsyncIterator[GatewayProcess]:
+    """A gateway of two workers, with a plugin that may fail in the second."""
+    folder = directory / "plugins"
+    folder.mkdir()
+    (folder / "failing.py").write_text(FAILS_IN_ONE)
+    async with gateway_process(directory, upstream, workers=2, MUXX_PLUGINS_DIR=str(folder)) as gateway:
+        yield gateway
+
+
+def reload_with(gateway: GatewayProcess, how: str, base: str) -> None:
+    """Reload a file that has one more model, and tells the plugin how to fail."""
+    told = base.replace('"plugins" = {', f'"plugins" = {{"failing" = {{"how" = "{how}"}}, ')
+    assert told != base
+    gateway.config_path.write_text(told + f'\n[[models]]\nname = "{how}"\ntargets = ["openai/gpt-4o"]\n')
+    gateway.reload()
+
+
+async def answers_of_both(gateway: GatewayProcess, model: str) -> set[int]:
+    return {(await gateway.chat(model=model)).status for _ in range(OTHER_WORKER_CONNECTIONS)}
+
+
+@pytest.mark.parametrize(("how", "why"), [("raise", "no service there"), ("die", "worker 1 ended meanwhile")])
+async def test_G02_where_one_worker_cannot_change_none_does(tmp_path: Path, upstream: Upstream, how: str, why: str) -> None:
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        base = gateway.config_path.read_text()
+        reload_with(gateway, how, base)
+        await eventually(lambda: "reload refused" in messages(gateway))
+        await eventually(lambda: messages(gateway).count(f"{how} ends") == messages(gateway).count(f"{how} begins"))
+        refusals = [line for line in messages(gateway).split("\n") if "reload refused" in line]
+        assert len(refusals) == 1
+        assert "worker 1" in refusals[0]
+        assert why in refusals[0]
+        await eventually(lambda: len(workers_of(gateway)) == 2)
+        assert await answers_of_both(gateway, how) == {404}
+        reload_with(gateway, "not", base)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert await answers_of_both(gateway, "not") == {200}
+
+
+async def test_G02_a_reload_that_hangs_makes_way_for_the_next(tmp_path: Path, upstream: Upstream) -> None:
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        base = gateway.config_path.read_text()
+        reload_with(gateway, "hang", base)
+        await eventually(lambda: "it hangs" in messages(gateway))
+        assert await answers_of_both(gateway, "hang") == {404}
+        reload_with(gateway, "not", base)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert await answers_of_both(gateway, "not") == {200}
+        reload_with(gateway, "hang", base)
+        await eventually(lambda: messages(gateway).count("it hangs") == 2)
+        gateway.terminate()
+        assert await gateway.wait(10.0) == 0
+
+
+async def test_G02_a_worker_that_starts_during_a_reload_is_part_of_it(tmp_path: Path, upstream: Upstream) -> None:
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        os.kill(workers_of(gateway)[0], signal.SIGKILL)  # after so short a life it stays away for a moment
+        await eventually(lambda: len(workers_of(gateway)) == 1)
+        reload_with(gateway, "not", gateway.config_path.read_text())
+        await eventually(lambda: len(workers_of(gateway)) == 2)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") >= 2)
+        assert await answers_of_both(gateway, "not") == {200}
+
+
 def test_Y04_an_address_is_taken_before_anybody_else_may_bind_it() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]

@@ -29,6 +29,7 @@ from .registering import registered_providers, registered_routes
 from .request import Request, Route
 from .routing import RoutingTable
 from .running import RunningCalls
+from .sqlite import needing_the_database
 from .strangers import Strangers
 from .targets import Provider, Target
 from .transport import Transport
@@ -248,7 +249,7 @@ class Gateway:
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:
-            with named_when_late(plugin, "lifespan"):
+            with named_when_late(plugin, "lifespan"), needing_the_database():
                 await anext(life)
         except StartError:
             raise

@@ -29,6 +29,7 @@ from .plugins import Loaded, PluginSet, build, load_checked
 from .recorder import Recorder
 from .server import Service
 from .sources import Sources
+from .sqlite import needing_the_database
 
 BACKLOG = 2048
 ACCEPTS_PER_TURN = 16
@@ -52,7 +53,7 @@ async def prepare(host: Host, plugins: PluginSet) -> str | None:
     key: str | None = None
     for step in plugins.chain("first_key"):
         try:
-            with named_when_late(step.plugin, "first_key"):
+            with named_when_late(step.plugin, "first_key"), needing_the_database():
                 key = await step.call(host) or key
         except StartError:
             raise

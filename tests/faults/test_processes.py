@@ -337,7 +337,11 @@ async def test_Y02_a_signal_during_the_start_ends_it(tmp_path: Path, upstream: U
 
 def serve(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`muxx serve` where it should not come up: its exit code and output."""
-    command = [sys.executable, "-m", "muxx", "serve", "--config", str(directory / "muxx.toml"), *arguments]
+    return muxx(directory, "serve", *arguments)
+
+
+def muxx(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "muxx", *arguments, "--config", str(directory / "muxx.toml")]
     return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -365,6 +369,36 @@ async def test_Y04_what_is_taken_is_refused_with_one_line_and_its_owner_is_unhar
         for answer in answers:
             await gateway.get_row(answer.request_id)
         assert all_in_order(tmp_path)
+
+
+async def test_Y04_a_database_is_one_however_it_is_reached(tmp_path: Path, upstream: Upstream) -> None:
+    """Through a link to the file or to its folder: no second instance beside the first, and commands see what it sees."""
+    home, folder, other = tmp_path / "home", tmp_path / "folder", tmp_path / "other"
+    home.mkdir()
+    other.mkdir()
+    folder.symlink_to("home")
+    async with gateway_process(home, upstream) as gateway:
+        (other / "linked.db").symlink_to(home / "muxx.db")
+        for directory, path in ((folder, folder / "muxx.db"), (other, "linked.db")):
+            (directory / "muxx.toml").write_text(f'database = {{path = "{path}"}}\n')
+            second = await asyncio.to_thread(serve, directory, "--port", str(unused_port()))
+            assert (second.returncode, "another instance" in second.stderr) == (3, True), second.stderr
+        command = [sys.executable, "-m", "muxx", "keys", "create", "--json", "--config", other / "muxx.toml"]
+        made = orjson.loads(await asyncio.to_thread(subprocess.check_output, command, env=clean_environment()))
+        assert (await get(gateway.base_url, "/v1/models", made["key"])).status == 200
+    assert [entry.name for entry in sorted(other.iterdir())] == ["linked.db", "muxx.toml"]
+
+
+async def test_Y04_a_database_that_is_locked_stops_a_start_and_a_command_with_3(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream):
+        pass
+    commands = ("serve", "--port", str(unused_port())), ("keys", "create")
+    with closing(sqlite3.connect(tmp_path / "muxx.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        done = await asyncio.gather(*(asyncio.to_thread(muxx, tmp_path, *command) for command in commands))
+    for attempt in done:
+        assert (attempt.returncode, attempt.stdout, attempt.stderr.count("\n")) == (3, "", 1), attempt.stderr
+        assert "database is locked" in attempt.stderr
 
 
 COUNT_LOOKUPS = """

@@ -19,14 +19,13 @@ from importlib import metadata
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pluggy
 from pydantic import ConfigDict, ValidationError
 
 from . import hookspecs
 from .config import Config, PluginConfig
-from .configfile import load_config
 from .errors import PluginLoadError, StartError
 from .pluginfiles import load_file, plugin_files, plugin_name
 from .sources import Sources
@@ -77,13 +76,6 @@ class Found:
             text = "its Config names a type that is not there; import it outside of `if TYPE_CHECKING:`"
             raise PluginLoadError(self.name, text)
         return cls
-
-
-class Loaded(NamedTuple):
-    """A configuration and the plugins that were there when it was checked."""
-
-    found: list[Found]
-    config: Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +188,6 @@ def _clash(one: Candidate, other: Candidate) -> str:
         file, distribution = (one, other) if one.is_file else (other, one)
         return f"{file.origin} has the name of a plugin that {distribution.origin} brings; rename the file"
     return f"two distributions bring this name ({one.origin}, {other.origin}); uninstall one"
-
-
-def load_checked(path: Path | None, plugins_dir: Path | None, sources: Sources | None = None) -> Loaded:
-    """The configuration in `path` as it is now, or as `sources` have it, checked against the plugins that are there."""
-    sources = sources or Sources()
-    found = discover(plugins_dir, sources)
-    return Loaded(found, load_config(path, config_classes(found), plugins_dir=plugins_dir, sources=sources))
 
 
 def config_classes(found: Iterable[Found]) -> dict[str, type[PluginConfig]]:

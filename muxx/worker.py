@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 from . import recorder
 from .chains import describe_crash, named_when_late
+from .checking import Loaded, load_checked
 from .config import Config
 from .endpoints import refuse_reserved
 from .errors import PluginLoadError, ShuttingDown, StartError
 from .gateway import Gateway
 from .host import LOST, Host
 from .journal import Journal
-from .plugins import Loaded, PluginSet, build, load_checked
+from .plugins import PluginSet, build
 from .recorder import Recorder
 from .server import Service
 from .sources import Sources

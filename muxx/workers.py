@@ -23,6 +23,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .agreement import CHANGE_OVER, MAKE_READY, READY, REFUSED, Change, Channel, Message
 from .chains import describe_crash
+from .checking import check_models, load_checked
 from .config import Config
 from .db import begin_log_anew
 from .errors import StartError
@@ -30,8 +31,7 @@ from .gateway import Gateway
 from .host import Host, Paths, locked
 from .journal import Journal
 from .loop import run
-from .plugins import Found, PluginSet, build, load_checked
-from .routing import check_models
+from .plugins import Found, PluginSet, build
 from .server import allow_files, most_calls
 from .shared import Shared
 from .sources import Sources

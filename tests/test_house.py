@@ -35,7 +35,7 @@ SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
     version __init__ processes loop asked errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
-    configtypes config configfile projectsettings explain pluginfiles plugins registering pluginlist scaffold console chains wire wire.fragments wire.alike wire.sse wire.body
+    configtypes config configfile projectsettings explain pluginfiles plugins registering pluginlist scaffold chains wire wire.fragments wire.alike wire.sse wire.body
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.prompt wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.wire wire.models
@@ -49,7 +49,7 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
-    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing breaker
+    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing checking console breaker
     budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
     strangers projects running call accounting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
     wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr

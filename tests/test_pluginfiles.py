@@ -13,10 +13,11 @@ import pytest
 from process_kit import gateway_process
 from standard import STANDARD
 
+from muxx.checking import load_checked
 from muxx.configfile import ConfigError
 from muxx.errors import PluginLoadError, StartError
 from muxx.pluginfiles import load_file, plugin_files
-from muxx.plugins import Found, PluginSet, build, discover, load_checked
+from muxx.plugins import Found, PluginSet, build, discover
 from muxx.sources import Sources
 from muxx.testing import GatewayProcess, ScriptedUpstream, chat, post_chat
 from muxx.testing.installing import installed

@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TextIO
 
 import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -36,7 +37,7 @@ from .server import allow_files, most_calls
 from .shared import Shared
 from .sources import Sources
 from .sqlite import BACKGROUND
-from .stderr import log_to_stderr
+from .stderr import logging_to_stderr
 from .supervisor import Child, Supervisor, hear_signals
 from .worker import Duties, Worker, freeze, listen, prepare, recorder_of, with_what_stays
 
@@ -58,20 +59,21 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log
 
     `found` are the installed plugins, as `config` was checked against them. Nothing looks for them again until a reload does.
     """
-    log_to_stderr()
-    _check_surroundings()
-    plugins = build(found, config)
-    plugins.require_authenticator()
-    check_models(config, plugins)
-    listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
-    if new_log:
-        run(_log_begun_anew(config))
-    host, key = run(_owned(config, plugins))
-    try:
-        announce = partial(_announce, config, listeners[0], key, mock)  # who reads it may send a signal
-        return Service(config, found, mock, listeners, host.shared).supervise(announce)
-    finally:
-        asyncio.run(host.close())
+    out = sys.stdout
+    with logging_to_stderr():
+        _check_surroundings()
+        plugins = build(found, config)
+        plugins.require_authenticator()
+        check_models(config, plugins)
+        listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
+        if new_log:
+            run(_log_begun_anew(config))
+        host, key = run(_owned(config, plugins))
+        try:
+            announce = partial(_announce, config, listeners[0], key, mock, out)  # who reads it may send a signal
+            return Service(config, found, mock, listeners, host.shared).supervise(announce)
+        finally:
+            asyncio.run(host.close())
 
 
 def _check_surroundings() -> None:
@@ -205,20 +207,20 @@ async def _owned(config: Config, plugins: PluginSet) -> tuple[Host, str | None]:
     return host, key
 
 
-def _announce(config: Config, listener: socket.socket, key: str | None, mock: bool) -> None:
+def _announce(config: Config, listener: socket.socket, key: str | None, mock: bool, out: TextIO) -> None:
     """Where muxx listens, and, once in the life of a database, its first key with the line that uses it."""
     host, port = listener.getsockname()[:2]
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if mock:
-        line = "=" * 78
-        notice = "MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere."
-        print(line, notice, line, sep="\n", file=sys.stderr)  # noqa: T201
+        line = "=" * 20
+        log.warning("%s MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere. %s", line, line)
     if key is not None:
         model = "gpt-4o" if mock else "mock"
-        print(  # noqa: T201
+        print(
             f"Your first key, shown only this once:\n\n    {key}\n\nTry it:\n\n"
             f"    curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
             f'-d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n',
+            file=out,
             flush=True,
         )
     if host in ("0.0.0.0", "::"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -45,28 +44,8 @@ if TYPE_CHECKING:
     from .plugins import PluginSet
     from .shared import Shared
 
-SAMPLED_ROWS_PER_SECOND = 100
-"""Rows kept of requests without a valid key; the rest are only counted."""
-
-
 HTTP = "http"
 """The transport of providers that name no other."""
-
-
-class Sampler:
-    """At most so many a second."""
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._second = 0
-        self._taken = 0
-
-    def allow(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._taken = second, 0
-        self._taken += 1
-        return self._taken <= self._per_second
 
 
 class Chains:
@@ -113,7 +92,6 @@ class Gateway:
         self.calls = RunningCalls()
         self.flights = Flights()
         self.strangers = Strangers(host.shared, config.server.unauthenticated_per_minute)
-        self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
         self.syncs = config.database.durability == "power"
         """Whether a row is to be on the disk before its answer ends."""

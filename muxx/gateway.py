@@ -243,6 +243,9 @@ class Gateway:
                 await anext(life)
         except StopAsyncIteration:
             return
+        except asyncio.CancelledError:
+            self.log.error("plugin %s does not end its lifespan, and is given up", plugin)
+            raise
         except (Exception, SystemExit) as error:
             self.log.error("plugin %s failed while stopping: %s", plugin, describe_crash(error))
             return

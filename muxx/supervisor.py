@@ -25,8 +25,10 @@ log = logging.getLogger("muxx")
 
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
-HURRIED_SECONDS = 5.0
-"""What a child gets to end once it has been told to hurry, which takes those that do not hang two at most."""
+HURRIED_SECONDS = 2.0
+"""What the servers get to end once they have been told to hurry: they give up themselves before (`muxx.worker`)."""
+STORING_SECONDS = 5.0
+"""What the recorder gets then."""
 HEALTHY_SECONDS = 10.0
 """A child that lived this long is started again at once."""
 
@@ -292,7 +294,8 @@ class Supervisor:
         """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes everybody hurry."""
         now = time.monotonic()
         if self._stopping or number == signal.SIGINT:
-            self._patience_s = min(self._patience_s, HURRIED_SECONDS)
+            self._patience_s = min(self._patience_s, STORING_SECONDS)
+            self._deadline = min(self._deadline, now + HURRIED_SECONDS)
         self._deadline = min(self._deadline, now + self._patience_s)
         if not self._stopping:
             self._stopping = True

@@ -38,6 +38,8 @@ ACCEPTS_PER_TURN = 16
 last ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
+HURRIED_SECONDS = 1.5
+"""How long all that is left to do may take once it has to hurry: a little less than its supervisor waits."""
 TOLD_EVERY_SECONDS = 60.0
 CLOSING_SECONDS = 0.1
 """How long a connection whose exchange has ended may take to close."""
@@ -125,6 +127,8 @@ class Worker:
         self._accepting: list[asyncio.Server] = []
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
+        self._latest = float("inf")
+        """When it has to have ended (monotonic)."""
         self._gateways: set[Gateway] = set()
         """Every gateway that lives: the present one, one that is ready, and replaced ones that still carry exchanges."""
         self._ready: Gateway | None = None
@@ -230,21 +234,37 @@ class Worker:
         for gateway in self._gateways:
             gateway.calls.abort_all(ShuttingDown())
         self._hurried.clear()
-        await self._quiet(AFTER_ABORT_SECONDS)
+        await self._quiet(min(AFTER_ABORT_SECONDS, self._left()))
         self._upkeep.cancel()
         self._connections.pre_shutdown()
         await self._connections.shutdown(CLOSING_SECONDS)
         for retiring in self._retiring:
             retiring.cancel()
         for gateway in self._gateways:
-            await gateway.stop()
+            await self._end(gateway)
         self.journal.close()
         if self._recorder is not None:
             await self._recorder.stop()
 
     def hurry(self) -> None:
-        """Cut the grace of a running `stop()` short."""
+        """Cut a running `stop()` short: no more grace, and soon no more patience with plugins."""
         self._hurried.set()
+        self._latest = min(self._latest, time.monotonic() + HURRIED_SECONDS)
+
+    def _left(self) -> float:
+        return max(0.0, self._latest - time.monotonic())
+
+    async def _end(self, gateway: Gateway) -> None:
+        """Stop a gateway, but give up what hangs in it when there is no more time."""
+        ending = asyncio.ensure_future(gateway.stop())
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        if self._left() == float("inf"):
+            await asyncio.wait((ending, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not ending.done() and self._left() < float("inf"):
+            await asyncio.wait((ending,), timeout=self._left())
+        ending.cancel()
+        await asyncio.gather(ending, hurried, return_exceptions=True)
 
     async def _quiet(self, seconds: float) -> None:
         """Wait until no exchange runs, but no longer than `seconds`, nor once it has to hurry."""

@@ -76,6 +76,7 @@ TASK_OWNERS = {
     "muxx/worker.py: Worker.start": "the journal's upkeep; ended in Worker.stop",
     "muxx/worker.py: Worker._retire": "a replaced gateway on its way out; ended in Worker.stop",
     "muxx/worker.py: Worker._quiet": "two waits; ended where they are made",
+    "muxx/worker.py: Worker._end": "a gateway's end, and a wait; ended where they are made",
     "muxx/workers.py: Changing.obey": "getting ready for a reload; ended by the next word, or at the stop",
     "muxx/flight.py: Flight.start": "the pump of a shared answer; ended when its last reader leaves",
     "muxx/ahead.py: Ahead.wait": "the pump of one answer; ended in Ahead.close",

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .counters import Counters
     from .shared import Shared
 
-RECORDS = 65_536
-"""Addresses that can be counted in one minute: 2 MiB of the shared file."""
+RECORDS = 32_768
+"""Addresses that can be counted in one minute: 1 MiB of the shared file."""
 WORDS = 2
 MINUTE = 60_000
 """Milliseconds."""

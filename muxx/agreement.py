@@ -19,7 +19,7 @@ READY, REFUSED = "ready", "refused"
 
 LONGEST_REASON = 2048
 """As the log would cut it (`muxx.stderr`)."""
-_PACKET_BYTES = 4 * LONGEST_REASON
+_PACKET_BYTES = 4 * LONGEST_REASON + 64
 
 
 class Message(NamedTuple):
@@ -126,9 +126,9 @@ class Agreement:
         self._change.refuse(reason)
         self._tell(LET_GO)
 
-    def forget(self) -> None:
-        """Without a word to the children: they are asked something newer, or stop."""
-        os.close(self._file)
+    def withdraw(self) -> None:
+        """It is not to be settled: something newer has come."""
+        self._tell(LET_GO)
 
     def _tell(self, word: str) -> None:
         for child in self._asked:

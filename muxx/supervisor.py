@@ -218,7 +218,7 @@ class Supervisor:
 
     def _ended(self, child: Child, code: int) -> None:
         in_order = code == 0
-        if self._agreement is not None and self._agreement.concerns(child.channel):
+        if not self._stopping and self._agreement is not None and self._agreement.concerns(child.channel):
             self._refuse(f"{child.name} ended meanwhile")
         child.ended(time.monotonic(), in_order)
         if self._stopping or in_order:
@@ -238,7 +238,9 @@ class Supervisor:
 
     def _change(self) -> None:
         """Ask the servers to make ready for what there is to change to. What they were asked before is off."""
-        self._forget()
+        if self._agreement is not None:
+            self._agreement.withdraw()
+            self._agreement = None
         change = self._reload()
         if change is None:
             return
@@ -266,7 +268,7 @@ class Supervisor:
 
     def _answered(self, server: Child, channel: Channel) -> None:
         message = channel.receive()
-        if self._agreement is None or message is None or message.number != self._agreement.number:
+        if self._stopping or self._agreement is None or message is None or message.number != self._agreement.number:
             return
         if message.word == READY:
             self._agreement.is_ready(channel)
@@ -285,11 +287,6 @@ class Supervisor:
             self._agreement.refuse(reason)
             self._agreement = None
 
-    def _forget(self) -> None:
-        if self._agreement is not None:
-            self._agreement.forget()
-            self._agreement = None
-
     def _stop(self, number: int) -> None:
         """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes everybody hurry."""
         now = time.monotonic()
@@ -299,7 +296,6 @@ class Supervisor:
         self._deadline = min(self._deadline, now + self._patience_s)
         if not self._stopping:
             self._stopping = True
-            self._forget()
             self._on_stop()
         for server in self.servers:
             server.signal(number)

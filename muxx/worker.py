@@ -13,7 +13,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -127,6 +127,8 @@ class Worker:
         self._accepting: list[asyncio.Server] = []
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
+        self._over = asyncio.Event()
+        """Nobody waits for exchanges any more."""
         self._latest = float("inf")
         """When it has to have ended (monotonic)."""
         self._gateways: set[Gateway] = set()
@@ -220,8 +222,8 @@ class Worker:
         retiring.add_done_callback(self._retiring.discard)
 
     async def _stop_when_idle(self, gateway: Gateway) -> None:
-        """Stop a gateway that gets no more exchanges when its last one has ended."""
-        await gateway.calls.idle()
+        """Stop a gateway that gets no more exchanges when its last one has ended, or is not waited for any more."""
+        await _first(gateway.calls.idle(), self._over.wait())
         self._gateways.discard(gateway)
         await gateway.stop()
 
@@ -238,10 +240,10 @@ class Worker:
         self._upkeep.cancel()
         self._connections.pre_shutdown()
         await self._connections.shutdown(CLOSING_SECONDS)
-        for retiring in self._retiring:
-            retiring.cancel()
-        for gateway in self._gateways:
-            await self._end(gateway)
+        self._over.set()
+        await self._in_time(asyncio.gather(*self._retiring, return_exceptions=True))
+        for gateway in list(self._gateways):
+            await self._in_time(gateway.stop())
         self.journal.close()
         if self._recorder is not None:
             await self._recorder.stop()
@@ -254,27 +256,30 @@ class Worker:
     def _left(self) -> float:
         return max(0.0, self._latest - time.monotonic())
 
-    async def _end(self, gateway: Gateway) -> None:
-        """Stop a gateway, but give up what hangs in it when there is no more time."""
-        ending = asyncio.ensure_future(gateway.stop())
-        hurried = asyncio.ensure_future(self._hurried.wait())
+    async def _in_time(self, work: Awaitable[Any]) -> None:
+        """Wait for the end of a gateway, but give up what hangs in it when there is no more time."""
+        ending = asyncio.ensure_future(work)
         if self._left() == float("inf"):
-            await asyncio.wait((ending, hurried), return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not ending.done() and self._left() < float("inf"):
+            await _first(asyncio.shield(ending), self._hurried.wait())
+        if not ending.done():
             await asyncio.wait((ending,), timeout=self._left())
         ending.cancel()
-        await asyncio.gather(ending, hurried, return_exceptions=True)
+        await asyncio.wait((ending,))
+        if not ending.cancelled():
+            ending.result()
 
     async def _quiet(self, seconds: float) -> None:
         """Wait until no exchange runs, but no longer than `seconds`, nor once it has to hurry."""
-        idle = [asyncio.ensure_future(gateway.calls.idle()) for gateway in self._gateways]
-        everything = asyncio.gather(*idle)
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        await asyncio.wait((everything, hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        everything.cancel()
-        await asyncio.gather(everything, hurried, return_exceptions=True)
+        await _first(asyncio.gather(*(gateway.calls.idle() for gateway in self._gateways)), self._hurried.wait(), seconds=seconds)
+
+
+async def _first(*waits: Awaitable[Any], seconds: float | None = None) -> None:
+    """Return when one of them is over, or so many seconds are; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 FIXED = ("host", "port", "workers", "secret")

@@ -655,6 +655,20 @@ async def test_G02_a_reload_that_hangs_makes_way_for_the_next(tmp_path: Path, up
         assert await gateway.wait(10.0) == 0
 
 
+async def test_G02_a_broken_file_puts_an_end_to_a_reload_that_hangs(tmp_path: Path, upstream: Upstream) -> None:
+    """What was made ready for it in the other processes ends."""
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        reload_with(gateway, "hang", gateway.config_path.read_text())
+        await eventually(lambda: messages(gateway).count("hang begins") == 2 and "it hangs" in messages(gateway))
+        gateway.config_path.write_text("broken")
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("hang ends") == 2)
+        await eventually(lambda: messages(gateway).count("reload refused") == 1)
+        assert "configuration reloaded" not in messages(gateway)
+        gateway.terminate()
+        assert await gateway.wait(10.0) == 0
+
+
 async def test_G02_a_worker_that_starts_during_a_reload_is_part_of_it(tmp_path: Path, upstream: Upstream) -> None:
     async with failing_in_one(tmp_path, upstream) as gateway:
         os.kill(workers_of(gateway)[0], signal.SIGKILL)  # after so short a life it stays away for a moment

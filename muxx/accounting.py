@@ -320,7 +320,7 @@ def note(call: Call, status: int) -> None:
     call.recorded = not call.gateway.syncs
     exchange, gateway = call.exchange, call.gateway
     _tell_attempts(call)
-    if exchange.identity is not None or gateway.sampler.allow():
+    if exchange.identity is not None or gateway.strangers.keeps_row():
         call.row = row = record_of(exchange, status)
         if stores_content(exchange):
             gateway.journal.final(row, _asked(exchange), call.delivered)

@@ -17,6 +17,7 @@ import click
 import orjson
 
 from .benchcommand import bench
+from .checking import check_models
 from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
 from .errors import PluginLoadError, StartError
@@ -27,7 +28,6 @@ from .plugincommands import plugins
 from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, discover
 from .projectsettings import Own
 from .providercommands import providers
-from .routing import check_models
 from .secretcommands import secret
 from .version import __version__
 

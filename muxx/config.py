@@ -22,10 +22,10 @@ from .configtypes import (
     AuthHeader,
     BaseUrl,
     Count,
+    DatabasePath,
     EndpointName,
     ExistingFile,
     FallBackKind,
-    FilePath,
     HeaderName,
     ModelName,
     Name,
@@ -154,8 +154,8 @@ class ServerConfig(Section):
 
 
 class DatabaseConfig(Section):
-    path: FilePath = Field("muxx.db", validate_default=True)
-    """Relative to this file; beside it come muxx-logs.db, muxx.db.secret and the journal."""
+    path: DatabasePath = Field("muxx.db", validate_default=True)
+    """Relative to this file; beside it, or beside what it links to, come muxx-logs.db, muxx.db.secret and the journal."""
     durability: Literal["crash", "power"] = "crash"
     """crash: what was acknowledged survives kill -9; power: it survives a power cut too, at a few ms per request."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .config import Config, PluginConfig
 from .errors import StartError
+from .sources import Sources
 from .tomlfile import Loc, Problem, TomlFile, key_path
 from .validation import hint, validated
 
@@ -20,10 +21,12 @@ from .validation import hint, validated
 class ConfigError(StartError):
     """The configuration cannot be used. `errors` holds one line per error: the file, the key's path, what is wrong."""
 
-    def __init__(self, file: Path | None, problems: Iterable[Problem]) -> None:
+    def __init__(self, file: Path | None, problems: Iterable[Problem], data: Mapping[str, Any] | None = None) -> None:
         label = str(file) if file is not None else "built-in defaults"
-        unique = dict.fromkeys(problems)
-        self.errors = [": ".join(filter(None, (label, key_path(p.loc), " ".join(p.text.split())))) for p in unique]
+        self.problems = tuple(dict.fromkeys(problems))
+        self.data = data or {}
+        """What the file says, as far as it can be read."""
+        self.errors = [": ".join(filter(None, (label, key_path(p.loc), " ".join(p.text.split())))) for p in self.problems]
         super().__init__("\n".join(self.errors), exit_code=2)
 
 
@@ -32,20 +35,22 @@ def load_config(
     plugin_configs: Mapping[str, type[PluginConfig]] | None = None,
     *,
     plugins_dir: Path | None = None,
+    sources: Sources | None = None,
 ) -> Config:
     """The configuration in `path`, or the defaults for None; raises `ConfigError` with everything that is wrong.
 
     `plugin_configs` maps every installed plugin to its settings' class. Without it the plugins' tables are not looked into.
-    `plugins_dir` is where those of one file were found: noted in the result, for whoever looks again.
+    `plugins_dir` is where those of one file were found: noted in the result, for whoever looks again. `sources` is what it is
+    read from, where others are to read the same.
     """
     source = Path(path) if path is not None else None
     try:
-        file = TomlFile(source)
+        file = TomlFile(source, sources or Sources())
         config = _read(file, plugin_configs, plugins_dir)
     except RecursionError:
         raise ConfigError(source, [Problem((), "is nested too deeply")]) from None
     if config is None or file.problems:
-        raise ConfigError(source, file.problems)
+        raise ConfigError(source, file.problems, file.data)
     return config
 
 
@@ -71,12 +76,12 @@ def _plugin_settings(file: TomlFile, classes: Mapping[str, type[PluginConfig]]) 
     for name, cls in classes.items():
         table = section.get(name, {})
         if isinstance(table, dict):
-            value = validated(cls, table, ("plugins", name), file, partial=_is_off(name, section))
+            value = validated(cls, table, ("plugins", name), file, partial=is_off(name, section))
             settings |= {} if value is None else {name: value}
     return settings
 
 
-def _is_off(name: str, section: dict[str, Any]) -> bool:
+def is_off(name: str, section: dict[str, Any]) -> bool:
     only = section.get("only")
     return section.get(name, {}).get("enabled") is False or (isinstance(only, list) and name not in only)
 

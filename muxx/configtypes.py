@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,11 @@ def _resolved(path: Path, info: ValidationInfo) -> Path:
     if "\0" in str(path):
         raise ValueError("may not hold a NUL character")
     return Path((info.context or {}).get("directory") or Path.cwd()) / path
+
+
+def _real(path: Path) -> Path:
+    """Where symbolic links lead: what lies beside a database lies beside the file itself, as SQLite has it too."""
+    return Path(os.path.realpath(path))
 
 
 def _existing(path: Path) -> Path:
@@ -123,6 +129,7 @@ Usd = Annotated[Decimal, Field(gt=0, le=4_000_000, max_digits=19, decimal_places
 """US dollars to the pico-dollar; the most is what a 64-bit integer of pico-dollars holds twice."""
 Count = Annotated[int, Field(ge=1, le=2**53)]
 FilePath = Annotated[Path, AfterValidator(_resolved)]
+DatabasePath = Annotated[FilePath, AfterValidator(_real)]
 ExistingFile = Annotated[FilePath, AfterValidator(_existing)]
 Name = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only")]
 ModelName = Annotated[str, *_matching(r"[!-~]{1,256}", "must be 1 to 256 printable ASCII characters without spaces")]

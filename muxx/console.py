@@ -22,10 +22,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 import orjson
 
+from .checking import Loaded, load_checked
 from .config import Config
 from .configfile import ConfigError
 from .errors import MuxxError, StartError
-from .plugins import Loaded, load_checked
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -30,6 +29,7 @@ from .registering import registered_providers, registered_routes
 from .request import Request, Route
 from .routing import RoutingTable
 from .running import RunningCalls
+from .sqlite import needing_the_database
 from .strangers import Strangers
 from .targets import Provider, Target
 from .transport import Transport
@@ -45,28 +45,8 @@ if TYPE_CHECKING:
     from .plugins import PluginSet
     from .shared import Shared
 
-SAMPLED_ROWS_PER_SECOND = 100
-"""Rows kept of requests without a valid key; the rest are only counted."""
-
-
 HTTP = "http"
 """The transport of providers that name no other."""
-
-
-class Sampler:
-    """At most so many a second."""
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._second = 0
-        self._taken = 0
-
-    def allow(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._taken = second, 0
-        self._taken += 1
-        return self._taken <= self._per_second
 
 
 class Chains:
@@ -113,7 +93,6 @@ class Gateway:
         self.calls = RunningCalls()
         self.flights = Flights()
         self.strangers = Strangers(host.shared, config.server.unauthenticated_per_minute)
-        self.sampler = Sampler(SAMPLED_ROWS_PER_SECOND)
         self.chain_seconds = config.server.chain_timeout_s
         self.syncs = config.database.durability == "power"
         """Whether a row is to be on the disk before its answer ends."""
@@ -249,7 +228,7 @@ class Gateway:
 
     async def _enter(self, plugin: str, life: AsyncIterator[None]) -> None:
         try:
-            with named_when_late(plugin, "lifespan"):
+            with named_when_late(plugin, "lifespan"), needing_the_database():
                 await anext(life)
         except StartError:
             raise
@@ -265,6 +244,9 @@ class Gateway:
                 await anext(life)
         except StopAsyncIteration:
             return
+        except asyncio.CancelledError:
+            self.log.error("plugin %s does not end its lifespan, and is given up", plugin)
+            raise
         except (Exception, SystemExit) as error:
             self.log.error("plugin %s failed while stopping: %s", plugin, describe_crash(error))
             return

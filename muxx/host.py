@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Awaitable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import projectstore, secret
@@ -20,6 +22,7 @@ from .journal import BALLAST
 from .projectstore import ProjectStore
 from .secret import Secret
 from .shared import Shared
+from .sqlite import needing_the_database
 
 if TYPE_CHECKING:
     from .config import Config
@@ -137,9 +140,12 @@ class Opening(Awaitable[Host]):
         self._host = await self
         return self._host
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._host is not None:
             await self._host.close()
+        with needing_the_database():
+            if isinstance(error, sqlite3.Error):
+                raise error
 
 
 async def migrate_kernel(db: Database) -> None:
@@ -152,10 +158,11 @@ async def _open(config: Config, scans_apart: bool) -> Host:
     paths = Paths.beside(config.database.path)
     db = Database(paths.database, durability=config.database.durability, scans_apart=scans_apart)
     try:
-        await db.open()
-        given = await secret.found(config, paths.secret, db)
-        await migrate_kernel(db)
-        root = await secret.root_of(given, db)
+        with needing_the_database():
+            await db.open()
+            given = await secret.found(config, paths.secret, db)
+            await migrate_kernel(db)
+            root = await secret.root_of(given, db)
         return Host(config, paths, db, _opened(paths), given, root)
     except BaseException:
         await db.close()

@@ -378,12 +378,12 @@ class Journal:
 
 
 def keep_ballast(directory: str | Path) -> None:
-    """Have a file in reserve whose removal makes room on a full disk: a quarter of what is free, at most 16 MiB."""
+    """Have a file in reserve whose removal makes room on a full disk: an eighth of what is free, at most 16 MiB."""
     ballast = Path(directory, BALLAST)
     if ballast.exists():
         return
     free = os.statvfs(directory)
-    size = min(BALLAST_BYTES, free.f_bavail * free.f_frsize // 4)
+    size = min(BALLAST_BYTES, free.f_bavail * free.f_frsize // 8)
     unnamed = ballast.with_suffix(".tmp")
     try:
         with open(unnamed, "wb") as file:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import PluginLoadError, StartError
+from .sources import Sources
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 """A plugin's name, where muxx makes it: good in TOML, in SQL and as a part of a module's name."""
@@ -24,27 +25,28 @@ RESERVED = frozenset({"only", "order"})
 """Keys of `[plugins]` that are no plugin's table."""
 
 
-def plugin_files(folder: Path) -> list[Path]:
+def plugin_files(folder: Path, sources: Sources) -> list[Path]:
     """Its plugin files. Raises `StartError` when the folder cannot be read."""
     try:
-        return [path for path in folder.iterdir() if path.suffix == ".py" and path.name[0] not in "_."]
+        paths = [folder / name for name in sources.names(folder)]
     except OSError as error:
         text = f"the folder of --plugins-dir, {folder}, cannot be read ({error.strerror}); make it, or name another"
         raise StartError(text) from error
+    return [path for path in paths if path.suffix == ".py" and path.name[0] not in "_."]
 
 
 def plugin_name(path: Path) -> str:
     return path.stem.replace("-", "_")
 
 
-def load_file(path: Path) -> type:
+def load_file(path: Path, sources: Sources) -> type:
     """Run a file and give its plugin class. Raises `PluginLoadError`, whose text names the file."""
     name = plugin_name(path)
     if not NAME.fullmatch(name) or name in RESERVED:
         text = f"{path} gives no name to a plugin; begin it with a letter, go on with letters, digits and single dashes"
         raise PluginLoadError(name, f"{text}, and call it neither {' nor '.join(sorted(RESERVED))}")
     try:
-        source = path.read_bytes()
+        source = sources.read(path)
     except OSError as error:
         raise PluginLoadError(name, f"{path} cannot be read ({error.strerror}); mend that, or take it away") from error
     try:

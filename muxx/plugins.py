@@ -19,16 +19,16 @@ from importlib import metadata
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pluggy
 from pydantic import ConfigDict, ValidationError
 
 from . import hookspecs
 from .config import Config, PluginConfig
-from .configfile import load_config
 from .errors import PluginLoadError, StartError
 from .pluginfiles import load_file, plugin_files, plugin_name
+from .sources import Sources
 
 GROUP = "muxx"
 STANDARD_DISTRIBUTION = "muxx"
@@ -78,13 +78,6 @@ class Found:
         return cls
 
 
-class Loaded(NamedTuple):
-    """A configuration and the plugins that were there when it was checked."""
-
-    found: list[Found]
-    config: Config
-
-
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """A plugin that is on: its instance, its settings, and the hooks it implements."""
@@ -115,7 +108,7 @@ class Step:
 Chain = tuple[Step, ...]
 
 
-def candidates(plugins_dir: Path | None = None) -> list[Candidate]:
+def candidates(plugins_dir: Path | None = None, sources: Sources | None = None) -> list[Candidate]:
     """Every plugin of the entry-point group, and every file of `plugins_dir`, by name; those that share one are all in it."""
     there: dict[tuple[str, str], Candidate] = {}
     for distribution in _distributions():
@@ -123,9 +116,10 @@ def candidates(plugins_dir: Path | None = None) -> list[Candidate]:
         origin, version = about["Name"], about["Version"]
         for entry in distribution.entry_points.select(group=GROUP):
             there[entry.name, origin] = Candidate(entry.name, origin, version, partial(_import, entry, origin))
-    for path in plugin_files(plugins_dir) if plugins_dir is not None else ():
+    sources = sources or Sources()
+    for path in plugin_files(plugins_dir, sources) if plugins_dir is not None else ():
         name = plugin_name(path)
-        there[name, str(path)] = Candidate(name, str(path), None, partial(load_file, path), is_file=True)
+        there[name, str(path)] = Candidate(name, str(path), None, partial(load_file, path, sources), is_file=True)
     return [there[key] for key in sorted(there)]
 
 
@@ -163,10 +157,10 @@ def chosen(there: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in there if c.origin == STANDARD_DISTRIBUTION or c.name in wanted]
 
 
-def discover(plugins_dir: Path | None = None) -> list[Found]:
+def discover(plugins_dir: Path | None = None, sources: Sources | None = None) -> list[Found]:
     """The plugins that `MUXX_LOAD_PLUGINS` leaves, imported, by name. One that cannot be loaded is among them, with its problem:
     whether that matters, the configuration says."""
-    return imported(chosen(candidates(plugins_dir)))
+    return imported(chosen(candidates(plugins_dir, sources)))
 
 
 def imported(these: Iterable[Candidate]) -> list[Found]:
@@ -194,12 +188,6 @@ def _clash(one: Candidate, other: Candidate) -> str:
         file, distribution = (one, other) if one.is_file else (other, one)
         return f"{file.origin} has the name of a plugin that {distribution.origin} brings; rename the file"
     return f"two distributions bring this name ({one.origin}, {other.origin}); uninstall one"
-
-
-def load_checked(path: Path | None, plugins_dir: Path | None) -> Loaded:
-    """The configuration in `path` as it is now, checked against the plugins that are there now."""
-    found = discover(plugins_dir)
-    return Loaded(found, load_config(path, config_classes(found), plugins_dir=plugins_dir))
 
 
 def config_classes(found: Iterable[Found]) -> dict[str, type[PluginConfig]]:

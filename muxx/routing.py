@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .configfile import ConfigError
 from .errors import ModelNotFound, ProviderRefusal, StartError, UpstreamDisconnected, UpstreamError, UpstreamUnreachable
 from .outages import refusal_kind
-from .providers import BUILT_IN, BUILT_IN_MODELS, provider_rows
-from .registering import registered_providers
+from .providers import BUILT_IN, BUILT_IN_MODELS
 from .selecting import Strategy, in_turn, strategy_of
 from .targets import Attempt, Provider, Target, Timeouts
-from .tomlfile import Problem
-from .validation import hint
 
 if TYPE_CHECKING:
     from .config import Config, ModelConfig, TargetConfig
-    from .plugins import PluginSet
 
 MOCK = "mock"
 REMEMBERED = 4096
@@ -184,30 +179,6 @@ def _is_set_up(config: Config, row: Provider) -> bool:
 
 
 _BUILT_IN_NAMES = frozenset(row.name for row in BUILT_IN)
-
-
-def check_models(config: Config, plugins: PluginSet) -> None:
-    """Raise `ConfigError` with every provider without an address, and every target nobody provides; building a gateway would
-    stop at the first."""
-    rows = registered_providers(plugins, None).providers
-    if problems := list(_problems_of_names(config, {*(row.name for row in BUILT_IN), *rows})):
-        raise ConfigError(config.path, problems)
-    RoutingTable(config, provider_rows(config, rows))
-
-
-def _problems_of_names(config: Config, known: set[str]) -> Iterator[Problem]:
-    """Providers that are none of the `known` ones and have no address, and targets of providers nobody knows."""
-    for name, overlay in config.providers.items():
-        if name not in known and overlay.base_url is None:
-            text = "no built-in provider has this name, so it needs a base_url"
-            yield Problem(("providers", name), text + hint(name, known))
-    known = known | set(config.providers)
-    for i, model in enumerate(config.models):
-        for j, spec in enumerate(model.targets):
-            provider = spec.target.partition("/")[0]
-            if provider not in known:
-                names = hint(provider, known) or f" (there are {', '.join(sorted(known))})"
-                yield Problem(("models", i, "targets", j), "names no known provider" + names)
 
 
 def _timeouts(config: Config) -> Timeouts:

@@ -150,7 +150,9 @@ class Shared:
                     offset = self._find_table(key, records, words)
                     table = Counters(self._fd, offset, records, words)
             except OSError as error:
-                raise StartError(f"{self._path}: no room for the counters of {name}: {error.strerror}", 3) from error
+                size = table_bytes(records, words) // 1024
+                text = f"{self._path}: no room for the counters of {name}, {size} KiB: {error.strerror}. Make room there."
+                raise StartError(text, 3) from error
             with self._locked(table.head):
                 table.begin()
             self._counters[name] = table

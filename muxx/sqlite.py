@@ -12,7 +12,8 @@ import asyncio
 import os
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,6 +21,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
+from .errors import StartError
 from .journal import Durability
 
 Row = aiosqlite.Row
@@ -45,6 +47,18 @@ def is_database_fault(error: BaseException) -> bool:
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # no such table, a syntax error: also OperationalErrors
         return False
     return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
+
+
+@contextmanager
+def needing_the_database() -> Iterator[None]:
+    """Inside, a database fault is a `StartError` with exit code 3."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not is_database_fault(error):
+            raise
+        hint = " End what holds it, or try again." if "locked" in str(error) else ""
+        raise StartError(f"the database cannot be used now: {error}.{hint}", 3) from error
 
 
 async def connect(

@@ -2,7 +2,7 @@
 
 It runs no event loop: it waits for signals and for children. A child that dies is started again with backoff; one that cannot
 even start the first time stops everything with its exit code. A supervisor that dies takes its children with it: each watches
-a pipe that it alone holds open.
+a channel whose other end it alone holds open. Through these they agree on what a reload changes (`muxx.agreement`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
+from .agreement import READY, Agreement, Change, Channel
 from .chains import describe_crash
 from .errors import StartError
 from .watchdog import Pulse, Silence
@@ -25,8 +26,10 @@ log = logging.getLogger("muxx")
 
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
-HURRIED_SECONDS = 5.0
-"""What a child gets to end once it has been told to hurry, which takes those that do not hang two at most."""
+HURRIED_SECONDS = 2.0
+"""What the servers get to end once they have been told to hurry: they give up themselves before (`muxx.worker`)."""
+STORING_SECONDS = 5.0
+"""What the recorder gets then."""
 HEALTHY_SECONDS = 10.0
 """A child that lived this long is started again at once."""
 
@@ -39,8 +42,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 class Lifeline(NamedTuple):
     """What ties a child to its supervisor."""
 
-    parent: int
-    """A pipe that ends when the supervisor does."""
+    channel: Channel
+    """It ends when the supervisor does."""
     pulse: Pulse
     """Where the child may let itself be heard; once it has, it is replaced when it falls silent."""
 
@@ -59,6 +62,8 @@ class Child:
         self.pulse = Pulse()
         self.silence = Silence(self.pulse)
         self.pid = 0
+        self.channel: Channel | None = None
+        """The supervisor's end, while it runs."""
         self.starts = 0
         self.started = 0.0
         self.due = 0.0
@@ -68,6 +73,9 @@ class Child:
     def ended(self, now: float, in_order: bool) -> None:
         """Plan the next start: at once after a healthy life or an ordered end, later and later after short ones."""
         self.pid = 0
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
         if in_order or now - self.started >= HEALTHY_SECONDS:
             self.backoff = FIRST_BACKOFF
             self.due = now
@@ -90,7 +98,7 @@ class Supervisor:
         *,
         patience: float,
         hung_after: float,
-        reload: Callable[[], bool],
+        reload: Callable[[], Change | None],
         on_start: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
@@ -101,10 +109,12 @@ class Supervisor:
         self._hung_after = hung_after or float("inf")
         """Seconds of silence after which a child is replaced; 0: never."""
         self._reload = reload
+        """Gives what the servers are to change over to; the recorder ends when they do, and starts with it."""
         self._on_start = on_start
         """Called once signals are heard, whichever thread they come to, and before any child is there."""
         self._on_stop = on_stop
-        self._alive, self._held_open = os.pipe()
+        self._agreement: Agreement | None = None
+        self._changes = 0
         self._stopping = False
         self._recorder_told = False
         self._deadline = float("inf")
@@ -129,9 +139,13 @@ class Supervisor:
                 self._press()
                 if not any(child.pid for child in self.children):
                     return self._exit_code
-            select.select([wakeup], [], [], self._wait())
+            listened_to: list[socket.socket | Channel] = [wakeup, *self._asked()]
+            heard, _, _ = select.select(listened_to, [], [], self._wait())
             for arrived in _taken(wakeup):
                 self._signalled(arrived)
+            for server in self.servers:
+                if server.channel is not None and server.channel in heard:
+                    self._answered(server, server.channel)
             self._kill_silent()
             self._reap()
 
@@ -181,7 +195,9 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # or a child still with our handlers would hand its signals to us
         child.started = time.monotonic()
         child.pulse.forget()
+        own: Channel | None = None
         try:
+            child.channel, own = Channel.pair()
             child.pid = os.fork()
         except OSError as error:  # out of memory or processes, which passes; those who serve go on meanwhile
             child.ended(child.started, in_order=False)
@@ -189,11 +205,15 @@ class Supervisor:
             log.error("%s cannot be started: %s; trying again in %.1f s", child.name, error.strerror, wait)
         else:
             if child.pid == 0:
-                self._become(child)
+                self._become(child, own)
             child.starts += 1
+        if own is not None:
+            own.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if child.pid and child is not self.recorder:
+            self._ask(child)
 
-    def _become(self, child: Child) -> NoReturn:
+    def _become(self, child: Child, channel: Channel) -> NoReturn:
         """In the child: run its body and nothing of the supervisor's.
 
         Signals stay blocked until the body calls `hear_signals`: one that comes while it starts waits, and is obeyed then.
@@ -203,8 +223,9 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            os.close(self._held_open)
-            child.body(Lifeline(self._alive, child.pulse))
+            for held in filter(None, (other.channel for other in self.children)):
+                held.close()
+            child.body(Lifeline(channel, child.pulse))
             code = 0
         except StartError as error:
             log.error("%s cannot start: %s", child.name, error)
@@ -226,6 +247,8 @@ class Supervisor:
 
     def _ended(self, child: Child, code: int) -> None:
         in_order = code == 0
+        if not self._stopping and self._agreement is not None and self._agreement.concerns(child.channel):
+            self._refuse(f"{child.name} ended meanwhile")
         child.ended(time.monotonic(), in_order)
         if self._stopping or in_order:
             return
@@ -239,16 +262,66 @@ class Supervisor:
     def _signalled(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop(number)
-        elif number == signal.SIGHUP and not self._stopping and self._reload():
-            for server in self.servers:
-                server.signal(signal.SIGHUP)
+        elif number == signal.SIGHUP and not self._stopping:
+            self._change()
+
+    def _change(self) -> None:
+        """Ask the servers to make ready for what there is to change to. What they were asked before is off."""
+        if self._agreement is not None:
+            self._agreement.withdraw()
+            self._agreement = None
+        change = self._reload()
+        if change is None:
+            return
+        self._reap()  # who died before this has no part in it
+        self._changes += 1
+        try:
+            self._agreement = Agreement(self._changes, change)
+        except OSError as error:
+            change.refuse(f"no memory to hand it on: {error.strerror}")
+            return
+        for server in self.servers:
+            self._ask(server)
+        self._conclude()
+
+    def _asked(self) -> list[Channel]:
+        """Whose answers are awaited."""
+        return [server.channel for server in self.servers if server.channel is not None] if self._agreement else []
+
+    def _ask(self, server: Child) -> None:
+        if self._agreement is not None and server.channel is not None:
+            try:
+                self._agreement.ask(server.channel)
+            except OSError as error:
+                self._refuse(f"{server.name} cannot be told: {error.strerror}")
+
+    def _answered(self, server: Child, channel: Channel) -> None:
+        message = channel.receive()
+        if self._stopping or self._agreement is None or message is None or message.number != self._agreement.number:
+            return
+        if message.word == READY:
+            self._agreement.is_ready(channel)
+            self._conclude()
+        else:
+            self._refuse(f"{server.name}: {message.text}")
+
+    def _conclude(self) -> None:
+        if self._agreement is not None and self._agreement.is_unanimous:
+            self._agreement.conclude()
+            self._agreement = None
             self.recorder.signal(signal.SIGTERM)  # it stores what there is, ends, and starts with the new settings
+
+    def _refuse(self, reason: str) -> None:
+        if self._agreement is not None:
+            self._agreement.refuse(reason)
+            self._agreement = None
 
     def _stop(self, number: int) -> None:
         """Pass the signal on: the first SIGTERM lets running streams finish, a second one or SIGINT makes everybody hurry."""
         now = time.monotonic()
         if self._stopping or number == signal.SIGINT:
-            self._patience_s = min(self._patience_s, HURRIED_SECONDS)
+            self._patience_s = min(self._patience_s, STORING_SECONDS)
+            self._deadline = min(self._deadline, now + HURRIED_SECONDS)
         self._deadline = min(self._deadline, now + self._patience_s)
         if not self._stopping:
             self._stopping = True

@@ -15,6 +15,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .sources import Sources
+
 Loc = tuple[str | int, ...]
 """Where a value stands: `("models", 0, "name")`."""
 
@@ -46,8 +48,9 @@ def key_path(loc: Loc) -> str:
 class TomlFile:
     """A file's data with every substitution done, what was substituted, and all that went wrong on the way."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, sources: Sources) -> None:
         self.path = path
+        self._sources = sources
         self.directory = (path.parent if path is not None else Path()).resolve()
         self.problems: list[Problem] = []
         self.written: dict[Loc, str] = {}
@@ -58,7 +61,7 @@ class TomlFile:
         if self.path is None:
             return {}
         try:
-            return tomllib.loads(self.path.read_bytes().decode())
+            return tomllib.loads(self._sources.read(self.path).decode())
         except OSError as error:
             self._problem((), f"cannot be read: {error.strerror}")
         except UnicodeDecodeError as error:
@@ -110,8 +113,7 @@ class TomlFile:
 
     def _file_text(self, name: str, loc: Loc) -> str:
         try:
-            with (self.directory / name).open("rb") as file:
-                content = file.read(MAX_SUBSTITUTED_FILE + 1)
+            content = self._sources.read(self.directory / name, MAX_SUBSTITUTED_FILE + 1)
             if len(content) <= MAX_SUBSTITUTED_FILE:
                 return content.decode().rstrip("\r\n")
             reason = f"is longer than {MAX_SUBSTITUTED_FILE // 1024} KiB"

@@ -13,21 +13,24 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from . import recorder
 from .chains import describe_crash, named_when_late
+from .checking import Loaded, load_checked
 from .config import Config
 from .endpoints import refuse_reserved
 from .errors import PluginLoadError, ShuttingDown, StartError
 from .gateway import Gateway
 from .host import LOST, Host
 from .journal import Journal
-from .plugins import Loaded, PluginSet, build, load_checked
+from .plugins import PluginSet, build
 from .recorder import Recorder
 from .server import Service
+from .sources import Sources
+from .sqlite import needing_the_database
 
 BACKLOG = 2048
 ACCEPTS_PER_TURN = 16
@@ -35,6 +38,8 @@ ACCEPTS_PER_TURN = 16
 last ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
+HURRIED_SECONDS = 1.5
+"""How long all that is left to do may take once it has to hurry: a little less than its supervisor waits."""
 TOLD_EVERY_SECONDS = 60.0
 CLOSING_SECONDS = 0.1
 """How long a connection whose exchange has ended may take to close."""
@@ -51,7 +56,7 @@ async def prepare(host: Host, plugins: PluginSet) -> str | None:
     key: str | None = None
     for step in plugins.chain("first_key"):
         try:
-            with named_when_late(step.plugin, "first_key"):
+            with named_when_late(step.plugin, "first_key"), needing_the_database():
                 key = await step.call(host) or key
         except StartError:
             raise
@@ -122,8 +127,14 @@ class Worker:
         self._accepting: list[asyncio.Server] = []
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
+        self._over = asyncio.Event()
+        """Nobody waits for exchanges any more."""
+        self._latest = float("inf")
+        """When it has to have ended (monotonic)."""
         self._gateways: set[Gateway] = set()
-        """Every gateway that still carries exchanges: the present one and replaced ones."""
+        """Every gateway that lives: the present one, one that is ready, and replaced ones that still carry exchanges."""
+        self._ready: Gateway | None = None
+        """One to change over to."""
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket | None) -> None:
@@ -135,6 +146,7 @@ class Worker:
         except BaseException:
             self.journal.close()
             raise
+        self.journal.outbox.running = self.gateway.calls
         if self._duties.records:
             self._recorder = RecorderThread(recorder_of(self.host, self.gateway))
         self.service = Service(self.gateway, lambda: self.journal.healthy)
@@ -157,7 +169,6 @@ class Worker:
         refuse_reserved(gateway)
         await gateway.start()
         self._gateways.add(gateway)
-        self.journal.outbox.running = gateway.calls
         return gateway
 
     async def _each_second(self) -> None:
@@ -173,24 +184,46 @@ class Worker:
         """Serve new requests by the file as it is now. A file that cannot be used changes nothing; the log says why."""
         async with self._reloading:
             try:
-                found, config = load_checked(self.config.path, self.config.plugins_dir)
-                gateway = await self._new_gateway(config, build(found, config))
+                await self.make_ready(Sources())
             except StartError as error:
                 log.error("reload refused, the old configuration stays: %s", error)
                 return False
-            _warn_of_fixed(self.config, config)
-            old, self.gateway, self.config = self.gateway, gateway, config
-            self.host.config = config  # what a project may set is judged by the file as it is now
-            self.service.use(gateway)
-            retiring = asyncio.create_task(self._retire(old))
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
-            log.info("configuration reloaded")
+            self.change_over()
             return True
 
-    async def _retire(self, gateway: Gateway) -> None:
-        """Stop a replaced gateway when its last exchange has ended."""
-        await gateway.calls.idle()
+    async def make_ready(self, sources: Sources) -> None:
+        """Have a gateway ready for the configuration as `sources` have it, and let go of one that is. `StartError` where there
+        can be none: what serves is not touched."""
+        self.let_go()
+        found, config = load_checked(self.config.path, self.config.plugins_dir, sources)
+        self._ready = await self._new_gateway(config, build(found, config))
+
+    def change_over(self) -> None:
+        """Serve new requests by the gateway that is ready."""
+        if self._ready is None:
+            return
+        old, self.gateway, self._ready = self.gateway, self._ready, None
+        _warn_of_fixed(self.config, self.gateway.config)
+        self.config = self.host.config = self.gateway.config  # what a project may set is judged by the file as it is now
+        self.journal.outbox.running = self.gateway.calls
+        self.service.use(self.gateway)
+        self._retire(old)
+        log.info("configuration reloaded")
+
+    def let_go(self) -> None:
+        """Do without the gateway that is ready, where there is one."""
+        if self._ready is not None:
+            self._retire(self._ready)
+            self._ready = None
+
+    def _retire(self, gateway: Gateway) -> None:
+        retiring = asyncio.create_task(self._stop_when_idle(gateway))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+    async def _stop_when_idle(self, gateway: Gateway) -> None:
+        """Stop a gateway that gets no more exchanges when its last one has ended, or is not waited for any more."""
+        await _first(gateway.calls.idle(), self._over.wait())
         self._gateways.discard(gateway)
         await gateway.stop()
 
@@ -203,31 +236,50 @@ class Worker:
         for gateway in self._gateways:
             gateway.calls.abort_all(ShuttingDown())
         self._hurried.clear()
-        await self._quiet(AFTER_ABORT_SECONDS)
+        await self._quiet(min(AFTER_ABORT_SECONDS, self._left()))
         self._upkeep.cancel()
         self._connections.pre_shutdown()
         await self._connections.shutdown(CLOSING_SECONDS)
-        for retiring in self._retiring:
-            retiring.cancel()
-        for gateway in self._gateways:
-            await gateway.stop()
+        self._over.set()
+        await self._in_time(asyncio.gather(*self._retiring, return_exceptions=True))
+        for gateway in list(self._gateways):
+            await self._in_time(gateway.stop())
         self.journal.close()
         if self._recorder is not None:
             await self._recorder.stop()
 
     def hurry(self) -> None:
-        """Cut the grace of a running `stop()` short."""
+        """Cut a running `stop()` short: no more grace, and soon no more patience with plugins."""
         self._hurried.set()
+        self._latest = min(self._latest, time.monotonic() + HURRIED_SECONDS)
+
+    def _left(self) -> float:
+        return max(0.0, self._latest - time.monotonic())
+
+    async def _in_time(self, work: Awaitable[Any]) -> None:
+        """Wait for the end of a gateway, but give up what hangs in it when there is no more time."""
+        ending = asyncio.ensure_future(work)
+        if self._left() == float("inf"):
+            await _first(asyncio.shield(ending), self._hurried.wait())
+        if not ending.done():
+            await asyncio.wait((ending,), timeout=self._left())
+        ending.cancel()
+        await asyncio.wait((ending,))
+        if not ending.cancelled():
+            ending.result()
 
     async def _quiet(self, seconds: float) -> None:
         """Wait until no exchange runs, but no longer than `seconds`, nor once it has to hurry."""
-        idle = [asyncio.ensure_future(gateway.calls.idle()) for gateway in self._gateways]
-        everything = asyncio.gather(*idle)
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        await asyncio.wait((everything, hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        everything.cancel()
-        await asyncio.gather(everything, hurried, return_exceptions=True)
+        await _first(asyncio.gather(*(gateway.calls.idle() for gateway in self._gateways)), self._hurried.wait(), seconds=seconds)
+
+
+async def _first(*waits: Awaitable[Any], seconds: float | None = None) -> None:
+    """Return when one of them is over, or so many seconds are; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 FIXED = ("host", "port", "workers", "secret", "hung_worker_s")

@@ -17,10 +17,14 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TextIO
 
 import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
+from .agreement import CHANGE_OVER, MAKE_READY, READY, REFUSED, Change, Channel, Message
+from .chains import describe_crash
+from .checking import check_models, load_checked
 from .config import Config
 from .db import begin_log_anew
 from .errors import StartError
@@ -28,12 +32,12 @@ from .gateway import Gateway
 from .host import Host, Paths, locked
 from .journal import Journal
 from .loop import run
-from .plugins import Found, PluginSet, build, load_checked
-from .routing import check_models
+from .plugins import Found, PluginSet, build
 from .server import allow_files, most_calls
 from .shared import Shared
+from .sources import Sources
 from .sqlite import BACKGROUND
-from .stderr import log_to_stderr
+from .stderr import logging_to_stderr
 from .supervisor import Child, Lifeline, Supervisor, hear_signals
 from .watchdog import watch
 from .worker import Duties, Worker, freeze, listen, prepare, recorder_of, with_what_stays
@@ -56,20 +60,21 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log
 
     `found` are the installed plugins, as `config` was checked against them. Nothing looks for them again until a reload does.
     """
-    log_to_stderr()
-    _check_surroundings()
-    plugins = build(found, config)
-    plugins.require_authenticator()
-    check_models(config, plugins)
-    listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
-    if new_log:
-        run(_log_begun_anew(config))
-    host, key = run(_owned(config, plugins))
-    try:
-        announce = partial(_announce, config, listeners[0], key, mock)  # who reads it may send a signal
-        return Service(config, found, mock, listeners, host.shared).supervise(announce)
-    finally:
-        asyncio.run(host.close())
+    out = sys.stdout
+    with logging_to_stderr():
+        _check_surroundings()
+        plugins = build(found, config)
+        plugins.require_authenticator()
+        check_models(config, plugins)
+        listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
+        if new_log:
+            run(_log_begun_anew(config))
+        host, key = run(_owned(config, plugins))
+        try:
+            announce = partial(_announce, config, listeners[0], key, mock, out)  # who reads it may send a signal
+            return Service(config, found, mock, listeners, host.shared).supervise(announce)
+        finally:
+            asyncio.run(host.close())
 
 
 def _check_surroundings() -> None:
@@ -145,20 +150,26 @@ class Service:
             if listener is not but:
                 listener.close()
 
-    def _reload(self) -> bool:
-        """Check the file here, once; only one that every child can start with reaches them."""
+    def _reload(self) -> Change | None:
+        """Read the file, and those of plugins, once and here; what nobody could start with reaches no child."""
+        sources = Sources()
         try:
-            found, config = load_checked(self._config.path, self._config.plugins_dir)
+            found, config = load_checked(self._config.path, self._config.plugins_dir, sources)
             plugins = build(found, config)
             plugins.require_authenticator()
             check_models(config, plugins)
         except StartError as error:
-            log.error("reload refused, the old configuration stays: %s", error)
-            self._shared.bump("reloads.refused")
-            return False
+            self._refused(str(error))
+            return None
+        return Change(sources.to_hand_over(), partial(self._take, config, found), self._refused)
+
+    def _take(self, config: Config, found: Sequence[Found]) -> None:
         self._config, self._found = with_what_stays(self._config, config), found
         self._shared.bump("reloads.done")
-        return True
+
+    def _refused(self, reason: str) -> None:
+        log.error("reload refused, the old configuration stays: %s", reason)
+        self._shared.bump("reloads.refused")
 
 
 def _listeners(config: Config) -> list[socket.socket]:
@@ -198,20 +209,20 @@ async def _owned(config: Config, plugins: PluginSet) -> tuple[Host, str | None]:
     return host, key
 
 
-def _announce(config: Config, listener: socket.socket, key: str | None, mock: bool) -> None:
+def _announce(config: Config, listener: socket.socket, key: str | None, mock: bool, out: TextIO) -> None:
     """Where muxx listens, and, once in the life of a database, its first key with the line that uses it."""
     host, port = listener.getsockname()[:2]
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if mock:
-        line = "=" * 78
-        notice = "MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere."
-        print(line, notice, line, sep="\n", file=sys.stderr)  # noqa: T201
+        line = "=" * 20
+        log.warning("%s MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere. %s", line, line)
     if key is not None:
         model = "gpt-4o" if mock else "mock"
-        print(  # noqa: T201
+        print(
             f"Your first key, shown only this once:\n\n    {key}\n\nTry it:\n\n"
             f"    curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
             f'-d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n',
+            file=out,
             flush=True,
         )
     if host in ("0.0.0.0", "::"):
@@ -236,37 +247,76 @@ async def _serve(
         freeze()
         if duties.serves:  # the keeper stands back: on a busy machine it is silent for long, and nobody's fault
             watch(lifeline.pulse)
-        await _told_to_stop(worker, lifeline.parent)
+        await _told_to_stop(worker, lifeline.channel)
 
 
-async def _told_to_stop(worker: Worker, parent: int) -> None:
-    """Wait for the first word to stop, then stop; SIGINT or a second word cuts the grace short."""
+class Changing:
+    """What a worker makes of what its supervisor tells it, as `muxx.agreement` has it."""
+
+    def __init__(self, worker: Worker, channel: Channel) -> None:
+        self._worker = worker
+        self._channel = channel
+        self._readying: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    def obey(self, message: Message) -> None:
+        if message.word == CHANGE_OVER:
+            self._worker.change_over()
+            return
+        self.end()
+        self._worker.let_go()
+        if message.word == MAKE_READY:
+            self._readying = asyncio.create_task(self._make_ready(message), name="reload")
+
+    def end(self) -> None:
+        """No more getting ready."""
+        if self._readying is not None:
+            self._readying.cancel()
+
+    async def _make_ready(self, message: Message) -> None:
+        async with self._one_at_a_time:  # what was cancelled ends what it had begun first
+            try:
+                if not message.data:
+                    raise StartError("it has no free file descriptor to be told by")
+                await self._worker.make_ready(Sources.handed(message.data))
+            except StartError as error:
+                self._channel.send(REFUSED, message.number, str(error))
+            except Exception as error:
+                self._channel.send(REFUSED, message.number, describe_crash(error))
+            else:
+                self._channel.send(READY, message.number)
+
+
+async def _told_to_stop(worker: Worker, channel: Channel) -> None:
+    """Wait for the first word to stop, then stop; SIGINT or a second word cuts the grace short. Changes are made meanwhile."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    reloads: set[asyncio.Task[bool]] = set()
+    changing = Changing(worker, channel)
 
     def stop(hurry: bool = False) -> None:
         if hurry or stopping.is_set():
             worker.hurry()
         stopping.set()
 
-    def reload() -> None:
-        task = loop.create_task(worker.reload(), name="reload")
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop, True)
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the supervisor reloads, and tells us of it
     hear_signals()
-    loop.add_reader(parent, _orphaned, loop, parent, stop)
+    loop.add_reader(channel.fileno(), _heard, loop, channel, changing.obey, stop)
     await stopping.wait()
+    changing.end()
     await worker.stop()
 
 
-def _orphaned(loop: asyncio.AbstractEventLoop, pipe: int, stop: Callable[[], None]) -> None:
-    loop.remove_reader(pipe)
-    stop()
+def _heard(
+    loop: asyncio.AbstractEventLoop, channel: Channel, obey: Callable[[Message], None], stop: Callable[[], None]
+) -> None:
+    message = channel.receive()
+    if message is None:  # the supervisor has died
+        loop.remove_reader(channel.fileno())
+        stop()
+    else:
+        obey(message)
 
 
 async def _record(config: Config, found: Sequence[Found], mock: bool, lifeline: Lifeline) -> None:
@@ -283,7 +333,7 @@ async def _record(config: Config, found: Sequence[Found], mock: bool, lifeline: 
         for ignored in (signal.SIGINT, signal.SIGHUP):  # the supervisor decides when the rows are all there
             loop.add_signal_handler(ignored, lambda: None)
         hear_signals()
-        loop.add_reader(lifeline.parent, _orphaned, loop, lifeline.parent, recorder.stop)
+        loop.add_reader(lifeline.channel.fileno(), _heard, loop, lifeline.channel, lambda _: None, recorder.stop)
         watch(lifeline.pulse)
         try:
             await recorder.run()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from muxx.checking import Loaded
 from muxx.config import Config
 from muxx.host import Host, Paths
-from muxx.plugins import STANDARD_DISTRIBUTION, Loaded, build
+from muxx.plugins import STANDARD_DISTRIBUTION, build
 from muxx.recorder import MIGRATIONS, NAME
 from muxx.secret import configured
 

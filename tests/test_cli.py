@@ -179,6 +179,50 @@ def test_names_of_providers_nobody_knows_are_told_all_at_once_with_file_and_key(
     assert "mine" in third
 
 
+def test_names_of_providers_are_told_beside_every_other_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "muxx.toml").write_text(
+        "[server]\nprt = 1\n[database]\ndurability = 'no'\n[providers.opnai]\nformat = 'none'\n[plugins.demo]\ngreting = 1\n"
+        "[[models]]\nname = 'a'\nretires = 1\ntargets = ['anthropc/a', {target = 'mock/a', weigth = 1}, 'plain', 3]\n"
+        "[[models]]\nname = 'b'\ntargets = [{target = 'nobody/a'}]\n"
+    )
+    for command in (["config", "check"], ["serve"]):
+        said = run(*command).stderr.splitlines()
+        keys = {line.split(": ")[1] for line in said}
+        assert keys == {
+            "server.prt", "database.durability", "providers.opnai", "providers.opnai.format", "plugins.demo.greting",
+            "models[0].retires", "models[0].targets[0]", "models[0].targets[1].weigth", "models[0].targets[2].target",
+            "models[0].targets[3]", "models[1].targets[0]",
+        }  # fmt: skip
+        assert len(said) == len(keys)
+
+
+BRINGER = """
+import muxx
+
+class Bringer:
+    class Config(muxx.PluginConfig):
+        name: str = ""
+
+    def __init__(self, config):
+        self.name = config.name
+
+    @muxx.hookimpl
+    def register_providers(self):
+        return [muxx.Provider(self.name, "http://127.0.0.1:9/v1")]
+"""
+
+
+def test_a_name_that_a_plugin_may_bring_is_not_called_unknown(run: Run, tmp_path: Path) -> None:
+    """Where its settings are wrong, nobody can ask it."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "bringer.py").write_text(BRINGER)
+    model = "[[models]]\nname = 'a'\ntargets = ['brought/a', 'nobody/a']\n[plugins.bringer]\n"
+    for settings, unknown in (("name = 'brought'", ["models[0].targets[1]"]), ("nme = 'brought'", ["plugins.bringer.nme"])):
+        (tmp_path / "muxx.toml").write_text(f"[server]\nprt = 1\n{model}{settings}\n")
+        said = run("config", "check", "--plugins-dir", "files").stderr.splitlines()
+        assert sorted(line.split(": ")[1] for line in said) == sorted(["server.prt", *unknown])
+
+
 def test_a_start_error_is_one_line_with_its_exit_code(run: Run) -> None:
     for code in (1, 2, 3, 4):
         result = run("greet", "--fail", str(code))

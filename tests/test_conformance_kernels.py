@@ -20,10 +20,10 @@ import muxx.request as request_module
 from muxx import Chunk, Exchange, Gateway, MuxxError
 from muxx.answer import Answer
 from muxx.chains import run_chunk, run_isolated
-from muxx.gateway import Sampler
 from muxx.journal import Journal
 from muxx.lean import LeanResponse
 from muxx.recorder import Recorder
+from muxx.strangers import Strangers
 from muxx.testing.conformance import Subject, broken, examine, matrix
 
 BREAKS = breaks = Breaks()
@@ -244,7 +244,7 @@ def a_row_is_lost(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("every_exchange_has_exactly_one_row_with_all_its_fields", "no key")
 def requests_without_a_key_have_no_row(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Sampler, "allow", lambda self: False)
+    patch.setattr(Strangers, "keeps_row", lambda self: False)
 
 
 def with_row(change: Callable[[dict[str, Any], Exchange], Mapping[str, Any]]) -> Patch:

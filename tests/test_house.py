@@ -34,8 +34,8 @@ KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version __init__ processes loop asked errors money request targets reply row settings exchange textwindow hookspecs tomlfile validation
-    configtypes config configfile projectsettings explain pluginfiles plugins registering pluginlist scaffold console driving watchdog chains wire wire.failures wire.fragments wire.alike wire.sse wire.body
+    version __init__ processes loop asked errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
+    configtypes config configfile projectsettings explain pluginfiles plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.fragments wire.alike wire.sse wire.body
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.prompt wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.wire wire.models
@@ -49,11 +49,11 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
-    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing breaker
+    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing checking console breaker
     budget keypool health tries transport lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
     strangers projects running call accounting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
     wire.seals attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
-    supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
+    agreement supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
     bench.children bench.machine bench.load bench.gateway bench.measuring bench.running bench.verdict benchcommand cli __main__
     testing.waiting testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
     testing.speaking.framing testing.speaking.openai testing.speaking.responses testing.speaking.anthropic
@@ -74,9 +74,10 @@ TASK_OWNERS = {
     "muxx/gateway.py: Gateway.spawn": "what every plugin and the kernel itself use; ended in Gateway.stop",
     "muxx/sqlite.py: Writer.run": "the one task of a writing connection; ended in Writer.close",
     "muxx/worker.py: Worker.start": "the journal's upkeep; ended in Worker.stop",
-    "muxx/worker.py: Worker.reload": "a replaced gateway on its way out; ended in Worker.stop",
-    "muxx/worker.py: Worker._quiet": "two waits; ended where they are made",
-    "muxx/workers.py: _told_to_stop.reload": "a reload a signal asked for; kept until it is over",
+    "muxx/worker.py: Worker._retire": "a replaced gateway on its way out; ended in Worker.stop",
+    "muxx/worker.py: Worker._in_time": "a gateway's end; over when it returns",
+    "muxx/worker.py: _first": "waits; ended where they are made",
+    "muxx/workers.py: Changing.obey": "getting ready for a reload; ended by the next word, or at the stop",
     "muxx/flight.py: Flight.start": "the pump of a shared answer; ended when its last reader leaves",
     "muxx/ahead.py: Ahead.wait": "the pump of one answer; ended in Ahead.close",
     "muxx/answering.py: answer_stream": "the pump of one answer; ended where it is made",

@@ -13,10 +13,12 @@ import pytest
 from process_kit import gateway_process
 from standard import STANDARD
 
+from muxx.checking import load_checked
 from muxx.configfile import ConfigError
 from muxx.errors import PluginLoadError, StartError
 from muxx.pluginfiles import load_file, plugin_files
-from muxx.plugins import Found, PluginSet, build, discover, load_checked
+from muxx.plugins import Found, PluginSet, build, discover
+from muxx.sources import Sources
 from muxx.testing import GatewayProcess, ScriptedUpstream, chat, post_chat
 from muxx.testing.installing import installed
 from muxx.worker import serve_in_process
@@ -61,7 +63,7 @@ def refusal(path: Path, text: str) -> str:
     """What a file with this text is refused with: one line that names it."""
     path.write_text(text)
     with pytest.raises(PluginLoadError) as caught:
-        load_file(path)
+        load_file(path, Sources())
     said = str(caught.value)
     assert "\n" not in said
     assert str(path) in said
@@ -102,7 +104,7 @@ def test_without_a_folder_there_are_none() -> None:
 
 def test_a_folder_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"the folder of --plugins-dir, .*gone, cannot be read \(No such file.*make it") as caught:
-        plugin_files(tmp_path / "gone")
+        plugin_files(tmp_path / "gone", Sources())
     assert caught.value.exit_code == 2
 
 
@@ -119,7 +121,7 @@ def test_the_plugin_is_the_one_class_with_hooks_that_the_file_defines(tmp_path: 
     path.write_text(
         f"import muxx\nclass _Base:\n{HOOK}\nclass Helper: ...\nclass Some(_Base): ...\nAgain = Some\nfrom muxx import Exchange, Host\n"
     )
-    assert load_file(path).__name__ == "Some"
+    assert load_file(path, Sources()).__name__ == "Some"
 
 
 def test_a_class_that_is_only_imported_is_not_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +170,7 @@ def test_whatever_its_code_raises_is_named_with_its_line(text: str, said: str, t
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(PluginLoadError, match=r"folder\.py cannot be read \(Is a directory\)"):
-        load_file(tmp_path / "folder.py")
+        load_file(tmp_path / "folder.py", Sources())
 
 
 def test_a_broken_file_leaves_no_module_behind(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ from muxx import (
     hookimpl,
     hookspecs,
 )
+from muxx.checking import check_models
 from muxx.configfile import ConfigError, load_config
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
 from muxx.plugins import Found, PluginLoadError, PluginSet, build, candidates, config_classes, discover
-from muxx.routing import check_models
 from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml

@@ -15,7 +15,7 @@ from http_kit import check_refusal
 from process_kit import Upstream, gateway_process
 
 from muxx import AuthenticationError, Shared
-from muxx.strangers import RECORDS, Strangers, key_of
+from muxx.strangers import RECORDS, ROWS_PER_SECOND, Strangers, key_of
 from muxx.testing import GatewayProcess, RawClient, RawResponse, RunningGateway, chat, chat_body
 from muxx_std.keys import format
 
@@ -106,7 +106,7 @@ async def test_R06_a_key_that_works_never_counts_and_one_that_worked_does() -> N
     """A key of an archived project, too: it is answered as one that does not exist."""
     async with limited() as gateway:
         gateway.upstream.script(chat())
-        table = gateway.gateway.strangers.table.table
+        table = gateway.gateway.strangers.addresses.table.table
         before = bytes(table)
         await ask(gateway, gateway.key, 2 * MOST)
         assert bytes(table) == before
@@ -194,3 +194,15 @@ def test_R06_an_address_makes_room_for_another_after_its_minute(tmp_path: Path, 
     now += 60_000_000_000
     assert [strangers.told(refusal, f"10.1.0.{number}").status for number in range(17)] == [401] * 16 + [429]
     shared.close()
+
+
+def test_A3_rows_are_kept_of_so_many_a_second_of_all_workers_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now)
+    workers = [Shared(tmp_path / "shared") for _ in range(3)]
+    strangers = [Strangers(shared, 0) for shared in workers]
+    assert sum(strangers[number % 3].keeps_row() for number in range(3 * ROWS_PER_SECOND)) == ROWS_PER_SECOND == 100
+    now += 1_000_000_000
+    assert sum(strangers[number % 3].keeps_row() for number in range(3 * ROWS_PER_SECOND)) == ROWS_PER_SECOND
+    for shared in workers:
+        shared.close()

@@ -23,10 +23,11 @@ import click
 import orjson
 
 from ..catalogue import Catalogue
+from ..checking import load_checked
 from ..config import Config, LimitsConfig, ProjectConfig, ProviderConfig
 from ..errors import StartError
 from ..host import Host
-from ..plugins import PluginSet, build, load_checked
+from ..plugins import PluginSet, build
 from ..server import allow_files, most_calls, most_files
 from ..targets import Provider
 from ..upstream import environment_proxy

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from muxx.checking import load_checked
 from muxx.gateway import Gateway
-from muxx.plugins import load_checked
 from muxx.worker import Running, serve_in_process
 
 from .client import RawClient, RawResponse, ask, get, post_chat

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ from durability_scenarios import (
     start_after_a_crash,
     with_keys,
 )
-from process_kit import Upstream, all_in_order, logs_file, query, rows
+from process_kit import Upstream, all_in_order, gateway_process, logs_file, messages, query, rows
 
 from muxx.sqlite import Connection
 from muxx.testing import (
@@ -55,9 +56,20 @@ async def test_L01_kill_9_under_load_loses_no_acknowledged_row(tmp_path: Path, w
 # ── the disk ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_L02_a_full_disk_refuses_requests_and_loses_no_row(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 8) as disk:
+@pytest.mark.parametrize("megabytes", [4, 8])
+async def test_L02_a_full_disk_refuses_requests_and_loses_no_row(tmp_path: Path, megabytes: int) -> None:
+    with small_disk(tmp_path / "disk", megabytes) as disk:
         await fill_the_disk(disk, times=1, workers=2)
+
+
+async def test_L02_a_disk_too_small_to_start_on_is_told_with_what_it_lacks(tmp_path: Path, upstream: Upstream) -> None:
+    with small_disk(tmp_path / "disk", 2) as disk:
+        gateway = gateway_process(disk, upstream)
+        with pytest.raises(AssertionError):
+            await gateway.start()
+        assert gateway.process.returncode == 3
+        said = r"no room for the counters of [a-z.]+, \d+ KiB: No space left on device\. Make room there\."
+        assert re.search(said, messages(gateway))
 
 
 class FullDisk:

@@ -216,6 +216,83 @@ async def test_L09_what_clients_and_files_say_cannot_break_or_forge_a_line(tmp_p
         assert all(character.isprintable() for line in text.split("\n") for character in line)
 
 
+CHATTY = '''
+import logging
+import sys
+import threading
+import traceback
+import warnings
+
+import muxx
+
+
+class Unhappy:
+    def __del__(self):
+        raise ValueError("a secret")
+
+
+class Unwritable:
+    def __str__(self):
+        raise ValueError("a secret")
+
+
+def fail():
+    raise ValueError("a secret")
+
+
+class Chatty:
+    @muxx.hookimpl
+    def pre_request(self, gateway):
+        warnings.warn("a warning\\n\x1b[31m of two lines", stacklevel=1)
+        thread = threading.Thread(target=fail, name="a thread")
+        thread.start()
+        thread.join()
+        Unhappy()
+        gateway.log.warning("%d apples", "a secret")
+        gateway.log.warning("one apple", "a secret")
+        gateway.log.warning("apple %s", Unwritable())
+        gateway.log.warning(Unwritable())
+        logging.getLogger("a\\nname\x1b" + "x" * 9999).warning("a long name")
+        print("printed", "to stdout")
+        print("printed to stderr\\r\x1b[31m", file=sys.stderr)
+        print("without its end", end="", flush=True)
+        sys.stdout.buffer.flush()
+        sys.stderr.fileno()
+        try:
+            fail()
+        except ValueError:
+            traceback.print_exc(limit=0, chain=False)
+'''
+
+
+async def test_L09_what_a_plugin_says_in_any_way_is_a_line_of_the_log(tmp_path: Path, upstream: Upstream) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "chatty.py").write_text(CHATTY)
+    async with gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(folder)) as gateway:
+        printed = gateway.stdout
+        assert (await gateway.chat()).status == 200
+        said = messages(gateway)
+        for text in (
+            "UserWarning: a warning\\n\\x1b[31m of two lines, at ",
+            "thread a thread failed: ValueError at chatty.py:",
+            "a failure in function: ValueError at chatty.py:",
+            "%d apples (its arguments do not fit, TypeError at ",
+            "one apple (its arguments do not fit, TypeError at ",
+            "apple %s (its arguments do not fit, ValueError at ",
+            "Unwritable (its arguments do not fit, ValueError at ",
+            "a long name",
+            "printed to stdout",
+            "printed to stderr\\r\\x1b[31m",
+            "without its end",
+            "ValueError: a secret",  # the plugin printed that itself
+        ):
+            assert sum(text in line for line in said.split("\n")) == 1, text
+        assert said.count("a secret") == 1
+        assert all(len(line["logger"]) <= 128 and line["logger"].isprintable() for line in stderr_lines(gateway))
+        assert gateway.stdout == printed
+
+
 async def say_everywhere(gateway: GatewayProcess, text: str) -> None:
     """In the body, in headers as far as HTTP lets it through, in the target."""
     raw = text.encode()[:4000]

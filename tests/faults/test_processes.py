@@ -337,7 +337,11 @@ async def test_Y02_a_signal_during_the_start_ends_it(tmp_path: Path, upstream: U
 
 def serve(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`muxx serve` where it should not come up: its exit code and output."""
-    command = [sys.executable, "-m", "muxx", "serve", "--config", str(directory / "muxx.toml"), *arguments]
+    return muxx(directory, "serve", *arguments)
+
+
+def muxx(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "muxx", *arguments, "--config", str(directory / "muxx.toml")]
     return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -365,6 +369,36 @@ async def test_Y04_what_is_taken_is_refused_with_one_line_and_its_owner_is_unhar
         for answer in answers:
             await gateway.get_row(answer.request_id)
         assert all_in_order(tmp_path)
+
+
+async def test_Y04_a_database_is_one_however_it_is_reached(tmp_path: Path, upstream: Upstream) -> None:
+    """Through a link to the file or to its folder: no second instance beside the first, and commands see what it sees."""
+    home, folder, other = tmp_path / "home", tmp_path / "folder", tmp_path / "other"
+    home.mkdir()
+    other.mkdir()
+    folder.symlink_to("home")
+    async with gateway_process(home, upstream) as gateway:
+        (other / "linked.db").symlink_to(home / "muxx.db")
+        for directory, path in ((folder, folder / "muxx.db"), (other, "linked.db")):
+            (directory / "muxx.toml").write_text(f'database = {{path = "{path}"}}\n')
+            second = await asyncio.to_thread(serve, directory, "--port", str(unused_port()))
+            assert (second.returncode, "another instance" in second.stderr) == (3, True), second.stderr
+        command = [sys.executable, "-m", "muxx", "keys", "create", "--json", "--config", other / "muxx.toml"]
+        made = orjson.loads(await asyncio.to_thread(subprocess.check_output, command, env=clean_environment()))
+        assert (await get(gateway.base_url, "/v1/models", made["key"])).status == 200
+    assert [entry.name for entry in sorted(other.iterdir())] == ["linked.db", "muxx.toml"]
+
+
+async def test_Y04_a_database_that_is_locked_stops_a_start_and_a_command_with_3(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream):
+        pass
+    commands = ("serve", "--port", str(unused_port())), ("keys", "create")
+    with closing(sqlite3.connect(tmp_path / "muxx.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        done = await asyncio.gather(*(asyncio.to_thread(muxx, tmp_path, *command) for command in commands))
+    for attempt in done:
+        assert (attempt.returncode, attempt.stdout, attempt.stderr.count("\n")) == (3, "", 1), attempt.stderr
+        assert "database is locked" in attempt.stderr
 
 
 COUNT_LOOKUPS = """
@@ -503,6 +537,146 @@ async def test_G02_a_file_with_which_nobody_could_call_is_refused(tmp_path: Path
         response = await gateway.chat()
         assert response.status == 200
         await eventually(lambda: response.request_id in rows(tmp_path))
+
+
+CHANGED_MEANWHILE = """
+from pathlib import Path
+
+import muxx
+
+
+class Meddler:
+    @muxx.hookimpl
+    def register_providers(self, gateway):
+        Path("muxx.toml").write_text("broken")
+        Path("word").write_text("broken too")
+        Path("plugins/meddler.py").write_text("broken as well")
+        return []
+"""
+
+
+async def test_G02_all_processes_take_what_the_supervisor_read(tmp_path: Path, upstream: Upstream) -> None:
+    """A file that changes while a reload runs is not taken by some, and refused by others."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    async with gateway_process(tmp_path, upstream, workers=2, MUXX_PLUGINS_DIR=str(folder)) as gateway:
+        good = gateway.config_path.read_text()
+        gateway.config_path.write_text(good + '\n[[models]]\nname = "${file:word}"\ntargets = ["openai/gpt-4o"]\n')
+        (tmp_path / "word").write_text("new")
+        (folder / "meddler.py").write_text(CHANGED_MEANWHILE)
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert gateway.config_path.read_text() == "broken"
+        assert {(await gateway.chat(model="new")).status for _ in range(OTHER_WORKER_CONNECTIONS)} == {200}
+        assert "reload refused" not in messages(gateway)
+
+
+FAILS_IN_ONE = """
+import asyncio
+import os
+
+import muxx
+
+
+class Failing:
+    class Config(muxx.PluginConfig):
+        how: str = "not"
+
+    def __init__(self, config):
+        self.how = config.how
+
+    @muxx.hookimpl
+    async def lifespan(self, gateway):
+        if gateway.worker == 1 and self.how == "raise":
+            raise RuntimeError("no service there")
+        if gateway.worker == 1 and self.how == "die":
+            os.kill(os.getpid(), 9)
+        if gateway.worker == 1 and self.how == "hang":
+            gateway.log.info("it hangs")
+            await asyncio.sleep(3600)
+        gateway.log.info("%s begins", self.how)
+        yield
+        gateway.log.info("%s ends", self.how)
+"""
+
+
+@asynccontextmanager
+async def failing_in_one(directory: Path, upstream: Upstream) -> AsyncIterator[GatewayProcess]:
+    """A gateway of two workers, with a plugin that may fail in the second."""
+    folder = directory / "plugins"
+    folder.mkdir()
+    (folder / "failing.py").write_text(FAILS_IN_ONE)
+    async with gateway_process(directory, upstream, workers=2, MUXX_PLUGINS_DIR=str(folder)) as gateway:
+        yield gateway
+
+
+def reload_with(gateway: GatewayProcess, how: str, base: str) -> None:
+    """Reload a file that has one more model, and tells the plugin how to fail."""
+    told = base.replace('"plugins" = {', f'"plugins" = {{"failing" = {{"how" = "{how}"}}, ')
+    assert told != base
+    gateway.config_path.write_text(told + f'\n[[models]]\nname = "{how}"\ntargets = ["openai/gpt-4o"]\n')
+    gateway.reload()
+
+
+async def answers_of_both(gateway: GatewayProcess, model: str) -> set[int]:
+    return {(await gateway.chat(model=model)).status for _ in range(OTHER_WORKER_CONNECTIONS)}
+
+
+@pytest.mark.parametrize(("how", "why"), [("raise", "no service there"), ("die", "worker 1 ended meanwhile")])
+async def test_G02_where_one_worker_cannot_change_none_does(tmp_path: Path, upstream: Upstream, how: str, why: str) -> None:
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        base = gateway.config_path.read_text()
+        reload_with(gateway, how, base)
+        await eventually(lambda: "reload refused" in messages(gateway))
+        await eventually(lambda: messages(gateway).count(f"{how} ends") == messages(gateway).count(f"{how} begins"))
+        refusals = [line for line in messages(gateway).split("\n") if "reload refused" in line]
+        assert len(refusals) == 1
+        assert "worker 1" in refusals[0]
+        assert why in refusals[0]
+        await eventually(lambda: len(workers_of(gateway)) == 2)
+        assert await answers_of_both(gateway, how) == {404}
+        reload_with(gateway, "not", base)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert await answers_of_both(gateway, "not") == {200}
+
+
+async def test_G02_a_reload_that_hangs_makes_way_for_the_next(tmp_path: Path, upstream: Upstream) -> None:
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        base = gateway.config_path.read_text()
+        reload_with(gateway, "hang", base)
+        await eventually(lambda: "it hangs" in messages(gateway))
+        assert await answers_of_both(gateway, "hang") == {404}
+        reload_with(gateway, "not", base)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") == 3)
+        assert await answers_of_both(gateway, "not") == {200}
+        reload_with(gateway, "hang", base)
+        await eventually(lambda: messages(gateway).count("it hangs") == 2)
+        gateway.terminate()
+        assert await gateway.wait(10.0) == 0
+
+
+async def test_G02_a_broken_file_puts_an_end_to_a_reload_that_hangs(tmp_path: Path, upstream: Upstream) -> None:
+    """What was made ready for it in the other processes ends."""
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        reload_with(gateway, "hang", gateway.config_path.read_text())
+        await eventually(lambda: messages(gateway).count("hang begins") == 2 and "it hangs" in messages(gateway))
+        gateway.config_path.write_text("broken")
+        gateway.reload()
+        await eventually(lambda: messages(gateway).count("hang ends") == 2)
+        await eventually(lambda: messages(gateway).count("reload refused") == 1)
+        assert "configuration reloaded" not in messages(gateway)
+        gateway.terminate()
+        assert await gateway.wait(10.0) == 0
+
+
+async def test_G02_a_worker_that_starts_during_a_reload_is_part_of_it(tmp_path: Path, upstream: Upstream) -> None:
+    async with failing_in_one(tmp_path, upstream) as gateway:
+        os.kill(workers_of(gateway)[0], signal.SIGKILL)  # after so short a life it stays away for a moment
+        await eventually(lambda: len(workers_of(gateway)) == 1)
+        reload_with(gateway, "not", gateway.config_path.read_text())
+        await eventually(lambda: len(workers_of(gateway)) == 2)
+        await eventually(lambda: messages(gateway).count("configuration reloaded") >= 2)
+        assert await answers_of_both(gateway, "not") == {200}
 
 
 def test_Y04_an_address_is_taken_before_anybody_else_may_bind_it() -> None:

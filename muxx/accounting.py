@@ -26,6 +26,7 @@ from .wire.openai import estimate_tokens
 if TYPE_CHECKING:
     from .call import Call
     from .flight import Flight
+    from .targets import Target
     from .transport import UpstreamResponse
     from .wire.wire import Facts, Wire
 
@@ -205,12 +206,19 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     """What the upstream calls of this exchange used, and what that costs."""
     exchange = call.exchange
     usage = exchange.usage = usage_of(exchange, call.wire, facts, complete)
-    exchange.cost = cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
+    exchange.cost = cost = NO_COST if usage.source == "none" else _price(call, exchange.attempts[-1].target, usage)
+    if cost is None:
+        call.gateway.unpriced.note(exchange.attempts[-1].target)
     unusual_tier = usage.service_tier and usage.service_tier not in USUAL_TIERS
     if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens:
         _tell_details(exchange, usage)
     if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
         exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)
+
+
+def _price(call: Call, target: Target, usage: Usage) -> Cost | None:
+    """By the prices at which the request was admitted: what its attempts were held for."""
+    return call.gateway.price(target, usage, call.exchange.timing.started_at)
 
 
 def _tell_details(exchange: Exchange, usage: Usage) -> None:
@@ -229,7 +237,7 @@ def _settle_joined(call: Call, flight: Flight, complete: bool) -> None:
     usage = _told_or_estimated(exchange, call.wire, facts, complete)
     exchange.usage, exchange.origin = usage._replace(source="cache"), flight.attempt.target
     if complete:
-        cost = call.gateway.price(exchange.origin, usage)
+        cost = _price(flight.starter, exchange.origin, usage)
         exchange.saved_pico = None if cost is None else cost.total_pico
         _land(call, flight, complete, usage, cost)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from json import dumps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,11 +44,31 @@ from muxx.errors import UpstreamDisconnected
 from muxx.exchange import Exchange
 from muxx.request import HttpRequest, Request
 from muxx.targets import Attempt, Provider, Target
-from muxx.testing import DONE, RawResponse, RunningGateway, Script, chat_body, error, event, fin, head, json, rst, sse
+from muxx.testing import (
+    DONE,
+    RawResponse,
+    RunningGateway,
+    Script,
+    chat,
+    chat_body,
+    error,
+    event,
+    fin,
+    head,
+    json,
+    pause,
+    rst,
+    sse,
+)
+from muxx.testing.settings import merged
+from muxx.unpriced import MOST_TOLD
 from muxx.wire.openai import ChatStream
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import CHAT
+from muxx_std.pricing.source import VENDORS
+from muxx_std.pricing.table import FORMAT
 
+NO_CACHE = {"project": {"cache": {"enabled": False}}}
 PROMPT = "Hello"
 users = (f"payer-{number}" for number in count())
 
@@ -241,6 +264,44 @@ async def test_M06_an_unknown_price_is_null_and_never_zero() -> None:
         plain = await gateway.chat(model="openai/nobodys-model")
         await booked(gateway, plain, cost_usd=None)
         assert plain.header("x-muxx-cost") is None
+
+
+async def test_M06_a_model_without_a_price_is_named_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as gateway:
+        gateway.upstream.choose = chat()
+        for model in ("openai/nobodys-model", "openai/nobodys-model", "mock/free-of-charge", "gpt-4o"):
+            assert (await gateway.chat(model=model)).status == 200
+        for number in range(2 * MOST_TOLD):
+            assert (await gateway.chat(model=f"openai/invented-{number}")).status == 200
+    told = [line for line in caplog.messages if "price" in line]
+    assert told[0].startswith("no price is known for model nobodys-model of provider openai")
+    assert len(told) == len(set(told)) == MOST_TOLD + 1
+
+
+def changing_at(moment: float) -> bytes:
+    """A price table in which a token of gpt-4o costs 1 until then, and 5 from then on."""
+    after = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None).isoformat()
+    rates = [{"rates": {"input": 1, "output": 1}}, {"from": after, "rates": {"input": 5, "output": 5}}]
+    model = {"id": "gpt-4o", "match": ["starts", "gpt-4o"], "prices": rates}
+    vendors = {vendor: {"models": [model] if vendor == "openai" else []} for vendor in VENDORS}
+    return dumps({"format": FORMAT, "version": "x", "vendors": vendors}).encode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_M06_the_prices_of_a_request_are_those_at_its_admission(stream: bool, tmp_path: Path) -> None:
+    """Held and booked: it is not beyond what was held, though prices rise meanwhile."""
+    caps = {"project": {"spend_caps": [{"window": "day", "usd": "100", "action": "block"}]}}
+    (tmp_path / "prices.json").write_bytes(changing_at(changes := time.time() + 1.5))
+    config = merged(NO_CACHE, merged(caps, {"plugins": {"pricing": {"table": "prices.json"}}}))
+    async with serving(config=config, directory=tmp_path) as gateway:
+        answer = sse(STREAM) if stream else json(ANSWER)
+        gateway.upstream.script([pause(changes - time.time()), *answer], answer)
+        costs = []
+        for _ in range(2):
+            row = await gateway.get_row((await gateway.chat(stream=stream, max_tokens=5)).request_id)
+            costs.append((row["cost_usd"], row["attributes"]))
+        assert time.time() > changes
+        assert costs == [(usd(15), {}), (usd(75), {})]
 
 
 # ── M07: usage that cannot be true ──────────────────────────────────────────────────────────────────────────────────────────

@@ -79,7 +79,7 @@ def final_status(exchange: Exchange, error: MuxxError | None) -> int:
 def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
     """The exchange as a row, without its content."""
     timing, response = exchange.timing, exchange.response
-    tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, source = exchange.usage
+    tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, _, source = exchange.usage
     cost_in, cost_out, price_version = exchange.cost or (None, None, None)
     identity, request, attempts = exchange.identity or NOBODY, exchange.request, exchange.attempts
     target = attempts[-1].target if attempts else exchange.origin
@@ -172,7 +172,7 @@ BEYOND_HELD = "beyond_held_usd"
 """Attribute of a row: how much more an answer cost than anybody could foresee."""
 
 USAGE_DETAILS = "usage_details"
-DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "service_tier")
+DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "cache_write_1h_tokens", "service_tier")
 USUAL_TIERS = ("default", "standard", "on_demand", "auto")
 """What providers call the tier in which nothing is priced apart."""
 
@@ -210,7 +210,7 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     if cost is None:
         call.gateway.unpriced.note(exchange.attempts[-1].target)
     unusual_tier = usage.service_tier and usage.service_tier not in USUAL_TIERS
-    if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens:
+    if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens or usage.cache_write_1h_tokens:
         _tell_details(exchange, usage)
     if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
         exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)

@@ -84,6 +84,25 @@ def at_gpt4o(given: int, made: int, source: str) -> dict[str, Any]:
     return {"input_tokens": given, "output_tokens": made, "usage_source": source, "cost_usd": cost}
 
 
+MESSAGE = {
+    "id": "m", "type": "message", "role": "assistant", "model": "claude-3-5-haiku-latest", "stop_reason": "end_turn",
+    "stop_sequence": None, "content": [{"type": "text", "text": "".join(WORDS)}],
+}  # fmt: skip
+
+
+def message_events(begun: dict[str, Any], ended: dict[str, Any]) -> bytes:
+    """A Messages stream: the usage it begins with, and the members of its `message_delta`."""
+    events = [
+        {"type": "message_start", "message": MESSAGE | {"content": [], "stop_reason": None, "usage": begun}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}} for word in WORDS),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, **ended},
+        {"type": "message_stop"},
+    ]
+    return b"".join(b"event: %b\n" % str(each["type"]).encode() + event(each) for each in events)
+
+
 ESTIMATE = at_gpt4o(tokens(PROMPT), tokens("".join(WORDS)), "estimated")
 
 
@@ -143,6 +162,24 @@ async def test_M02_details_are_parts_of_their_totals(name: str) -> None:
         plain = await gateway.chat()
         await booked(gateway, plain, **expected)
         assert plain.header("x-muxx-cost") == expected["cost_usd"]
+
+
+HOURLY = {
+    "input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 300,
+    "cache_creation": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ["messages", "chat"])
+async def test_M02_what_anthropic_caches_for_an_hour_costs_twice_the_input(endpoint: str, stream: bool) -> None:
+    async with serving() as gateway:
+        streamed = sse(message_events(HOURLY, {"usage": {"output_tokens": 5}}))
+        gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": HOURLY}))
+        response = await gateway.ask(endpoint, model="claude-3-5-haiku", stream=stream)
+        pico = 10 * 800_000 + 200 * 1_000_000 + 100 * 1_600_000 + 5 * 4_000_000
+        details = {"usage_details": {"cache_write_1h_tokens": 100}}
+        await booked(gateway, response, input_tokens=310, cache_write_tokens=300, cost_usd=usd(pico), attributes=details)
 
 
 async def test_M02_the_comment_the_header_and_the_row_say_the_same() -> None:

@@ -326,7 +326,7 @@ def test_all_input_and_all_output_are_counted() -> None:
         candidatesTokensDetails=[{"modality": "AUDIO", "tokenCount": 5}],
         cacheTokensDetails=[{"modality": "AUDIO", "tokenCount": 1}],
     )  # fmt: skip
-    assert read_gemini_usage(told) == (Usage(13, 27, 4, 0, 7, 2, 5, 1, "flex", "provider"), False)
+    assert read_gemini_usage(told) == (Usage(13, 27, 4, 0, 7, 2, 5, 1, service_tier="flex", source="provider"), False)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     made: Any = value.get("completion_tokens_details")
     if _says_nothing(given) and _says_nothing(made) and value.keys() <= _PLAIN_MEMBERS:
         # What nearly every answer reports: totals, and details that are all 0.
-        return Usage(prompt, completion, 0, 0, 0, 0, 0, 0, service_tier, "provider"), False
+        return Usage(prompt, completion, 0, 0, 0, 0, 0, 0, 0, service_tier, "provider"), False
     given, made = given if type(given) is dict else {}, made if type(made) is dict else {}
     reasoning = made.get("reasoning_tokens")
     if _is_beside(reasoning, value):

@@ -38,8 +38,9 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
     """The usage to book, by how it is known.
 
     Reported by the provider: as reported; `partial` when the answer broke, and then at least what the text is estimated at, where
-    some came later. Not reported: estimated from what was sent and received, unless the provider failed before the first byte of
-    a stream or anywhere in a plain answer, which bills nothing.
+    some came later. So is an answer that is told to have no output though it has text, or whose last word on it cannot be true,
+    and it is flagged. Not reported: estimated from what was sent and received, unless the provider failed before the first byte
+    of a stream or anywhere in a plain answer, which bills nothing.
     """
     if not _was_sent(exchange):
         return Usage(source="none")
@@ -52,10 +53,15 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
 def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     usage = facts.usage if facts is not None else None
     if usage is not None and facts is not None:
-        if complete:
+        mute = not usage.output_tokens and facts.output_bytes > 0
+        outdated = facts.text_since_usage
+        if complete and not mute and not (outdated and facts.usage_invalid):
             return usage
-        least = estimate_tokens(facts.output_bytes) if facts.text_since_usage else 0
-        return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
+        if complete:
+            exchange.attributes[USAGE_INVALID] = True
+        if usage.input_tokens or not complete:
+            least = estimate_tokens(facts.output_bytes) if mute or outdated else 0
+            return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
     read = estimate_tokens(wire.input_bytes(exchange.request.body))
     made = estimate_tokens(facts.output_bytes if facts is not None else 0)
     return Usage(input_tokens=read, output_tokens=made, source="estimated")
@@ -170,6 +176,9 @@ SERVED = ("provider", "model", "attempts", "attributes")
 
 BEYOND_HELD = "beyond_held_usd"
 """Attribute of a row: how much more an answer cost than anybody could foresee."""
+
+USAGE_INVALID = "usage_invalid"
+"""Attribute of a row: the provider told of tokens what cannot be true."""
 
 USAGE_DETAILS = "usage_details"
 DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "cache_write_1h_tokens", "service_tier")

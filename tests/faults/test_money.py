@@ -123,7 +123,9 @@ STREAMED = {
     "null on every other chunk": (TALK + delta("", usage=None) + finish(usage=None) + usage_event(), at_gpt4o(10, 5, "provider")),
     "never": (TALK + finish(), ESTIMATE),
     "an empty one": (TALK + finish() + event({"choices": [], "usage": {}}), ESTIMATE),
-    "of nothing": (TALK + finish() + usage_event(0, 0), at_gpt4o(0, 0, "provider")),
+    "of nothing": (TALK + finish() + usage_event(0, 0), ESTIMATE),
+    "of no output": (TALK + finish() + usage_event(10, 0), at_gpt4o(10, tokens("".join(WORDS)), "partial")),
+    "of no output, and there is none": (finish() + usage_event(10, 0), at_gpt4o(10, 0, "provider")),
 }
 
 
@@ -366,6 +368,38 @@ async def test_M07_details_that_cannot_be_true_leave_the_totals_alone(wrong: Any
         await booked(gateway, await gateway.chat(stream=True), attributes={"usage_invalid": True}, **at_gpt4o(10, 5, "provider"))
 
 
+@pytest.mark.parametrize("members", [{"total_tokens": -5}, {"prompt_tokens_details": "x"}, {"completion_tokens_details": 5}])
+async def test_M07_a_total_or_details_that_cannot_be_true_are_flagged(members: dict[str, Any]) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(ANSWER | {"usage": usage(10, 5, **members)}))
+        await booked(gateway, await gateway.chat(), attributes={"usage_invalid": True}, **at_gpt4o(10, 5, "provider"))
+
+
+@pytest.mark.parametrize(("told", "expected"), [((10, 0), (10, "partial")), ((0, 0), (tokens(PROMPT), "estimated"))])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_M07_a_text_told_to_be_no_output_is_flagged_and_estimated(
+    stream: bool, told: tuple[int, int], expected: tuple[int, str]
+) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(TALK + finish() + usage_event(*told) + DONE) if stream else json(ANSWER | {"usage": usage(*told)}))
+        row = await booked(gateway, await gateway.chat(stream=stream), attributes={"usage_invalid": True}, status=200)
+        assert (row["input_tokens"], row["usage_source"]) == expected
+        assert row["output_tokens"] > 0
+
+
+BEGUN = {"input_tokens": 10, "output_tokens": 1}
+
+
+@pytest.mark.parametrize("ended", [{}, {"usage": None}, {"usage": {"output_tokens": -7}}, {"usage": {"output_tokens": 10**18}}])
+@pytest.mark.parametrize("endpoint", ["messages", "chat"])
+async def test_M07_what_a_message_begins_with_is_no_count_of_its_output(endpoint: str, ended: dict[str, Any]) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(message_events(BEGUN, ended)))
+        response = await gateway.ask(endpoint, model="claude-3-5-haiku", stream=True)
+        expected = {"input_tokens": 10, "output_tokens": tokens("".join(WORDS)), "usage_source": "partial"}
+        await booked(gateway, response, status=200, attributes={"usage_invalid": True}, **expected)
+
+
 @pytest.mark.parametrize("wrong", [None, 5, "usage", [1], True])
 async def test_M07_usage_that_is_no_object_is_no_usage(wrong: Any) -> None:
     async with serving() as gateway:
@@ -417,7 +451,7 @@ def test_M07_no_usage_object_whatever_raises_or_makes_a_negative_or_absurd_booki
     parts = (made.cache_read_tokens, made.cache_write_tokens, made.input_audio_tokens)
     assert all(0 <= part <= made.input_tokens <= 10**9 for part in parts)
     assert 0 <= made.reasoning_tokens <= made.output_tokens <= 2 * 10**9
-    assert made.source in (("provider", "estimated") if complete else ("partial", "estimated"))
+    assert made.source in ("provider" if complete and made.output_tokens else "partial", "partial", "estimated")
     assert made.source in ("provider", "partial") or made.output_tokens == tokens("".join(WORDS))
 
 

@@ -100,6 +100,7 @@ def test_thinking_is_output_and_known_apart() -> None:
         ({"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": -1}, (Usage(3, 4, source="provider"), True)),
         ({"input_tokens": 3, "output_tokens": 4, "output_tokens_details": {"thinking_tokens": 5}},
          (Usage(3, 4, source="provider"), True)),
+        ({"input_tokens": 3, "output_tokens": 4, "output_tokens_details": "x"}, (Usage(3, 4, source="provider"), True)),
         ({"input_tokens": True, "output_tokens": 4}, (None, True)),
         ({"input_tokens": 3}, (None, True)),
         ("many", (None, True)),

@@ -25,6 +25,7 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
     read, wrong_read = _detail(value.get("cache_read_input_tokens"), MAX_TOKENS)
     written, hourly, wrong_written = _written(value)
     details = value.get("output_tokens_details")
+    wrong_details = details is not None and type(details) is not dict
     thinking, wrong_thinking = _detail(details.get("thinking_tokens") if type(details) is dict else None, output)
     tier = value.get("service_tier", service_tier)
     usage = Usage(
@@ -37,7 +38,7 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
         service_tier=tier if type(tier) is str else None,
         source="provider",
     )
-    return usage, wrong_read or wrong_written or wrong_thinking
+    return usage, wrong_read or wrong_written or wrong_details or wrong_thinking
 
 
 def compacted(usage: Usage, value: dict[str, Any]) -> Usage:

@@ -191,11 +191,33 @@ async def test_requests_that_share_a_call_count_its_tokens_once() -> None:
         gateway.upstream.choose = lambda request: [wait(release), *chat("shared")(request)]
         asking = [asyncio.create_task(gateway.chat(max_tokens=50)) for _ in range(3)]
         await eventually(lambda: used(gateway)["rpm"] == 3)
-        assert used(gateway)["tpm"] > 3 * 50
+        assert 50 < used(gateway)["tpm"] < 2 * 50
         release.set()
         found = await asyncio.gather(*asking)
         spent = sum(found[0].json()["usage"][name] for name in ("prompt_tokens", "completion_tokens"))
         await eventually(lambda: used(gateway) == {"rpm": 3, "tpm": spent})
+
+
+async def test_an_answer_that_takes_no_tokens_needs_no_room_for_any() -> None:
+    """A hit, and one that joins another's call, are served where the minute has no tokens left."""
+    async with limited(ROOM, rpm=9, tpm=1000) as gateway:
+        gate = asyncio.Event()
+        gateway.upstream.script(chat(), [wait(gate), *answers.json(chat_body())])
+        assert (await gateway.chat("stored", max_tokens=500)).status == 200
+        first = asyncio.create_task(gateway.chat("shared", max_tokens=900))
+        await eventually(lambda: used(gateway)["tpm"] > 900)
+        assert (await gateway.chat("stored", max_tokens=500)).header("x-muxx-cache") == "HIT"
+        joined = asyncio.create_task(gateway.chat("shared", max_tokens=900))
+        await eventually(lambda: used(gateway)["rpm"] == 4)
+        refused = await gateway.chat("another", max_tokens=500)
+        assert (refused.status, rate_headers(refused)[:2]) == (429, (9, 5)), "it is no request, and says how those stand"
+        assert 0 < int(refused.header("retry-after") or 0) <= 60
+        row = await gateway.get_row(refused.request_id)
+        assert (row["phase"], row["error_code"], row["attempts"], row["cost_usd"]) == ("limit", "rate_limit_exceeded", 0, "0")
+        gate.set()
+        assert (await first).status == 200
+        assert (await joined).header("x-muxx-cache") == "HIT"
+        assert used(gateway)["rpm"] == 4
 
 
 async def test_tokens_are_reserved_while_a_request_runs() -> None:
@@ -226,9 +248,10 @@ async def test_a_request_for_less_than_no_tokens_makes_no_room_and_takes_none(mo
 
 
 async def test_what_no_minute_can_hold_is_refused_for_good() -> None:
-    async with limited(tpm=100) as gateway:
+    async with limited(tpm=100, rpm=5) as gateway:
         gateway.upstream.script(chat())
         refused = await gateway.chat(max_tokens=101)
+        assert rate_headers(refused)[:2] == (5, 5)
         assert (refused.status, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert "100" in refused.json()["error"]["message"]
         assert refused.header("x-should-retry") == "false"

@@ -54,6 +54,8 @@ class Counting:
     def admit(self, tokens: int = 0, user: str | None = None, key: str | None = None, project: str = "p") -> Ticket | int:
         """The ticket, or how long to wait."""
         verdict = self.ledger.admit(self.subject(user, key, project), tokens)
+        if verdict.ticket is not None and tokens:
+            verdict = self.ledger.reserve(verdict.ticket, tokens)
         return verdict.ticket or verdict.wait
 
     def admitted(self, tokens: int = 0, **who: str) -> Ticket:

@@ -12,14 +12,17 @@ from muxx import Exchange, Identity, Limits, PluginConfig, RateLimited, Route, S
 from .ledger import Ledger
 from .refill import refill
 from .reserve import reserve
-from .subject import Standing, Subject, Ticket
+from .subject import Standing, Subject, Ticket, Verdict
 
 if TYPE_CHECKING:
     import click
 
     from muxx import Gateway
 
-TICKET = StateKey[Ticket]("limits.ticket")
+TICKET = StateKey[Ticket | None]("limits.ticket")
+"""Where the request is counted; None once it has been refused after all."""
+
+TOO_MANY = "This request may come to more tokens than the limit of {} per minute allows. Send less, or set a lower max_tokens."
 
 
 class LimitsConfig(PluginConfig):
@@ -39,9 +42,10 @@ class Known(NamedTuple):
 class RateLimits:
     """First in `pre_request`, so that what is refused costs nothing else. Where a project has no limit, nothing happens.
 
-    A request that is refused after it was admitted, before anything was sent for it, gives back what it was counted as. A hit,
-    or an answer shared with another request, is a request of no tokens. What plugins ask for themselves (`gateway.call`) is part
-    of the client's request and not counted.
+    Requests are counted there, and tokens before the first upstream call: an answer that takes none needs no room for any. What
+    is refused after it was admitted, before anything was sent for it, gives back what it was counted as. A hit, or an answer
+    shared with another request, is a request of no tokens. What plugins ask for themselves (`gateway.call`) is part of the
+    client's request and not counted.
     """
 
     Config = LimitsConfig
@@ -59,24 +63,33 @@ class RateLimits:
         subject = self._subject(ledger, exchange, project.name, project.settings.limits)
         if subject is None:
             return
-        limit = subject.most_tokens
-        tokens = reserve(exchange, self._guess, limit) if limit else 0
-        if tokens is None:
-            raise RateLimited(
-                f"This request may come to more tokens than the limit of {limit} per minute allows. Send less, or set a lower"
-                " max_tokens.",
-                retry=False,
-            )
-        verdict = ledger.admit(subject, tokens, tell=project.settings.watches_limits)
-        exchange.standings = verdict.told
-        if verdict.tightest is not None:
-            exchange.reply_headers.update(headers(verdict.tightest))
+        tokens = self._tokens(exchange, subject) if subject.most_tokens else 0
+        verdict = ledger.admit(subject, tokens or 0, tell=project.settings.watches_limits)
+        tell(exchange, verdict)
         if verdict.ticket is None:
-            raise RateLimited(
-                f"Rate limit exceeded. Please retry after {-(-verdict.wait // 1000)} seconds.", retry_after=verdict.wait / 1000
-            )
+            raise refusal(verdict)
         exchange.state[TICKET] = verdict.ticket
         exchange.at_end(self._settle)
+
+    @hookimpl
+    def pre_attempt(self, exchange: Exchange) -> None:
+        project, ledger = exchange.project, self._ledger
+        if project is None or project.settings.limits is None or ledger is None:
+            return
+        ticket = exchange.state.get(TICKET)
+        if ticket is None or not ticket.subject.most_tokens or ticket.reserved:
+            return
+        tokens = self._tokens(exchange, ticket.subject)
+        verdict = ledger.reserve(ticket, tokens, tell=project.settings.watches_limits)
+        exchange.state[TICKET] = verdict.ticket
+        tell(exchange, verdict)
+        if verdict.ticket is None:
+            exchange.phase = "limit"
+            most = ticket.subject.most_tokens
+            raise RateLimited(TOO_MANY.format(most), retry=False) if tokens is None else refusal(verdict)
+
+    def _tokens(self, exchange: Exchange, subject: Subject) -> int | None:
+        return reserve(exchange, self._guess, subject.most_tokens)
 
     def _subject(self, ledger: Ledger, exchange: Exchange, project: str, limits: Limits) -> Subject | None:
         memory, identity, user = exchange.request.memory, exchange.identity, exchange.request.user_id
@@ -130,6 +143,18 @@ def tokens_of(exchange: Exchange) -> int:
 def was_refused(exchange: Exchange) -> bool:
     """Whether it ended before anything was asked for it. (`refill` has the same of rows.)"""
     return exchange.error is not None and not exchange.attempts and exchange.cache not in ("hit", "joined")
+
+
+def tell(exchange: Exchange, verdict: Verdict) -> None:
+    """How the limits stand: to the caller, and to whoever watches them."""
+    exchange.standings = verdict.told
+    if verdict.tightest is not None:
+        exchange.reply_headers.update(headers(verdict.tightest))
+
+
+def refusal(verdict: Verdict) -> RateLimited:
+    seconds = -(-verdict.wait // 1000)
+    return RateLimited(f"Rate limit exceeded. Please retry after {seconds} seconds.", retry_after=verdict.wait / 1000)
 
 
 def headers(standing: Standing) -> Iterable[tuple[str, str]]:

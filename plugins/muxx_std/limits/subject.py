@@ -41,12 +41,14 @@ class Subject(NamedTuple):
 
 
 class Ticket(NamedTuple):
-    """Where an admitted request is counted."""
+    """Where an admitted request is counted, and the tokens reserved for it."""
 
     subject: Subject
     seconds: tuple[int, ...]
     days: tuple[int, ...]
-    tokens: int
+    reserved: tuple[int, ...] = ()
+    """The seconds in which its tokens are counted; none where it has reserved none."""
+    tokens: int = 0
 
 
 class Standing(NamedTuple):

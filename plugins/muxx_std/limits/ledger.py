@@ -13,7 +13,7 @@ from . import day, flying, minute
 from .day import Days
 from .flying import Flying
 from .minute import Minutes
-from .subject import Day, Minute, Standing, Subject, Ticket, Verdict, key_of
+from .subject import OWNER_BYTES, Day, Minute, Standing, Subject, Ticket, Verdict, key_of
 
 if TYPE_CHECKING:
     from muxx import Counters, Limits, Shared
@@ -57,7 +57,8 @@ class Ledger:
     """What is counted on this host. Any number of them, in any number of processes, count in the same records.
 
     Invariants: a request is counted in all that limits it or in none, and so are its tokens; the clock is read while everything
-    is held, so what is counted earlier is never earlier than what was counted before.
+    is held, so what is counted earlier is never earlier than what was counted before; no project has no room because of another's
+    users.
     """
 
     def __init__(self, shared: Shared, now: Callable[[], int] = monotonic_ms, wall: Callable[[], int] = wall_ms) -> None:
@@ -257,11 +258,11 @@ class Ledger:
         now, wall = self._now(), self._wall()
         minutes, days, flies = [], [], None
         for limit in subject.minutes:
-            if (at := self.minute_table.find(limit.key, now)) is None:
+            if (at := _place(self.minute_table, limit.key, now)) is None:
                 return None
             minutes.append((limit, at, *self.minutes.look(at, now)))
         for daily in subject.days:
-            if (at := self.day_table.find(daily.key, now)) is None:
+            if (at := _place(self.day_table, daily.key, now)) is None:
                 return None
             days.append((daily, at, self.days.look(at, now, wall)))
         if subject.flying is not None and (flies := self.key_table.find(subject.flying[0], now)) is None:
@@ -307,6 +308,14 @@ class Ledger:
             reset = found.wall + self.days.wait(at, found.now, found.wall)
             standings.append(Standing(daily.name + "rpd", daily.rpd, used + more, reset))
         return standings
+
+
+def _place(counters: Counters, key: bytes, now: int) -> int | None:
+    """The record of a key, which nothing else that is looked for at this moment takes the place of."""
+    at = counters.find(key, now, OWNER_BYTES)
+    if at is not None and counters.table[at] <= now:
+        counters.table[at] = now + 1
+    return at
 
 
 def _left(standing: Standing) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from muxx.testing import (
 )
 from muxx.testing.settings import merged
 from muxx_std.limits.ledger import Ledger
-from muxx_std.limits.refill import refill
+from muxx_std.limits.refill import DayWatch, refill
 from muxx_std.limits.reserve import reserve
 
 RATE_LIMITED = ("rate_limit_error", "rate_limit_exceeded")
@@ -383,7 +383,7 @@ async def test_what_the_shared_file_forgot_is_counted_again_from_rows_and_journa
 
 
 async def test_limits_that_only_a_project_sets_are_counted_again_and_not_twice(tmp_path: Path) -> None:
-    """Set while the gateway ran, they count from then; after a start with them, from the rows."""
+    """Set while the gateway ran, a minute counts from then, and the day what it has had; after a start with them, both do."""
     async with ScriptedUpstream() as upstream:
         upstream.script(chat())
         gateway = GatewayProcess(tmp_path, upstream.base_url, {"project": {"cache": {"enabled": False}}})
@@ -393,12 +393,28 @@ async def test_limits_that_only_a_project_sets_are_counted_again_and_not_twice(t
             for number in range(2):
                 assert (await gateway.chat(str(number))).status == 200
             await gateway.restart()
-            assert await counted(gateway) == {"rpm": 2, "rpd": 2}
+            async with asyncio.timeout(20):
+                while await counted(gateway) != {"rpm": 2, "rpd": 3}:
+                    await asyncio.sleep(0.05)
             await gateway.kill()
             (tmp_path / "muxx.db.shared").unlink()
             await gateway.start()
             assert await counted(gateway) == {"rpm": 3, "rpd": 3}
             assert (await gateway.chat("one too many")).status == 429
+
+
+async def test_a_limit_of_a_day_set_in_the_middle_of_it_counts_what_the_day_has_had() -> None:
+    ann, limits = {"X-Muxx-User-Id": "ann"}, {"rpd": 6, "user_rpd": 9}
+    async with serving(config={"project": {"cache": {"enabled": False}}}) as gateway:
+        gateway.upstream.script(chat())
+        for headers in (ann, ann, {}):
+            assert (await gateway.chat(headers=headers)).status == 200
+        await gateway.gateway.host.projects.change("default", {"limits": limits})
+        assert (await gateway.chat(headers=ann)).status == 200
+        await eventually(lambda: used(gateway, "ann", **limits) == {"rpd": 4, "user_rpd": 3})
+        await DayWatch(gateway.gateway).look()
+        assert used(gateway, "ann", **limits) == {"rpd": 4, "user_rpd": 3}, "who looks anew counts none twice"
+        assert [(await gateway.chat(headers=ann)).status for _ in range(3)] == [200, 200, 429]
 
 
 async def counted(gateway: GatewayProcess) -> dict[str, int]:

@@ -214,15 +214,20 @@ class Ledger:
                 if place is not None:
                     self.minutes.take(place, self.minutes.look(place, moment)[0], requests, tokens)
 
-    def recount_day(self, subject: Subject, requests: int) -> None:
-        """Count what was admitted before on this UTC day."""
-        with subject.holding:
+    def recount_day(self, key: bytes, requests: int) -> None:
+        """Count what was admitted before on this UTC day; the key is that of a limit."""
+        with self._shared.holding([self.day_table.place(key)]):
             now = self._now()
-            for limit in subject.days:
-                place = self.day_table.find(limit.key, now)
-                if place is not None:
-                    self.days.look(place, now, self._wall())
-                    self.days.take(place, now, requests)
+            place = self.day_table.find(key, now)
+            if place is not None:
+                self.days.look(place, now, self._wall())
+                self.days.take(place, now, requests)
+
+    def counted_today(self, key: bytes) -> int:
+        """What is counted of this UTC day in the limit of that key."""
+        with self._shared.holding([self.day_table.place(key)]):
+            place = self.day_table.peek(key)
+            return 0 if place is None else self.days.look(place, self._now(), self._wall())
 
     def standings(self, subject: Subject) -> list[Standing]:
         """How every limit stands. Counts nothing."""

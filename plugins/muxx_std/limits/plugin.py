@@ -10,7 +10,7 @@ from pydantic import Field
 from muxx import Exchange, Identity, Limits, PluginConfig, RateLimited, Route, StateKey, hookimpl
 
 from .ledger import Ledger
-from .refill import refill
+from .refill import DayWatch, refill
 from .reserve import reserve
 from .subject import Standing, Subject, Ticket, Verdict
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TICKET = StateKey[Ticket | None]("limits.ticket")
 """Where the request is counted; None once it has been refused after all."""
+
+SOON = 1.0
+"""Seconds until a limit of a day that is set has counted what the day has had."""
 
 TOO_MANY = "This request may come to more tokens than the limit of {} per minute allows. Send less, or set a lower max_tokens."
 
@@ -111,6 +114,7 @@ class RateLimits:
         if any(settings.limits for settings in (defaults, *own.values())):
             self._ledger = Ledger(gateway.shared)
             await refill(self._ledger, gateway, lambda project: own.get(project, defaults).limits)
+        gateway.every(SOON, DayWatch(gateway).look, name="limits.days", once_per_host=True)
         yield
 
     @hookimpl
@@ -127,7 +131,8 @@ class RateLimits:
 
 
 def _begun(gateway: Gateway) -> Ledger:
-    """The first limit of all was set while the gateway ran: it counts from now on."""
+    """The first limit of all was set while the gateway ran: a minute counts from now on, and of the day `DayWatch` sees to the
+    rest."""
     ledger = Ledger(gateway.shared)
     ledger.begin()
     return ledger

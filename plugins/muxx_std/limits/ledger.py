@@ -148,19 +148,19 @@ class Ledger:
         """Count so many tokens for a request that was admitted. Where its limits do not allow them now, or never will (None), it
         is refused after all, and counted no more."""
         subject = ticket.subject
-        with subject.holding:
-            found = self._look(subject)
-            if found is None:
-                self._take_back(ticket, self._now())
-                return Verdict(None, UNKNOWN_WAIT, None)
-            wait = 0 if tokens is None else self._wait_for_tokens(found, tokens)
-            if tokens is not None and not wait:
+        with subject.holding if tell else subject.holding_minutes:
+            found = self._look(subject, only_minutes=not tell)
+            wait = UNKNOWN_WAIT if found is None else 0 if tokens is None else self._wait_for_tokens(found, tokens)
+            if found is not None and tokens is not None and not wait:
                 take = self.minutes.take
                 reserved = tuple([take(at, moment, 0, tokens) for _, at, moment, _, _ in found.minutes])
                 told = self._told(found, 0, tokens) if tell else ()
                 return Verdict(ticket._replace(reserved=reserved, tokens=tokens), 0, None, told)
-            self._take_back(ticket, found.now)
-            found = self._look(subject) or found
+        with subject.holding:
+            self._take_back(ticket, self._now())
+            found = self._look(subject)
+            if found is None:
+                return Verdict(None, wait, None)
             return Verdict(None, wait, self._tightest(found, 0), self._told(found, 0, 0) if tell else ())
 
     def settle(self, ticket: Ticket, tokens: int, *, counts: bool = True) -> None:
@@ -258,14 +258,19 @@ class Ledger:
             told.append(muxx.Standing(daily.name + "rpd", daily.rpd, used + requests, self.days.end(at)))
         return tuple(told)
 
-    def _look(self, subject: Subject) -> Found | None:
-        """The records of a subject. None when one has no room in its table."""
+    def _look(self, subject: Subject, *, only_minutes: bool = False) -> Found | None:
+        """The records of a subject, or those of its minutes, for which less is to be held. None when one has no room in its
+        table."""
         now, wall = self._now(), self._wall()
-        minutes, days, flies = [], [], None
+        minutes: list[FoundMinute] = []
+        days: list[tuple[Day, int, int]] = []
+        flies = None
         for limit in subject.minutes:
             if (at := _place(self.minute_table, limit.key, now)) is None:
                 return None
             minutes.append((limit, at, *self.minutes.look(at, now)))
+        if only_minutes:
+            return Found(minutes, days, flies, now, wall)
         for daily in subject.days:
             if (at := _place(self.day_table, daily.key, now)) is None:
                 return None

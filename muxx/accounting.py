@@ -26,7 +26,7 @@ from .wire.openai import estimate_tokens
 if TYPE_CHECKING:
     from .call import Call
     from .flight import Flight
-    from .targets import Attempt
+    from .targets import Attempt, Target
     from .transport import UpstreamResponse
     from .wire.wire import Facts, Wire
 
@@ -38,8 +38,9 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
     """The usage to book, by how it is known.
 
     Reported by the provider: as reported; `partial` when the answer broke, and then at least what the text is estimated at, where
-    some came later. Not reported: estimated from what was sent and received, unless the provider failed before the first byte of
-    a stream or anywhere in a plain answer, which bills nothing.
+    some came later. So is an answer that is told to have no output though it has text, or whose last word on it cannot be true,
+    and it is flagged. Not reported: estimated from what was sent and received, unless the provider failed before the first byte
+    of a stream or anywhere in a plain answer, which bills nothing.
     """
     if not _was_sent(exchange):
         return Usage(source="none")
@@ -52,10 +53,14 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
 def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     usage = facts.usage if facts is not None else None
     if usage is not None and facts is not None:
-        if complete:
+        mute = not usage.output_tokens and facts.output_bytes > 0
+        if complete and not mute and not (facts.usage_invalid and facts.text_since_usage):
             return usage
-        least = estimate_tokens(facts.output_bytes) if facts.text_since_usage else 0
-        return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
+        if complete:
+            exchange.attributes[USAGE_INVALID] = True
+        if usage.input_tokens or not complete:
+            least = estimate_tokens(facts.output_bytes) if mute or facts.text_since_usage else 0
+            return usage._replace(source="partial", output_tokens=max(usage.output_tokens, least))
     read = estimate_tokens(wire.input_bytes(exchange.request.body))
     made = estimate_tokens(facts.output_bytes if facts is not None else 0)
     return Usage(input_tokens=read, output_tokens=made, source="estimated")
@@ -83,7 +88,7 @@ def final_status(exchange: Exchange, error: MuxxError | None) -> int:
 def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
     """The exchange as a row, without its content."""
     timing, response = exchange.timing, exchange.response
-    tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, source = exchange.usage
+    tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, _, source = exchange.usage
     cost_in, cost_out, price_version = exchange.cost or (None, None, None)
     identity, request, attempts = exchange.identity or NOBODY, exchange.request, exchange.attempts
     target = attempts[-1].target if attempts else exchange.origin
@@ -175,8 +180,11 @@ SERVED = ("provider", "model", "attempts", "attributes")
 BEYOND_HELD = "beyond_held_usd"
 """Attribute of a row: how much more an answer cost than anybody could foresee."""
 
+USAGE_INVALID = "usage_invalid"
+"""Attribute of a row: the provider told of tokens what cannot be true."""
+
 USAGE_DETAILS = "usage_details"
-DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "service_tier")
+DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "cache_write_1h_tokens", "service_tier")
 USUAL_TIERS = ("default", "standard", "on_demand", "auto")
 """What providers call the tier in which nothing is priced apart."""
 
@@ -210,12 +218,19 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     """What the upstream calls of this exchange used, and what that costs."""
     exchange = call.exchange
     usage = exchange.usage = usage_of(exchange, call.wire, facts, complete)
-    exchange.cost = cost = NO_COST if usage.source == "none" else call.gateway.price(exchange.attempts[-1].target, usage)
+    exchange.cost = cost = NO_COST if usage.source == "none" else _price(call, exchange.attempts[-1].target, usage)
+    if cost is None:
+        call.gateway.unpriced.note(exchange.attempts[-1].target)
     unusual_tier = usage.service_tier and usage.service_tier not in USUAL_TIERS
-    if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens:
+    if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens or usage.cache_write_1h_tokens:
         _tell_details(exchange, usage)
     if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
         exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)
+
+
+def _price(call: Call, target: Target, usage: Usage) -> Cost | None:
+    """By the prices at which the request was admitted: what its attempts were held for."""
+    return call.gateway.price(target, usage, call.exchange.timing.started_at)
 
 
 def _tell_details(exchange: Exchange, usage: Usage) -> None:
@@ -234,7 +249,7 @@ def _settle_joined(call: Call, flight: Flight, complete: bool) -> None:
     usage = _told_or_estimated(exchange, call.wire, facts, complete)
     exchange.usage, exchange.origin = usage._replace(source="cache"), flight.attempt.target
     if complete:
-        cost = call.gateway.price(exchange.origin, usage)
+        cost = _price(flight.starter, exchange.origin, usage)
         exchange.saved_pico = None if cost is None else cost.total_pico
         _land(call, flight, complete, usage, cost)
 

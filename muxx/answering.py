@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import hand_out_whole, note, settle, stores_content, synced
+from .accounting import USAGE_INVALID, hand_out_whole, note, settle, stores_content, synced
 from .call import NEVER, TranslatedHead
 from .chains import describe_crash, isolated, run_chunk
 from .errors import (
@@ -221,7 +221,7 @@ def learn(call: Call, facts: Facts, delivered: Facts, status: int) -> None:
     response.facts = delivered
     call.facts = facts
     if facts.usage_invalid:
-        call.exchange.attributes["usage_invalid"] = True
+        call.exchange.attributes[USAGE_INVALID] = True
 
 
 async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from operator import is_
@@ -127,6 +128,8 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     asked = not stream or not attempt.target.provider.ask_usage or up.ask_for_usage(attempt.body)
     if gateway.chains.pre_attempt:
         await _prepare(call, attempt)
+    for ask in exchange.askers:
+        _ask(call, ask, attempt)
     if exchange.request.size > HEAVY_BYTES:
         await asyncio.sleep(0)
     attempt.payload = _payload(call, attempt)
@@ -184,6 +187,17 @@ async def _prepare(call: Call, attempt: Attempt) -> None:
         allowed = exchange.identity.models if exchange.identity is not None else ()
         if not routing.targets_of((attempt.target,), allowed, exchange.request.model):
             raise PermissionDenied(NOT_ALLOWED, param="model")
+
+
+def _ask(call: Call, ask: Callable[[Exchange, Attempt], None], attempt: Attempt) -> None:
+    """Let a plugin refuse the attempt."""
+    try:
+        ask(call.exchange, attempt)
+    except MuxxError:
+        raise
+    except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
+        call.gateway.log.error("request %s: a plugin failed before an attempt: %s", call.exchange.id, describe_crash(error))
+        raise PluginError() from error
 
 
 def _payload(call: Call, attempt: Attempt) -> bytes:

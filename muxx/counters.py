@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -115,15 +116,16 @@ class Counters:
                     if keys[place * KEY_BYTES : (place + 1) * KEY_BYTES] != _NO_KEY:
                         yield self._record(start, place)
 
-    def find(self, key: bytes, now: int) -> int | None:
+    def find(self, key: bytes, now: int, owner_bytes: int = 0) -> int | None:
         """As `peek`; a key without a record gets one, all zero, in a place nobody uses or needs any more at `now` (milliseconds).
 
-        None when there is no such place.
+        None when there is no such place. With `owner_bytes`, so many of a key's first name its owner, and none is shut out by
+        another: where a set is full, whoever has most of it gives up what was longest unused to one who has less.
         """
         found = self.peek(key)
-        return self._make(key, now) if found is None else found
+        return self._make(key, now, owner_bytes) if found is None else found
 
-    def _make(self, key: bytes, now: int) -> int | None:
+    def _make(self, key: bytes, now: int, owner_bytes: int) -> int | None:
         start, kept, chosen = self.place(key) - self._offset, now + 1, None
         for number in range(SET_RECORDS):
             at = start + number * KEY_BYTES
@@ -132,6 +134,8 @@ class Counters:
                 until = 0
             if until < kept:
                 kept, chosen = until, number
+        if chosen is None and owner_bytes:
+            chosen = self._given_up(start, key[:owner_bytes])
         if chosen is None:
             return None
         at, record = start + chosen * KEY_BYTES, self._record(start, chosen)
@@ -139,6 +143,16 @@ class Counters:
         self._map[record * 8 : (record + self._words) * 8] = bytes(self._words * 8)
         self._map[at : at + KEY_BYTES] = key
         return record
+
+    def _given_up(self, start: int, owner: bytes) -> int | None:
+        """The place that a full set has for that owner; None where no other has more than it would have then."""
+        owners = [bytes(self._map[at : at + len(owner)]) for at in range(start, start + _KEYS, KEY_BYTES)]
+        has = Counter(owners)
+        most = max(has.values())
+        if most < has[owner] + 2:
+            return None
+        places = [number for number, name in enumerate(owners) if has[name] == most]
+        return min(places, key=lambda number: self.table[self._record(start, number)])
 
     def _record(self, start: int, number: int) -> int:
         return (start + _KEYS) // 8 + number * self._words

@@ -96,6 +96,8 @@ class Exchange:
     shared_key: bytes | None = None
     collectors: tuple[tuple[Callable[[WholeAnswer], None], int], ...] = ()
     """Who gets the whole answer, and how large it may be for each."""
+    askers: tuple[Callable[[Exchange, Attempt], None], ...] = ()
+    """Who may refuse each of its upstream calls."""
     enders: tuple[Callable[[Exchange], None], ...] = ()
     """Who is told when it is over."""
     standings: tuple[Standing, ...] = ()
@@ -172,6 +174,15 @@ class Exchange:
         (`coalesce`) collects nothing.
         """
         self.collectors = (*self.collectors, (take, most_bytes))
+
+    def before_attempt(self, ask: Callable[[Exchange, Attempt], None]) -> None:
+        """Call `ask` with this exchange and the attempt before each of its upstream calls, behind all `pre_attempt` hooks: a
+        `MuxxError` it raises refuses the exchange.
+
+        For `pre_request`, and for what only some exchanges need: those that ask for nothing pay nothing. `ask` is `def` and must
+        not wait; a crash is the plugin's, as a hook's is.
+        """
+        self.askers = (*self.askers, ask)
 
     def at_end(self, tell: Callable[[Exchange], None]) -> None:
         """Call `tell` with this exchange when it is over and its row written, just before `post_response` and exactly as often:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -33,6 +34,7 @@ from .sqlite import needing_the_database
 from .strangers import Strangers
 from .targets import Provider, Target
 from .transport import Transport
+from .unpriced import Unpriced
 from .upstream import HttpTransports
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class Gateway:
         self.calls = RunningCalls()
         self.flights = Flights()
         self.strangers = Strangers(host.shared, config.server.unauthenticated_per_minute)
+        self.unpriced = Unpriced(self.log)
         self.chain_seconds = config.server.chain_timeout_s
         self.syncs = config.database.durability == "power"
         """Whether a row is to be on the disk before its answer ends."""
@@ -134,9 +137,10 @@ class Gateway:
         """The ordered targets of a model name; raises `ModelNotFound`."""
         return self.routing.plan(model)
 
-    def price(self, target: Target, usage: Usage) -> Cost | None:
-        """What `usage` costs at `target`, by the first plugin that knows; None when none does."""
-        return first_price(self.chains.price, (target, usage))
+    def price(self, target: Target, usage: Usage, at: float | None = None) -> Cost | None:
+        """What `usage` costs at `target`, by the first plugin that knows; None when none does. `at` is when the request came
+        (`exchange.timing.started_at`), for prices change; without it, now."""
+        return first_price(self.chains.price, (target, usage, time.time() if at is None else at))
 
     def sent_up(self, request: Request, provider: Provider) -> Mapping[str, str]:
         """A client's headers that go up to this provider, by their lower-case names; no credential is among them."""

@@ -69,9 +69,10 @@ def on_chunk(gateway: Gateway, exchange: Exchange, chunk: Chunk) -> Iterable[Chu
 
 
 @hookspec(firstresult=True)
-def price(target: Target, usage: Usage) -> Cost | None:
+def price(target: Target, usage: Usage, at: float) -> Cost | None:
     """Price an answer. Pure and `def` only; called at settling and wherever a worst case is needed.
 
+    `at` is the moment whose prices hold, in Unix seconds: that at which the request came, however long its answer takes.
     The first `Cost` wins; None means this plugin does not know. A crash is logged and the price is unknown.
     """
 

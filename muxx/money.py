@@ -21,6 +21,8 @@ class Usage(NamedTuple):
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
     cache_read_audio_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    """Those of the cache-written that stay for an hour, which costs more than the usual minutes."""
     service_tier: str | None = None
     source: UsageSource = "none"
 

@@ -404,7 +404,7 @@ class Recorder:
         if provider is None or trace.get("model") is None:
             return {}
         usage = Usage(input_tokens=trace["input_tokens"], source="estimated")
-        cost = self._gateway.price(Target(provider, trace["model"]), usage)
+        cost = self._gateway.price(Target(provider, trace["model"]), usage, trace["started_at"])
         if cost is None:
             return {}
         return {

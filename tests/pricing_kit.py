@@ -21,9 +21,7 @@ MODELS = [(vendor, model.id) for vendor, rows in shipped_table().vendors.items()
 
 
 def pricing(**settings: Any) -> Pricing:
-    plugin = Pricing(PricingConfig.model_validate(settings))
-    plugin.clock = lambda: NOW
-    return plugin
+    return Pricing(PricingConfig.model_validate(settings))
 
 
 def target(model: str, prices: str | None = None) -> Target:
@@ -31,7 +29,7 @@ def target(model: str, prices: str | None = None) -> Target:
 
 
 def price(model: str, usage: Usage, vendor: str | None = None, **settings: Any) -> Cost | None:
-    return pricing(**settings).price(target(model, vendor), usage)
+    return pricing(**settings).price(target(model, vendor), usage, NOW)
 
 
 DATA: list[dict[str, Any]] = [

@@ -31,7 +31,7 @@ from muxx.testing import (
 )
 from muxx.testing.settings import merged
 from muxx_std.limits.ledger import Ledger
-from muxx_std.limits.refill import refill
+from muxx_std.limits.refill import DayWatch, refill
 from muxx_std.limits.reserve import reserve
 
 RATE_LIMITED = ("rate_limit_error", "rate_limit_exceeded")
@@ -191,11 +191,33 @@ async def test_requests_that_share_a_call_count_its_tokens_once() -> None:
         gateway.upstream.choose = lambda request: [wait(release), *chat("shared")(request)]
         asking = [asyncio.create_task(gateway.chat(max_tokens=50)) for _ in range(3)]
         await eventually(lambda: used(gateway)["rpm"] == 3)
-        assert used(gateway)["tpm"] > 3 * 50
+        assert 50 < used(gateway)["tpm"] < 2 * 50
         release.set()
         found = await asyncio.gather(*asking)
         spent = sum(found[0].json()["usage"][name] for name in ("prompt_tokens", "completion_tokens"))
         await eventually(lambda: used(gateway) == {"rpm": 3, "tpm": spent})
+
+
+async def test_an_answer_that_takes_no_tokens_needs_no_room_for_any() -> None:
+    """A hit, and one that joins another's call, are served where the minute has no tokens left."""
+    async with limited(ROOM, rpm=9, tpm=1000) as gateway:
+        gate = asyncio.Event()
+        gateway.upstream.script(chat(), [wait(gate), *answers.json(chat_body())])
+        assert (await gateway.chat("stored", max_tokens=500)).status == 200
+        first = asyncio.create_task(gateway.chat("shared", max_tokens=900))
+        await eventually(lambda: used(gateway)["tpm"] > 900)
+        assert (await gateway.chat("stored", max_tokens=500)).header("x-muxx-cache") == "HIT"
+        joined = asyncio.create_task(gateway.chat("shared", max_tokens=900))
+        await eventually(lambda: used(gateway)["rpm"] == 4)
+        refused = await gateway.chat("another", max_tokens=500)
+        assert (refused.status, rate_headers(refused)[:2]) == (429, (9, 5)), "it is no request, and says how those stand"
+        assert 0 < int(refused.header("retry-after") or 0) <= 60
+        row = await gateway.get_row(refused.request_id)
+        assert (row["phase"], row["error_code"], row["attempts"], row["cost_usd"]) == ("limit", "rate_limit_exceeded", 0, "0")
+        gate.set()
+        assert (await first).status == 200
+        assert (await joined).header("x-muxx-cache") == "HIT"
+        assert used(gateway)["rpm"] == 4
 
 
 async def test_tokens_are_reserved_while_a_request_runs() -> None:
@@ -226,9 +248,10 @@ async def test_a_request_for_less_than_no_tokens_makes_no_room_and_takes_none(mo
 
 
 async def test_what_no_minute_can_hold_is_refused_for_good() -> None:
-    async with limited(tpm=100) as gateway:
+    async with limited(tpm=100, rpm=5) as gateway:
         gateway.upstream.script(chat())
         refused = await gateway.chat(max_tokens=101)
+        assert rate_headers(refused)[:2] == (5, 5)
         assert (refused.status, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert "100" in refused.json()["error"]["message"]
         assert refused.header("x-should-retry") == "false"
@@ -360,7 +383,7 @@ async def test_what_the_shared_file_forgot_is_counted_again_from_rows_and_journa
 
 
 async def test_limits_that_only_a_project_sets_are_counted_again_and_not_twice(tmp_path: Path) -> None:
-    """Set while the gateway ran, they count from then; after a start with them, from the rows."""
+    """Set while the gateway ran, a minute counts from then, and the day what it has had; after a start with them, both do."""
     async with ScriptedUpstream() as upstream:
         upstream.script(chat())
         gateway = GatewayProcess(tmp_path, upstream.base_url, {"project": {"cache": {"enabled": False}}})
@@ -370,12 +393,28 @@ async def test_limits_that_only_a_project_sets_are_counted_again_and_not_twice(t
             for number in range(2):
                 assert (await gateway.chat(str(number))).status == 200
             await gateway.restart()
-            assert await counted(gateway) == {"rpm": 2, "rpd": 2}
+            async with asyncio.timeout(20):
+                while await counted(gateway) != {"rpm": 2, "rpd": 3}:
+                    await asyncio.sleep(0.05)
             await gateway.kill()
             (tmp_path / "muxx.db.shared").unlink()
             await gateway.start()
             assert await counted(gateway) == {"rpm": 3, "rpd": 3}
             assert (await gateway.chat("one too many")).status == 429
+
+
+async def test_a_limit_of_a_day_set_in_the_middle_of_it_counts_what_the_day_has_had() -> None:
+    ann, limits = {"X-Muxx-User-Id": "ann"}, {"rpd": 6, "user_rpd": 9}
+    async with serving(config={"project": {"cache": {"enabled": False}}}) as gateway:
+        gateway.upstream.script(chat())
+        for headers in (ann, ann, {}):
+            assert (await gateway.chat(headers=headers)).status == 200
+        await gateway.gateway.host.projects.change("default", {"limits": limits})
+        assert (await gateway.chat(headers=ann)).status == 200
+        await eventually(lambda: used(gateway, "ann", **limits) == {"rpd": 4, "user_rpd": 3})
+        await DayWatch(gateway.gateway).look()
+        assert used(gateway, "ann", **limits) == {"rpd": 4, "user_rpd": 3}, "who looks anew counts none twice"
+        assert [(await gateway.chat(headers=ann)).status for _ in range(3)] == [200, 200, 429]
 
 
 async def counted(gateway: GatewayProcess) -> dict[str, int]:

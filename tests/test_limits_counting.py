@@ -54,6 +54,8 @@ class Counting:
     def admit(self, tokens: int = 0, user: str | None = None, key: str | None = None, project: str = "p") -> Ticket | int:
         """The ticket, or how long to wait."""
         verdict = self.ledger.admit(self.subject(user, key, project), tokens)
+        if verdict.ticket is not None and tokens:
+            verdict = self.ledger.reserve(verdict.ticket, tokens)
         return verdict.ticket or verdict.wait
 
     def admitted(self, tokens: int = 0, **who: str) -> Ticket:
@@ -349,6 +351,34 @@ def test_what_is_idle_makes_room_and_what_counts_does_not(make: Any) -> None:
         here.waits(user=str(number))
     here.clock.pass_by(61_001)
     assert sum(isinstance(here.admit(user=f"new {number}"), Ticket) for number in range(200)) >= 40
+
+
+def test_what_a_request_is_counted_in_takes_no_place_of_one_another(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "MINUTE_RECORDS", 16)
+    monkeypatch.setattr(ledger, "DAY_RECORDS", 16)
+    here = make(rpm=9, user_rpm=9, rpd=9, user_rpd=9)
+    for user in "uv":
+        here.admitted(user=user)
+        assert here.used(user) == {"rpm": 1, "user_rpm": 1, "rpd": 1, "user_rpd": 1}
+        here.clock.pass_by(2 * DAY)
+
+
+def test_the_users_of_a_project_shut_out_no_other_project(make: Any) -> None:
+    here = make(rpd=1000, rpm=1000, user_rpd=2, user_rpm=2)
+    flood = []
+    for number in range(500):
+        flood.append(here.admit(user=f"invented {number}", project="loud"))
+        here.clock.pass_by(1)
+    assert ledger.UNKNOWN_WAIT in flood, "its own users have no more room"
+    for _ in range(2):
+        here.clock.pass_by(1)
+        for number in range(3):
+            here.admitted(user=f"user {number}", project="quiet")
+    for number in range(3):
+        assert here.waits(user=f"user {number}", project="quiet") > ledger.UNKNOWN_WAIT, "they are counted as ever"
+    here.admit(user="invented again", project="loud")
+    used = {standing.name: standing.used for standing in here.ledger.standings(here.subject(project="loud"))}
+    assert used["rpd"] == used["rpm"] >= sum(isinstance(one, Ticket) for one in flood), "its own count has kept its place"
 
 
 # ── any sequence ──

@@ -59,13 +59,14 @@ async def test_requests_tokens_cost_and_time_are_told_by_endpoint_provider_and_m
     async with serving(config={"project": {"cache": {"enabled": False}}}) as gateway:
         gateway.upstream.choose = chat()
         await gateway.chat("Hello", model="gpt-4o-mini", stream=True)
+        await gateway.chat("Hello", model="openai/nobodys-model")
         assert [(await gateway.chat("Hello")).status for _ in range(2)] == [200, 200]
         assert (await gateway.chat("Hello", model="nobody/knows")).status == 404
         found: Samples = {}
 
         async def all_told() -> bool:
             found.update(await told_by(gateway.base_url))
-            return total(found, "muxx_requests_total") == 4
+            return total(found, "muxx_requests_total") == 5
 
         await once(all_told)
         rows = (await gateway.get("/v1/logs")).json()["data"]
@@ -74,6 +75,7 @@ async def test_requests_tokens_cost_and_time_are_told_by_endpoint_provider_and_m
     assert total(found, "muxx_requests_total", status="404", ended_by="muxx") == 1
     for kind in ("input", "output"):
         assert total(found, "muxx_tokens_total", **openai, type=kind) == sum(each[f"{kind}_tokens"] for each in rows) > 0
+    assert [total(found, "muxx_unpriced_requests_total", **labels) for labels in ({}, {**openai, "model": "gpt-4o"})] == [1, 0]
     cost = float(sum(Decimal(each["cost_usd"] or 0) for each in rows))
     assert total(found, "muxx_cost_usd_total", **openai) == pytest.approx(cost, rel=1e-9)
     for le, name in (("+Inf", "bucket"), ("81.92", "bucket"), ("", "count")):

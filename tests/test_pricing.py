@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
-from pricing_kit import MILLION, USD, VERSION, price, pricing, target
+from pricing_kit import MILLION, NOW, USD, VERSION, price, pricing, target
 from pydantic import ValidationError
 
 from muxx import Cost, Provider, Target, Usage
@@ -95,11 +94,9 @@ def test_the_service_tier_of_the_answer_has_its_own_price() -> None:
 
 
 def test_the_price_is_that_of_the_day() -> None:
-    plugin = pricing()
-    seen = {}
+    plugin, seen = pricing(), {}
     for day in ("2025-06-09T23:59:59", "2025-06-10T00:00:00"):
-        plugin.clock = functools.partial(float, datetime.fromisoformat(day + "+00:00").timestamp())
-        cost = plugin.price(target("o3"), Usage(1, 1))
+        cost = plugin.price(target("o3"), Usage(1, 1), datetime.fromisoformat(day + "+00:00").timestamp())
         assert cost is not None
         seen[day] = (cost.input_pico, cost.output_pico)
     assert list(seen.values()) == [(10_000_000, 40_000_000), (2_000_000, 8_000_000)]
@@ -125,9 +122,9 @@ def test_a_provider_without_prices_of_its_own_is_priced_by_its_formats_vendor(wi
     plugin = pricing()
     unpriced = Provider("house", "http://127.0.0.1:1/v1", format=wire)
     assert unpriced.vendor == vendor
-    cost = plugin.price(Target(unpriced, model), Usage(1, 1))
-    assert cost == plugin.price(target(model, vendor), Usage(1, 1)) is not None
-    assert plugin.price(Target(unpriced, "mistral-large-latest"), Usage(1, 1)) is None
+    cost = plugin.price(Target(unpriced, model), Usage(1, 1), NOW)
+    assert cost == plugin.price(target(model, vendor), Usage(1, 1), NOW) is not None
+    assert plugin.price(Target(unpriced, "mistral-large-latest"), Usage(1, 1), NOW) is None
     assert Provider("house", "http://127.0.0.1:1/v1", format=wire, prices="none").vendor == "none"
 
 
@@ -161,7 +158,7 @@ def test_a_built_in_provider_prices_models_by_the_names_it_has_for_them(
     provider: str, model: str, usd_in: str, usd_out: str
 ) -> None:
     row = next(row for row in BUILT_IN if row.name == provider)
-    cost = pricing().price(Target(row, model), Usage(1, 1))
+    cost = pricing().price(Target(row, model), Usage(1, 1), NOW)
     assert cost == Cost(int(Decimal(usd_in) * MILLION), int(Decimal(usd_out) * MILLION), VERSION)
 
 
@@ -175,8 +172,8 @@ def test_deepseek_is_dearer_at_its_busy_hours() -> None:
     plugin = pricing()
     seen = []
     for clock in ("00:59:59", "01:00:00", "03:59:59", "04:00:00"):
-        plugin.clock = functools.partial(float, datetime.fromisoformat(f"2026-11-22T{clock}+00:00").timestamp())
-        cost = plugin.price(target("deepseek-flash", "deepseek"), Usage(1, 1))
+        at = datetime.fromisoformat(f"2026-11-22T{clock}+00:00").timestamp()
+        cost = plugin.price(target("deepseek-flash", "deepseek"), Usage(1, 1), at)
         assert cost is not None
         seen.append((cost.input_pico, cost.output_pico))
     assert seen == [(150_000, 600_000), (300_000, 1_200_000), (300_000, 1_200_000), (150_000, 600_000)]
@@ -232,14 +229,14 @@ def test_the_first_override_that_matches_wins_and_a_vendor_limits_it() -> None:
         {"model": "*", "input": "1", "output": "1"},
     ]
     plugin = pricing(prices=own)
-    found = [plugin.price(target(m, v), Usage(1, 0)) for m, v in [("my-model", "acme"), ("my-model", None), ("other", None)]]
+    found = [plugin.price(target(m, v), Usage(1, 0), NOW) for m, v in [("my-model", "acme"), ("my-model", None), ("other", None)]]
     assert [cost and cost.input_pico for cost in found] == [9 * MILLION, 3 * MILLION, MILLION]
 
 
 def test_an_override_can_have_tiers() -> None:
     own = [{"model": "m", "input": "1", "output": "2", "tiers": [{"above": 100, "input": "3", "output": "4"}]}]
     plugin = pricing(prices=own)
-    assert [(c.input_pico, c.output_pico) for n in (100, 101) if (c := plugin.price(target("m"), Usage(n, 1)))] == [
+    assert [(c.input_pico, c.output_pico) for n in (100, 101) if (c := plugin.price(target("m"), Usage(n, 1), NOW))] == [
         (100 * MILLION, 2 * MILLION), (303 * MILLION, 4 * MILLION),
     ]  # fmt: skip
 
@@ -294,8 +291,8 @@ def test_pricing_needs_neither_the_oracle_nor_a_server_nor_a_terminal() -> None:
 
 def test_a_remembered_price_takes_microseconds() -> None:
     plugin, gpt, usage = pricing(), target("gpt-4o"), Usage(1000, 500, cache_read_tokens=10)
-    plugin.price(gpt, usage)
+    plugin.price(gpt, usage, NOW)
     started = time.perf_counter()
     for _ in range(2000):
-        plugin.price(gpt, usage)
+        plugin.price(gpt, usage, NOW)
     assert (time.perf_counter() - started) / 2000 < 20e-6

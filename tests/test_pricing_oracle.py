@@ -20,7 +20,7 @@ from pricing_kit import MILLION, MODELS, NOW, USD, VERSION, price
 
 from muxx import Cost, Usage
 from muxx_std.pricing.book import PriceBook
-from muxx_std.pricing.rates import HIGHEST_SIDE_PICO, Period, Rates, Tariff
+from muxx_std.pricing.rates import HIGHEST_SIDE_PICO, KINDS, Period, Rates, Tariff
 from muxx_std.pricing.source import VENDORS
 from muxx_std.pricing.table import Model, shipped_table
 
@@ -68,6 +68,7 @@ USAGES = [
     Usage(1, 0),
     Usage(1234, 567, cache_read_tokens=1000),
     Usage(9000, 10, cache_read_tokens=4000, cache_write_tokens=3000, reasoning_tokens=7),
+    Usage(9000, 10, cache_read_tokens=4000, cache_write_tokens=3000, cache_write_1h_tokens=1000),
     Usage(1000, 100, input_audio_tokens=600, output_audio_tokens=70),
     Usage(1000, 100, cache_read_tokens=300, cache_read_audio_tokens=200, input_audio_tokens=500, output_audio_tokens=30),
 ]
@@ -82,6 +83,7 @@ def oracle_usage(usage: Usage) -> genai_prices.Usage:
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
         output_reasoning_tokens=usage.reasoning_tokens,
         input_audio_tokens=usage.input_audio_tokens,
         output_audio_tokens=usage.output_audio_tokens,
@@ -188,7 +190,7 @@ def test_gemini_audio_with_cached_tokens_is_priced_where_the_oracle_raises() -> 
 # ── properties ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 counts = st.integers(-5, 10**6) | st.sampled_from([-(10**18), 10**18, 2**63, 2**64])
-any_usage = st.builds(Usage, counts, counts, counts, counts, counts, counts, counts, counts)
+any_usage = st.builds(Usage, *[counts] * len(KINDS))
 leaf = st.integers(0, 200_000)
 priced_models = st.sampled_from(MODELS)
 BOOK = PriceBook(shipped_table())
@@ -220,15 +222,16 @@ def test_more_tokens_never_cost_less(model: tuple[str, str], usage: Usage, more:
     assert both is None or both.output_pico >= longer.output_pico
 
 
-@given(st.builds(Rates, *[st.integers(0, 10**9)] * 8), *[leaf] * 8)
+@given(st.builds(Rates, *[st.integers(0, 10**9)] * len(KINDS)), *[leaf] * len(KINDS))
 def test_a_cost_is_the_sum_of_its_parts(
-    rates: Rates, text: int, cached: int, cached_audio: int, audio: int, written: int, out: int, thought: int, spoken: int
+    rates: Rates, text: int, cached: int, cached_audio: int, audio: int, written: int, hourly: int, out: int, thought: int, spoken: int
 ) -> None:
     usage = Usage(
-        input_tokens=text + cached + cached_audio + audio + written,
+        input_tokens=text + cached + cached_audio + audio + written + hourly,
         output_tokens=out + thought + spoken,
         cache_read_tokens=cached + cached_audio,
-        cache_write_tokens=written,
+        cache_write_tokens=written + hourly,
+        cache_write_1h_tokens=hourly,
         reasoning_tokens=thought,
         input_audio_tokens=audio + cached_audio,
         output_audio_tokens=spoken,
@@ -242,11 +245,12 @@ def test_a_cost_is_the_sum_of_its_parts(
         + cached_audio * rates.cache_read_audio
         + audio * rates.input_audio
         + written * rates.cache_write
+        + hourly * rates.cache_write_1h
     )
     assert cost.output_pico == out * (rates.output or 0) + thought * rates.reasoning + spoken * rates.output_audio
 
 
-@given(st.builds(Rates, leaf, st.none() | leaf, *[leaf] * 6), any_usage | st.builds(Usage, counts, counts))
+@given(st.builds(Rates, leaf, st.none() | leaf, *[leaf] * (len(KINDS) - 2)), any_usage | st.builds(Usage, counts, counts))
 def test_prices_that_never_change_are_those_of_each_moment(rates: Rates, usage: Usage) -> None:
     """What is worked out the short way comes to the same as by periods, of which there are two here."""
     always, now = Tariff("m", "v", (Period(0, rates),)), Tariff("m", "v", (Period(1, rates), Period(0, rates)))
@@ -262,5 +266,6 @@ def test_impossible_parts_are_held_within_the_whole() -> None:
 
 def test_a_kind_without_its_own_price_costs_what_it_is_part_of() -> None:
     rates = Rates.of({"input": 10, "output": 20})
-    assert rates == Rates(10, 20, 10, 10, 20, 10, 20, 10)
+    assert rates == Rates(10, 20, 10, 10, 20, 10, 20, 10, 10)
+    assert Rates.of({"input": 10, "output": 20, "cache_write": 12}).cache_write_1h == 12
     assert Rates.of({"input": 10, "output": 20, "cache_read": 1, "input_audio": 90}).cache_read_audio == 90

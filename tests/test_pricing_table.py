@@ -48,7 +48,7 @@ async def test_a_table_is_found_beside_the_configuration_and_used(tmp_path: Path
     (tmp_path / "prices.json").write_bytes(changed)
     plugin = pricing(table="prices.json")
     await start(plugin, tmp_path / "muxx.toml")
-    assert plugin.price(target("gpt-4o"), Usage(5, 0)) == Cost(5, 0, "mine")
+    assert plugin.price(target("gpt-4o"), Usage(5, 0), NOW) == Cost(5, 0, "mine")
 
 
 def one_row(**changes: Any) -> bytes:

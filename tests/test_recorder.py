@@ -298,11 +298,11 @@ class Prices:
 
     def __init__(self, cost: Cost | None) -> None:
         self.providers = {"openai": Provider("openai", "http://127.0.0.1/v1")}
-        self.asked: list[tuple[Target, Usage]] = []
+        self.asked: list[tuple[Target, Usage, float]] = []
         self._cost = cost
 
-    def price(self, target: Target, usage: Usage) -> Cost | None:
-        self.asked.append((target, usage))
+    def price(self, target: Target, usage: Usage, at: float) -> Cost | None:
+        self.asked.append((target, usage, at))
         return self._cost
 
 
@@ -358,9 +358,9 @@ class TestOpenRequests:
         gateway = Prices(Cost(5, 7, "2026-11"))
         record = await self._died(bench, gateway)
         assert [record[name] for name in COST] == [5, 7, 12, "2026-11"]
-        [(target, usage)] = gateway.asked
+        [(target, usage, at)] = gateway.asked
         assert (target.provider, target.model) == (gateway.providers["openai"], "gpt-4o")
-        assert usage == Usage(input_tokens=11, source="estimated")
+        assert (usage, at) == (Usage(input_tokens=11, source="estimated"), record["started_at"])
 
     @pytest.mark.parametrize("known", ["no gateway", "no price", "no such provider", "no provider", "no model"])
     async def test_what_has_no_price_costs_an_unknown_amount(self, bench: Bench, known: str) -> None:

@@ -101,22 +101,34 @@ async def test_only_what_is_asked_for_is_priced_anew(mispriced: Path, arguments:
     assert sum(model["rows"] for model in said["models"]) == rows
 
 
-async def test_what_a_price_depends_on_beside_the_fields_of_a_row_is_in_it(tmp_path: Path) -> None:
-    usage = {
+SPOKEN = {
+    "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-audio-preview", "service_tier": "priority",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+    "usage": {
         "prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30,
         "prompt_tokens_details": {"audio_tokens": 5}, "completion_tokens_details": {"audio_tokens": 3},
-    }  # fmt: skip
+    },
+}  # fmt: skip
+CACHED = {
+    "id": "m", "type": "message", "role": "assistant", "model": "claude-3-5-haiku-latest", "stop_reason": "end_turn",
+    "stop_sequence": None, "content": [{"type": "text", "text": "Hi"}],
+    "usage": {"input_tokens": 10, "output_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 100}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "model", "details"),
+    [
+        (SPOKEN, "gpt-4o-audio-preview", {"input_audio_tokens": 5, "output_audio_tokens": 3, "service_tier": "priority"}),
+        (CACHED, "claude-3-5-haiku", {"cache_write_1h_tokens": 100}),
+    ],
+)
+async def test_what_a_price_depends_on_beside_the_fields_of_a_row_is_in_it(
+    answer: dict[str, Any], model: str, details: dict[str, Any], tmp_path: Path
+) -> None:
     async with serving(config=NO_CACHE, directory=tmp_path) as gateway:
-        answer = {
-            "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-audio-preview", "service_tier": "priority",
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}], "usage": usage,
-        }  # fmt: skip
         gateway.upstream.script(answers.json(answer))
-        response = await gateway.chat(model="gpt-4o-audio-preview")
+        response = await gateway.chat(model=model)
         row = await gateway.get_row(response.request_id)
-        assert row["attributes"]["usage_details"] == {
-            "input_audio_tokens": 5,
-            "output_audio_tokens": 3,
-            "service_tier": "priority",
-        }
+        assert row["attributes"]["usage_details"] == details
     assert (await run(reprice, tmp_path))["models"] == [], "the same prices come to the same"

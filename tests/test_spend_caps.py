@@ -22,7 +22,7 @@ from muxx.testing.settings import merged
 from muxx_std.spend_caps.ledger import SpendLedger
 from muxx_std.spend_caps.present import dollars
 from muxx_std.spend_caps.sizes import UNKNOWN, sizes_of
-from muxx_std.spend_caps.worst import most_of, worst_case
+from muxx_std.spend_caps.worst import Most, most_of, worst_case
 
 ANSWER = 10 * 2_500_000 + 5 * 10_000_000
 """Of `chat()`'s 10 and 5 tokens at gpt-4o's price, in pico-dollars."""
@@ -341,7 +341,7 @@ class TestTheMost:
         assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
 
     def test_counting_and_embedding(self) -> None:
-        assert most_of(asked(TEXT), "count_tokens") == (0, 0)
+        assert most_of(asked(TEXT), "count_tokens") == Most(0, 0)
         assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
 
     def test_each_token_is_the_dearest_it_could_be(self) -> None:
@@ -355,6 +355,13 @@ class TestTheMost:
         assert any(usage.cache_write_tokens == usage.input_tokens for usage in seen)
         assert any(usage.reasoning_tokens == usage.output_tokens == 5 for usage in seen)
         assert any(usage.output_audio_tokens == 5 for usage in seen)
+
+    @pytest.mark.parametrize(("said", "is_kept"), [({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, True), ({}, False)])
+    def test_what_is_to_be_cached_for_an_hour_may_be_written_there(self, said: dict[str, Any], is_kept: bool) -> None:
+        message = {"role": "user", "content": [{"type": "text", "text": '"ttl":"1h"', **said}]}
+        seen: list[Usage] = []
+        worst_case(lambda _, usage: seen.append(usage), asked({"messages": [message], "max_tokens": 5}), "messages")
+        assert any(usage.cache_write_1h_tokens == usage.input_tokens for usage in seen) == is_kept
 
     def test_sizes_are_known_by_name_with_its_date_and_without(self) -> None:
         assert sizes_of("openai", "GPT-4o") == sizes_of("openai", "gpt-4o-2024-08-06") == (128_000, 16_384)

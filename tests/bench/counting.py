@@ -46,6 +46,9 @@ def _limited(ledger: Ledger, limits: Limits) -> Callable[[], None]:
         for _ in range(REQUESTS):
             ticket = ledger.admit(subject, 100).ticket
             assert ticket is not None
+            if subject.most_tokens:
+                ticket = ledger.reserve(ticket, 100).ticket
+                assert ticket is not None
             ledger.settle(ticket, 50)
 
     return requests

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from json import dumps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,11 +44,31 @@ from muxx.errors import UpstreamDisconnected
 from muxx.exchange import Exchange
 from muxx.request import HttpRequest, Request
 from muxx.targets import Attempt, Provider, Target
-from muxx.testing import DONE, RawResponse, RunningGateway, Script, chat_body, error, event, fin, head, json, rst, sse
+from muxx.testing import (
+    DONE,
+    RawResponse,
+    RunningGateway,
+    Script,
+    chat,
+    chat_body,
+    error,
+    event,
+    fin,
+    head,
+    json,
+    pause,
+    rst,
+    sse,
+)
+from muxx.testing.settings import merged
+from muxx.unpriced import MOST_TOLD
 from muxx.wire.openai import ChatStream
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wires import CHAT
+from muxx_std.pricing.source import VENDORS
+from muxx_std.pricing.table import FORMAT
 
+NO_CACHE = {"project": {"cache": {"enabled": False}}}
 PROMPT = "Hello"
 users = (f"payer-{number}" for number in count())
 
@@ -59,6 +82,25 @@ async def booked(gateway: RunningGateway, response: RawResponse, **expected: Any
 def at_gpt4o(given: int, made: int, source: str) -> dict[str, Any]:
     cost = usd(given * INPUT + made * OUTPUT)
     return {"input_tokens": given, "output_tokens": made, "usage_source": source, "cost_usd": cost}
+
+
+MESSAGE = {
+    "id": "m", "type": "message", "role": "assistant", "model": "claude-3-5-haiku-latest", "stop_reason": "end_turn",
+    "stop_sequence": None, "content": [{"type": "text", "text": "".join(WORDS)}],
+}  # fmt: skip
+
+
+def message_events(begun: dict[str, Any], ended: dict[str, Any]) -> bytes:
+    """A Messages stream: the usage it begins with, and the members of its `message_delta`."""
+    events = [
+        {"type": "message_start", "message": MESSAGE | {"content": [], "stop_reason": None, "usage": begun}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}} for word in WORDS),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, **ended},
+        {"type": "message_stop"},
+    ]
+    return b"".join(b"event: %b\n" % str(each["type"]).encode() + event(each) for each in events)
 
 
 ESTIMATE = at_gpt4o(tokens(PROMPT), tokens("".join(WORDS)), "estimated")
@@ -81,7 +123,9 @@ STREAMED = {
     "null on every other chunk": (TALK + delta("", usage=None) + finish(usage=None) + usage_event(), at_gpt4o(10, 5, "provider")),
     "never": (TALK + finish(), ESTIMATE),
     "an empty one": (TALK + finish() + event({"choices": [], "usage": {}}), ESTIMATE),
-    "of nothing": (TALK + finish() + usage_event(0, 0), at_gpt4o(0, 0, "provider")),
+    "of nothing": (TALK + finish() + usage_event(0, 0), ESTIMATE),
+    "of no output": (TALK + finish() + usage_event(10, 0), at_gpt4o(10, tokens("".join(WORDS)), "partial")),
+    "of no output, and there is none": (finish() + usage_event(10, 0), at_gpt4o(10, 0, "provider")),
 }
 
 
@@ -120,6 +164,24 @@ async def test_M02_details_are_parts_of_their_totals(name: str) -> None:
         plain = await gateway.chat()
         await booked(gateway, plain, **expected)
         assert plain.header("x-muxx-cost") == expected["cost_usd"]
+
+
+HOURLY = {
+    "input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 300,
+    "cache_creation": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ["messages", "chat"])
+async def test_M02_what_anthropic_caches_for_an_hour_costs_twice_the_input(endpoint: str, stream: bool) -> None:
+    async with serving() as gateway:
+        streamed = sse(message_events(HOURLY, {"usage": {"output_tokens": 5}}))
+        gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": HOURLY}))
+        response = await gateway.ask(endpoint, model="claude-3-5-haiku", stream=stream)
+        pico = 10 * 800_000 + 200 * 1_000_000 + 100 * 1_600_000 + 5 * 4_000_000
+        details = {"usage_details": {"cache_write_1h_tokens": 100}}
+        await booked(gateway, response, input_tokens=310, cache_write_tokens=300, cost_usd=usd(pico), attributes=details)
 
 
 async def test_M02_the_comment_the_header_and_the_row_say_the_same() -> None:
@@ -243,6 +305,44 @@ async def test_M06_an_unknown_price_is_null_and_never_zero() -> None:
         assert plain.header("x-muxx-cost") is None
 
 
+async def test_M06_a_model_without_a_price_is_named_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as gateway:
+        gateway.upstream.choose = chat()
+        for model in ("openai/nobodys-model", "openai/nobodys-model", "mock/free-of-charge", "gpt-4o"):
+            assert (await gateway.chat(model=model)).status == 200
+        for number in range(2 * MOST_TOLD):
+            assert (await gateway.chat(model=f"openai/invented-{number}")).status == 200
+    told = [line for line in caplog.messages if "price" in line]
+    assert told[0].startswith("no price is known for model nobodys-model of provider openai")
+    assert len(told) == len(set(told)) == MOST_TOLD + 1
+
+
+def changing_at(moment: float) -> bytes:
+    """A price table in which a token of gpt-4o costs 1 until then, and 5 from then on."""
+    after = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None).isoformat()
+    rates = [{"rates": {"input": 1, "output": 1}}, {"from": after, "rates": {"input": 5, "output": 5}}]
+    model = {"id": "gpt-4o", "match": ["starts", "gpt-4o"], "prices": rates}
+    vendors = {vendor: {"models": [model] if vendor == "openai" else []} for vendor in VENDORS}
+    return dumps({"format": FORMAT, "version": "x", "vendors": vendors}).encode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_M06_the_prices_of_a_request_are_those_at_its_admission(stream: bool, tmp_path: Path) -> None:
+    """Held and booked: it is not beyond what was held, though prices rise meanwhile."""
+    caps = {"project": {"spend_caps": [{"window": "day", "usd": "100", "action": "block"}]}}
+    (tmp_path / "prices.json").write_bytes(changing_at(changes := time.time() + 1.5))
+    config = merged(NO_CACHE, merged(caps, {"plugins": {"pricing": {"table": "prices.json"}}}))
+    async with serving(config=config, directory=tmp_path) as gateway:
+        answer = sse(STREAM) if stream else json(ANSWER)
+        gateway.upstream.script([pause(changes - time.time()), *answer], answer)
+        costs = []
+        for _ in range(2):
+            row = await gateway.get_row((await gateway.chat(stream=stream, max_tokens=5)).request_id)
+            costs.append((row["cost_usd"], row["attributes"]))
+        assert time.time() > changes
+        assert costs == [(usd(15), {}), (usd(75), {})]
+
+
 # ── M07: usage that cannot be true ──────────────────────────────────────────────────────────────────────────────────────────
 
 INVALID = [-5, 10**18, 1.5, "12", True, [], {}, 2**63, 1e300]
@@ -266,6 +366,38 @@ async def test_M07_details_that_cannot_be_true_leave_the_totals_alone(wrong: Any
         reported = usage(10, 5, prompt_tokens_details={"cached_tokens": wrong, "audio_tokens": wrong})
         gateway.upstream.script(sse(TALK + finish() + event({"choices": [], "usage": reported}) + DONE))
         await booked(gateway, await gateway.chat(stream=True), attributes={"usage_invalid": True}, **at_gpt4o(10, 5, "provider"))
+
+
+@pytest.mark.parametrize("members", [{"total_tokens": -5}, {"prompt_tokens_details": "x"}, {"completion_tokens_details": 5}])
+async def test_M07_a_total_or_details_that_cannot_be_true_are_flagged(members: dict[str, Any]) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json(ANSWER | {"usage": usage(10, 5, **members)}))
+        await booked(gateway, await gateway.chat(), attributes={"usage_invalid": True}, **at_gpt4o(10, 5, "provider"))
+
+
+@pytest.mark.parametrize(("told", "expected"), [((10, 0), (10, "partial")), ((0, 0), (tokens(PROMPT), "estimated"))])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_M07_a_text_told_to_be_no_output_is_flagged_and_estimated(
+    stream: bool, told: tuple[int, int], expected: tuple[int, str]
+) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(TALK + finish() + usage_event(*told) + DONE) if stream else json(ANSWER | {"usage": usage(*told)}))
+        row = await booked(gateway, await gateway.chat(stream=stream), attributes={"usage_invalid": True}, status=200)
+        assert (row["input_tokens"], row["usage_source"]) == expected
+        assert row["output_tokens"] > 0
+
+
+BEGUN = {"input_tokens": 10, "output_tokens": 1}
+
+
+@pytest.mark.parametrize("ended", [{}, {"usage": None}, {"usage": {"output_tokens": -7}}, {"usage": {"output_tokens": 10**18}}])
+@pytest.mark.parametrize("endpoint", ["messages", "chat"])
+async def test_M07_what_a_message_begins_with_is_no_count_of_its_output(endpoint: str, ended: dict[str, Any]) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(sse(message_events(BEGUN, ended)))
+        response = await gateway.ask(endpoint, model="claude-3-5-haiku", stream=True)
+        expected = {"input_tokens": 10, "output_tokens": tokens("".join(WORDS)), "usage_source": "partial"}
+        await booked(gateway, response, status=200, attributes={"usage_invalid": True}, **expected)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "usage", [1], True])
@@ -319,7 +451,7 @@ def test_M07_no_usage_object_whatever_raises_or_makes_a_negative_or_absurd_booki
     parts = (made.cache_read_tokens, made.cache_write_tokens, made.input_audio_tokens)
     assert all(0 <= part <= made.input_tokens <= 10**9 for part in parts)
     assert 0 <= made.reasoning_tokens <= made.output_tokens <= 2 * 10**9
-    assert made.source in (("provider", "estimated") if complete else ("partial", "estimated"))
+    assert made.source in ("provider" if complete and made.output_tokens else "partial", "partial", "estimated")
     assert made.source in ("provider", "partial") or made.output_tokens == tokens("".join(WORDS))
 
 

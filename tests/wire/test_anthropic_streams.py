@@ -88,10 +88,19 @@ def test_thinking_is_output_and_known_apart() -> None:
     [
         ({"input_tokens": 3, "output_tokens": 4}, (Usage(3, 4, source="provider"), False)),
         ({"input_tokens": 3, "output_tokens": 4, "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 1}},
-         (Usage(6, 4, cache_write_tokens=3, source="provider"), False)),
+         (Usage(6, 4, cache_write_tokens=3, cache_write_1h_tokens=1, source="provider"), False)),
+        ({"input_tokens": 3, "output_tokens": 4, "cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": 9}},
+         (Usage(12, 4, cache_write_tokens=9, cache_write_1h_tokens=9, source="provider"), False)),
+        ({"input_tokens": 3, "output_tokens": 4, "cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": 10}},
+         (Usage(12, 4, cache_write_tokens=9, source="provider"), True)),
+        ({"input_tokens": 3, "output_tokens": 4, "cache_creation": {"ephemeral_5m_input_tokens": -2, "ephemeral_1h_input_tokens": 1}},
+         (Usage(4, 4, cache_write_tokens=1, cache_write_1h_tokens=1, source="provider"), True)),
+        ({"input_tokens": 3, "output_tokens": 4, "cache_creation": "some"}, (Usage(3, 4, source="provider"), True)),
+        ({"input_tokens": 3, "output_tokens": 4, "cache_creation": None}, (Usage(3, 4, source="provider"), False)),
         ({"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": -1}, (Usage(3, 4, source="provider"), True)),
         ({"input_tokens": 3, "output_tokens": 4, "output_tokens_details": {"thinking_tokens": 5}},
          (Usage(3, 4, source="provider"), True)),
+        ({"input_tokens": 3, "output_tokens": 4, "output_tokens_details": "x"}, (Usage(3, 4, source="provider"), True)),
         ({"input_tokens": True, "output_tokens": 4}, (None, True)),
         ({"input_tokens": 3}, (None, True)),
         ("many", (None, True)),
@@ -102,7 +111,7 @@ def test_counts_that_cannot_be_true_are_told_apart(told: Any, expected: Any) -> 
 
 
 def test_a_usage_object_is_read_back_as_it_was_written() -> None:
-    usage = Usage(28, 30, 5, 3, 7, source="provider")
+    usage = Usage(28, 30, 5, 3, 7, cache_write_1h_tokens=2, source="provider")
     assert read_message_usage(message_usage_object(usage)) == (usage, False)
 
 

@@ -326,7 +326,7 @@ def test_all_input_and_all_output_are_counted() -> None:
         candidatesTokensDetails=[{"modality": "AUDIO", "tokenCount": 5}],
         cacheTokensDetails=[{"modality": "AUDIO", "tokenCount": 1}],
     )  # fmt: skip
-    assert read_gemini_usage(told) == (Usage(13, 27, 4, 0, 7, 2, 5, 1, "flex", "provider"), False)
+    assert read_gemini_usage(told) == (Usage(13, 27, 4, 0, 7, 2, 5, 1, service_tier="flex", source="provider"), False)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,8 @@ def test_a_usage_without_believable_totals_is_none(told: object, invalid: bool) 
 def test_a_detail_that_cannot_be_true_counts_as_nothing() -> None:
     assert read_gemini_usage(usage(5, 2, cachedContentTokenCount=6)) == (Usage(5, 2, source="provider"), True)
     assert read_gemini_usage({"promptTokenCount": 5}) == (Usage(5, 0, source="provider"), False)
+    for name, wrong in (("promptTokensDetails", "x"), ("totalTokenCount", -5)):
+        assert read_gemini_usage({**usage(5, 2), name: wrong}) == (Usage(5, 2, source="provider"), True)
 
 
 def test_a_usage_that_is_written_is_read_the_same() -> None:

@@ -393,6 +393,12 @@ def test_usage_comes_to_the_same_words_as_everywhere() -> None:
     assert read_response_usage(response_usage_object(expected), "flex") == (expected, False)
 
 
+@pytest.mark.parametrize(("field", "wrong"), [("total_tokens", -5), ("input_tokens_details", "x"), ("output_tokens_details", [])])
+def test_a_total_or_details_that_cannot_be_true_leave_the_counts_alone(field: str, wrong: Any) -> None:
+    usage = {"input_tokens": 3, "output_tokens": 4, field: wrong}
+    assert read_response_usage(usage) == (Usage(3, 4, source="provider"), True)
+
+
 @pytest.mark.parametrize("field", ["input_tokens", "output_tokens"])
 @pytest.mark.parametrize("wrong", [-1, 1.5, "9", True, None, 10**10])
 def test_unbelievable_totals_are_flagged_and_ignored(field: str, wrong: Any) -> None:

@@ -136,15 +136,17 @@ class MessageFacts:
         if type(reason := holder.get("stop_reason")) is str and reason:
             self.stop_reason = reason
 
-    def _take_usage(self, told: Any) -> None:
+    def _take_usage(self, told: Any) -> bool:
+        """Whether there is one that can be true."""
         if told is None:
-            return
+            return False
         if type(told) is dict:
             self._told = merged(self._told, told)
         usage, invalid = read_message_usage(self._told if type(told) is dict else told, self.service_tier)
         if usage is not None:
             self.usage, self.service_tier = compacted(usage, self._told), usage.service_tier
         self.usage_invalid = self.usage_invalid or invalid
+        return usage is not None
 
     def whole(self) -> dict[str, Any]:
         """The answer as one message object; what never came is null or absent."""
@@ -245,6 +247,8 @@ class MessageStream(MessageFacts):
             return ERROR_EVENT
         if kind == "message_stop":
             self.done = True
+            # What a message's beginning says of its output is a placeholder, which nothing has taken the place of.
+            self.usage_invalid = self.usage_invalid or (self.usage is not None and self.text_since_usage)
             return DONE
         if kind == "message_start" and type(message := value.get("message")) is dict:
             self.learn(message)
@@ -274,8 +278,7 @@ class MessageStream(MessageFacts):
             self._take_reason(delta)
             self._ended |= delta
         self._ended |= {name: member for name, member in value.items() if name not in ("type", "delta", "usage")}
-        if value.get("usage") is not None:
-            self._take_usage(value["usage"])
+        if self._take_usage(value.get("usage")):
             self._counted = self._fragments()
 
     def whole(self) -> dict[str, Any]:

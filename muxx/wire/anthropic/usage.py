@@ -7,6 +7,8 @@ from typing import Any
 from ...money import Usage
 from ..openai.usage import MAX_TOKENS
 
+_MINUTES, _HOUR = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+
 
 def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool]:
     """The usage a message reports, and whether any of it cannot be true. Never raises.
@@ -21,8 +23,9 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
     if not (_is_count(fresh) and _is_count(output)):
         return None, True
     read, wrong_read = _detail(value.get("cache_read_input_tokens"), MAX_TOKENS)
-    written, wrong_written = _detail(_written(value), MAX_TOKENS)
+    written, hourly, wrong_written = _written(value)
     details = value.get("output_tokens_details")
+    wrong_details = details is not None and type(details) is not dict
     thinking, wrong_thinking = _detail(details.get("thinking_tokens") if type(details) is dict else None, output)
     tier = value.get("service_tier", service_tier)
     usage = Usage(
@@ -31,10 +34,11 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=thinking,
+        cache_write_1h_tokens=hourly,
         service_tier=tier if type(tier) is str else None,
         source="provider",
     )
-    return usage, wrong_read or wrong_written or wrong_thinking
+    return usage, wrong_read or wrong_written or wrong_details or wrong_thinking
 
 
 def compacted(usage: Usage, value: dict[str, Any]) -> Usage:
@@ -49,6 +53,7 @@ def compacted(usage: Usage, value: dict[str, Any]) -> Usage:
                     output_tokens=usage.output_tokens + more.output_tokens,
                     cache_read_tokens=usage.cache_read_tokens + more.cache_read_tokens,
                     cache_write_tokens=usage.cache_write_tokens + more.cache_write_tokens,
+                    cache_write_1h_tokens=usage.cache_write_1h_tokens + more.cache_write_1h_tokens,
                 )
     return usage
 
@@ -62,6 +67,9 @@ def message_usage_object(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cache_read_tokens,
         "output_tokens": usage.output_tokens,
     }
+    if usage.cache_write_1h_tokens:
+        soon = usage.cache_write_tokens - usage.cache_write_1h_tokens
+        told["cache_creation"] = {_MINUTES: max(soon, 0), _HOUR: usage.cache_write_1h_tokens}
     if usage.reasoning_tokens:
         told["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return told
@@ -72,12 +80,17 @@ def merged(known: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     return {**known, **{name: count for name, count in told.items() if count is not None}}
 
 
-def _written(value: dict[str, Any]) -> Any:
-    """Tokens written to the cache: the total, or where there is none, the counts of each time to live."""
+def _written(value: dict[str, Any]) -> tuple[int, int, bool]:
+    """Tokens written to the cache, by the total, or where there is none, by the counts of each time to live; those of them that
+    stay for an hour; and whether any of it cannot be true."""
     total, by_ttl = value.get("cache_creation_input_tokens"), value.get("cache_creation")
-    if total is None and type(by_ttl) is dict:
-        return sum(count for count in by_ttl.values() if _is_count(count))
-    return total
+    told = by_ttl if type(by_ttl) is dict else {}
+    counts = {name: count for name, count in told.items() if count is not None}
+    invalid = told is not by_ttl and by_ttl is not None
+    invalid = invalid or not all(map(_is_count, counts.values()))
+    written, wrong_total = _detail(sum(filter(_is_count, counts.values())) if total is None else total, MAX_TOKENS)
+    hourly, wrong_hour = _detail(counts.get(_HOUR), written)
+    return written, hourly, invalid or wrong_total or wrong_hour
 
 
 def _detail(value: Any, most: int) -> tuple[int, bool]:

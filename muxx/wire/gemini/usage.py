@@ -28,6 +28,7 @@ def read_gemini_usage(value: Any) -> tuple[Usage | None, bool]:
     details = _Details()
     cached = details.part(value.get("cachedContentTokenCount"), read)
     heard = details.audio(value.get("promptTokensDetails")) + details.audio(value.get("toolUsePromptTokensDetails"))
+    details.part(value.get("totalTokenCount"), MAX_TOKENS)  # nothing follows from it
     tier = value.get("serviceTier")
     usage = Usage(
         input_tokens=read,
@@ -84,6 +85,7 @@ class _Details:
     def audio(self, details: Any) -> int:
         """The tokens of sound among those that are told by their modality."""
         if type(details) is not list:
+            self.invalid = self.invalid or details is not None
             return 0
         found = [entry.get("tokenCount") for entry in details if type(entry) is dict and entry.get("modality") == "AUDIO"]
         return sum(self.part(count, MAX_TOKENS) for count in found)

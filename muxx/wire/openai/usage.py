@@ -29,9 +29,12 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
         return None, True
     given: Any = value.get("prompt_tokens_details")
     made: Any = value.get("completion_tokens_details")
+    total = value.get("total_tokens")
+    invalid = not (total is None or (type(total) is int and total >= 0))
     if _says_nothing(given) and _says_nothing(made) and value.keys() <= _PLAIN_MEMBERS:
         # What nearly every answer reports: totals, and details that are all 0.
-        return Usage(prompt, completion, 0, 0, 0, 0, 0, 0, service_tier, "provider"), False
+        return Usage(prompt, completion, 0, 0, 0, 0, 0, 0, 0, service_tier, "provider"), invalid
+    invalid = invalid or not (_may_be_details(given) and _may_be_details(made))
     given, made = given if type(given) is dict else {}, made if type(made) is dict else {}
     reasoning = made.get("reasoning_tokens")
     if _is_beside(reasoning, value):
@@ -49,7 +52,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
         service_tier=service_tier,
         source="provider",
     )
-    return usage, details.invalid
+    return usage, invalid or details.invalid
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -95,7 +98,13 @@ def _says_nothing(details: Any) -> bool:
         for count in details.values():
             if count is not None and (type(count) is not int or count != 0):
                 return False
+    elif details is not None:
+        return False
     return True
+
+
+def _may_be_details(details: Any) -> bool:
+    return details is None or type(details) is dict
 
 
 def _is_count(value: Any) -> bool:

@@ -13,7 +13,7 @@ from . import day, flying, minute
 from .day import Days
 from .flying import Flying
 from .minute import Minutes
-from .subject import Day, Minute, Standing, Subject, Ticket, Verdict, key_of
+from .subject import OWNER_BYTES, Day, Minute, Standing, Subject, Ticket, Verdict, key_of
 
 if TYPE_CHECKING:
     from muxx import Counters, Limits, Shared
@@ -56,8 +56,9 @@ class Found(NamedTuple):
 class Ledger:
     """What is counted on this host. Any number of them, in any number of processes, count in the same records.
 
-    Invariants: a request is counted in all that limits it or in none; the clock is read while everything is held, so what is
-    counted earlier is never earlier than what was counted before.
+    Invariants: a request is counted in all that limits it or in none, and so are its tokens; the clock is read while everything
+    is held, so what is counted earlier is never earlier than what was counted before; no project has no room because of another's
+    users.
     """
 
     def __init__(self, shared: Shared, now: Callable[[], int] = monotonic_ms, wall: Callable[[], int] = wall_ms) -> None:
@@ -123,27 +124,44 @@ class Ledger:
         holding, holding_minutes = (self._shared.holding(sorted(held)) for held in (places, of_minutes))
         return Subject(tuple(minutes), tuple(days), flies, holding, holding_minutes, most_tokens)
 
-    def admit(self, subject: Subject, tokens: int, *, tell: bool = False) -> Verdict:
-        """Count a request that may come to so many tokens, or say how long it has to wait. `tell`: and how every limit stands
-        then, but for requests under way."""
+    def admit(self, subject: Subject, tokens: int = 0, *, tell: bool = False) -> Verdict:
+        """Count a request, or say how long it has to wait, where it may come to so many tokens: those are not counted before
+        `reserve`. `tell`: and how every limit stands then, but for requests under way."""
         with subject.holding:
             found = self._look(subject)
             if found is None:
                 return Verdict(None, UNKNOWN_WAIT, None)
-            wait = self._wait(subject, found, tokens)
-            ticket = None if wait else self._take(subject, found, tokens)
+            wait = self._wait(subject, found, 0) and self._wait(subject, found, tokens)
+            ticket = None if wait else self._take(subject, found)
             more = 0 if wait else 1
-            standings = self._request_standings(found, more)
-            tightest = min(standings, key=_left) if len(standings) > 1 else standings[0] if standings else None
-            return Verdict(ticket, wait, tightest, self._told(found, more, tokens * more) if tell else ())
+            return Verdict(ticket, wait, self._tightest(found, more), self._told(found, more, 0) if tell else ())
 
-    def _take(self, subject: Subject, found: Found, tokens: int) -> Ticket:
+    def _take(self, subject: Subject, found: Found) -> Ticket:
         take_minute, take_day, now = self.minutes.take, self.days.take, found.now
-        seconds = tuple([take_minute(at, moment, 1, tokens) for _, at, moment, _, _ in found.minutes])
+        seconds = tuple([take_minute(at, moment, 1, 0) for _, at, moment, _, _ in found.minutes])
         days = tuple([take_day(at, now, 1) for _, at, _ in found.days])
         if found.flying is not None:
             self.flying.take(found.flying, now, self._owner)
-        return Ticket(subject, seconds, days, tokens)
+        return Ticket(subject, seconds, days)
+
+    def reserve(self, ticket: Ticket, tokens: int | None, *, tell: bool = False) -> Verdict:
+        """Count so many tokens for a request that was admitted. Where its limits do not allow them now, or never will (None), it
+        is refused after all, and counted no more."""
+        subject = ticket.subject
+        with subject.holding if tell else subject.holding_minutes:
+            found = self._look(subject, only_minutes=not tell)
+            wait = UNKNOWN_WAIT if found is None else 0 if tokens is None else self._wait_for_tokens(found, tokens)
+            if found is not None and tokens is not None and not wait:
+                take = self.minutes.take
+                reserved = tuple([take(at, moment, 0, tokens) for _, at, moment, _, _ in found.minutes])
+                told = self._told(found, 0, tokens) if tell else ()
+                return Verdict(ticket._replace(reserved=reserved, tokens=tokens), 0, None, told)
+        with subject.holding:
+            self._take_back(ticket, self._now())
+            found = self._look(subject)
+            if found is None:
+                return Verdict(None, wait, None)
+            return Verdict(None, wait, self._tightest(found, 0), self._told(found, 0, 0) if tell else ())
 
     def settle(self, ticket: Ticket, tokens: int, *, counts: bool = True) -> None:
         """The request has ended and came to so many tokens. `counts`: it remains a request; else it was refused after all."""
@@ -153,25 +171,40 @@ class Ledger:
             return
         with subject.holding_minutes if counts and subject.flying is None else subject.holding:
             now = self._now()
-            if less or not counts:
-                self._settle_minutes(ticket, now, int(not counts), less)
+            if less:
+                self._settle_tokens(ticket, now, less)
             if not counts:
-                for daily, of_day in zip(subject.days, ticket.days, strict=True):
-                    if (place := self.day_table.find(daily.key, now)) is not None:
-                        self.days.give_back(place, of_day)
-            if subject.flying is not None and (flies := self.key_table.find(subject.flying[0], now)) is not None:
-                self.flying.give_back(flies, self._owner)
+                self._take_back(ticket, now)
+            elif subject.flying is not None:
+                self._land(subject.flying[0], now)
 
-    def _settle_minutes(self, ticket: Ticket, now: int, requests: int, less: int) -> None:
-        """Take so many requests and tokens back from where they are counted; tokens that are more than was reserved count now."""
+    def _settle_tokens(self, ticket: Ticket, now: int, less: int) -> None:
+        """Take so many tokens back from where they are reserved; what is more than that counts now."""
         minutes, find = self.minutes, self.minute_table.find
-        for limit, second in zip(ticket.subject.minutes, ticket.seconds, strict=True):
+        for number, limit in enumerate(ticket.subject.minutes):
             if (place := find(limit.key, now)) is None:
                 continue
             if less < 0:
                 minutes.take(place, minutes.look(place, now)[0], 0, -less)
-            if requests or less > 0:
-                minutes.give_back(place, second, requests, max(less, 0))
+            else:
+                minutes.give_back(place, ticket.reserved[number], 0, less)
+
+    def _take_back(self, ticket: Ticket, now: int) -> None:
+        """The request was none."""
+        subject = ticket.subject
+        for limit, second in zip(subject.minutes, ticket.seconds, strict=True):
+            if (place := self.minute_table.find(limit.key, now)) is not None:
+                self.minutes.give_back(place, second, 1, 0)
+        for daily, of_day in zip(subject.days, ticket.days, strict=True):
+            if (place := self.day_table.find(daily.key, now)) is not None:
+                self.days.give_back(place, of_day)
+        if subject.flying is not None:
+            self._land(subject.flying[0], now)
+
+    def _land(self, key: bytes, now: int) -> None:
+        """A request of this key is under way no more."""
+        if (flies := self.key_table.find(key, now)) is not None:
+            self.flying.give_back(flies, self._owner)
 
     def recount_minute(self, subject: Subject, moment: int, requests: int, tokens: int) -> None:
         """Count what was admitted at a moment of the monotonic clock that is past. Of a record count earlier ones first."""
@@ -181,15 +214,20 @@ class Ledger:
                 if place is not None:
                     self.minutes.take(place, self.minutes.look(place, moment)[0], requests, tokens)
 
-    def recount_day(self, subject: Subject, requests: int) -> None:
-        """Count what was admitted before on this UTC day."""
-        with subject.holding:
+    def recount_day(self, key: bytes, requests: int) -> None:
+        """Count what was admitted before on this UTC day; the key is that of a limit."""
+        with self._shared.holding([self.day_table.place(key)]):
             now = self._now()
-            for limit in subject.days:
-                place = self.day_table.find(limit.key, now)
-                if place is not None:
-                    self.days.look(place, now, self._wall())
-                    self.days.take(place, now, requests)
+            place = self.day_table.find(key, now)
+            if place is not None:
+                self.days.look(place, now, self._wall())
+                self.days.take(place, now, requests)
+
+    def counted_today(self, key: bytes) -> int:
+        """What is counted of this UTC day in the limit of that key."""
+        with self._shared.holding([self.day_table.place(key)]):
+            place = self.day_table.peek(key)
+            return 0 if place is None else self.days.look(place, self._now(), self._wall())
 
     def standings(self, subject: Subject) -> list[Standing]:
         """How every limit stands. Counts nothing."""
@@ -220,16 +258,21 @@ class Ledger:
             told.append(muxx.Standing(daily.name + "rpd", daily.rpd, used + requests, self.days.end(at)))
         return tuple(told)
 
-    def _look(self, subject: Subject) -> Found | None:
-        """The records of a subject. None when one has no room in its table."""
+    def _look(self, subject: Subject, *, only_minutes: bool = False) -> Found | None:
+        """The records of a subject, or those of its minutes, for which less is to be held. None when one has no room in its
+        table."""
         now, wall = self._now(), self._wall()
-        minutes, days, flies = [], [], None
+        minutes: list[FoundMinute] = []
+        days: list[tuple[Day, int, int]] = []
+        flies = None
         for limit in subject.minutes:
-            if (at := self.minute_table.find(limit.key, now)) is None:
+            if (at := _place(self.minute_table, limit.key, now)) is None:
                 return None
             minutes.append((limit, at, *self.minutes.look(at, now)))
+        if only_minutes:
+            return Found(minutes, days, flies, now, wall)
         for daily in subject.days:
-            if (at := self.day_table.find(daily.key, now)) is None:
+            if (at := _place(self.day_table, daily.key, now)) is None:
                 return None
             days.append((daily, at, self.days.look(at, now, wall)))
         if subject.flying is not None and (flies := self.key_table.find(subject.flying[0], now)) is None:
@@ -238,12 +281,10 @@ class Ledger:
 
     def _wait(self, subject: Subject, found: Found, tokens: int) -> int:
         """Milliseconds until one more request of so many tokens could be admitted; 0: now."""
-        wait = 0
-        for limit, at, moment, used, used_tokens in found.minutes:
-            over = used + 1 - limit.rpm if limit.rpm else 0
-            too_many = used_tokens + tokens - limit.tpm if limit.tpm and tokens else 0
-            if over > 0 or too_many > 0:
-                wait = max(wait, 1, self.minutes.wait(at, moment, over, too_many))
+        wait = self._wait_for_tokens(found, tokens)
+        for limit, at, moment, used, _ in found.minutes:
+            if limit.rpm and used >= limit.rpm:
+                wait = max(wait, 1, self.minutes.wait(at, moment, used + 1 - limit.rpm, 0))
         for daily, at, used in found.days:
             if used >= daily.rpd:
                 wait = max(wait, 1, self.days.wait(at, found.now, found.wall))
@@ -251,6 +292,19 @@ class Ledger:
         if flies is not None and found.flying is not None and not self.flying.has_room(found.flying, flies[1], self._owner):
             wait = max(wait, UNKNOWN_WAIT)
         return wait
+
+    def _wait_for_tokens(self, found: Found, tokens: int) -> int:
+        """Milliseconds until so many more could be reserved; 0: now."""
+        wait = 0
+        for limit, at, moment, _, used in found.minutes:
+            if tokens and limit.tpm and used + tokens > limit.tpm:
+                wait = max(wait, 1, self.minutes.wait(at, moment, 0, used + tokens - limit.tpm))
+        return wait
+
+    def _tightest(self, found: Found, more: int) -> Standing | None:
+        """Of the limits of requests, with so many more than were found."""
+        standings = self._request_standings(found, more)
+        return min(standings, key=_left) if len(standings) > 1 else standings[0] if standings else None
 
     def _request_standings(self, found: Found, more: int) -> list[Standing]:
         """Of the limits of requests, with so many more than were found."""
@@ -264,6 +318,14 @@ class Ledger:
             reset = found.wall + self.days.wait(at, found.now, found.wall)
             standings.append(Standing(daily.name + "rpd", daily.rpd, used + more, reset))
         return standings
+
+
+def _place(counters: Counters, key: bytes, now: int) -> int | None:
+    """The record of a key, which nothing else that is looked for at this moment takes the place of."""
+    at = counters.find(key, now, OWNER_BYTES)
+    if at is not None and counters.table[at] <= now:
+        counters.table[at] = now + 1
+    return at
 
 
 def _left(standing: Standing) -> tuple[int, int]:

@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from muxx import Exchange, Identity, Limits, PluginConfig, RateLimited, Route, StateKey, hookimpl
+from muxx import Attempt, Exchange, Identity, Limits, PluginConfig, RateLimited, Route, StateKey, hookimpl
 
 from .ledger import Ledger
-from .refill import refill
+from .refill import DayWatch, refill
 from .reserve import reserve
-from .subject import Standing, Subject, Ticket
+from .subject import Standing, Subject, Ticket, Verdict
 
 if TYPE_CHECKING:
     import click
 
     from muxx import Gateway
 
-TICKET = StateKey[Ticket]("limits.ticket")
+TICKET = StateKey[Ticket | None]("limits.ticket")
+"""Where the request is counted; None once it has been refused after all."""
+
+SOON = 1.0
+"""Seconds until a limit of a day that is set has counted what the day has had."""
+
+TOO_MANY = "This request may come to more tokens than the limit of {} per minute allows. Send less, or set a lower max_tokens."
 
 
 class LimitsConfig(PluginConfig):
@@ -39,9 +45,10 @@ class Known(NamedTuple):
 class RateLimits:
     """First in `pre_request`, so that what is refused costs nothing else. Where a project has no limit, nothing happens.
 
-    A request that is refused after it was admitted, before anything was sent for it, gives back what it was counted as. A hit,
-    or an answer shared with another request, is a request of no tokens. What plugins ask for themselves (`gateway.call`) is part
-    of the client's request and not counted.
+    Requests are counted there, and tokens before the first upstream call: an answer that takes none needs no room for any. What
+    is refused after it was admitted, before anything was sent for it, gives back what it was counted as. A hit, or an answer
+    shared with another request, is a request of no tokens. What plugins ask for themselves (`gateway.call`) is part of the
+    client's request and not counted.
     """
 
     Config = LimitsConfig
@@ -59,24 +66,31 @@ class RateLimits:
         subject = self._subject(ledger, exchange, project.name, project.settings.limits)
         if subject is None:
             return
-        limit = subject.most_tokens
-        tokens = reserve(exchange, self._guess, limit) if limit else 0
-        if tokens is None:
-            raise RateLimited(
-                f"This request may come to more tokens than the limit of {limit} per minute allows. Send less, or set a lower"
-                " max_tokens.",
-                retry=False,
-            )
-        verdict = ledger.admit(subject, tokens, tell=project.settings.watches_limits)
-        exchange.standings = verdict.told
-        if verdict.tightest is not None:
-            exchange.reply_headers.update(headers(verdict.tightest))
+        tokens = self._tokens(exchange, subject) if subject.most_tokens else 0
+        verdict = ledger.admit(subject, tokens or 0, tell=project.settings.watches_limits)
+        tell(exchange, verdict)
         if verdict.ticket is None:
-            raise RateLimited(
-                f"Rate limit exceeded. Please retry after {-(-verdict.wait // 1000)} seconds.", retry_after=verdict.wait / 1000
-            )
+            raise refusal(verdict)
         exchange.state[TICKET] = verdict.ticket
         exchange.at_end(self._settle)
+        if subject.most_tokens:
+            exchange.before_attempt(self._reserve)
+
+    def _reserve(self, exchange: Exchange, _: Attempt) -> None:
+        ticket, project, ledger = exchange.state.get(TICKET), exchange.project, self._ledger
+        if ticket is None or ticket.reserved or project is None or ledger is None:
+            return
+        tokens = self._tokens(exchange, ticket.subject)
+        verdict = ledger.reserve(ticket, tokens, tell=project.settings.watches_limits)
+        exchange.state[TICKET] = verdict.ticket
+        tell(exchange, verdict)
+        if verdict.ticket is None:
+            exchange.phase = "limit"
+            most = ticket.subject.most_tokens
+            raise RateLimited(TOO_MANY.format(most), retry=False) if tokens is None else refusal(verdict)
+
+    def _tokens(self, exchange: Exchange, subject: Subject) -> int | None:
+        return reserve(exchange, self._guess, subject.most_tokens)
 
     def _subject(self, ledger: Ledger, exchange: Exchange, project: str, limits: Limits) -> Subject | None:
         memory, identity, user = exchange.request.memory, exchange.identity, exchange.request.user_id
@@ -98,6 +112,7 @@ class RateLimits:
         if any(settings.limits for settings in (defaults, *own.values())):
             self._ledger = Ledger(gateway.shared)
             await refill(self._ledger, gateway, lambda project: own.get(project, defaults).limits)
+        gateway.every(SOON, DayWatch(gateway).look, name="limits.days", once_per_host=True)
         yield
 
     @hookimpl
@@ -114,7 +129,8 @@ class RateLimits:
 
 
 def _begun(gateway: Gateway) -> Ledger:
-    """The first limit of all was set while the gateway ran: it counts from now on."""
+    """The first limit of all was set while the gateway ran: a minute counts from now on, and of the day `DayWatch` sees to the
+    rest."""
     ledger = Ledger(gateway.shared)
     ledger.begin()
     return ledger
@@ -130,6 +146,18 @@ def tokens_of(exchange: Exchange) -> int:
 def was_refused(exchange: Exchange) -> bool:
     """Whether it ended before anything was asked for it. (`refill` has the same of rows.)"""
     return exchange.error is not None and not exchange.attempts and exchange.cache not in ("hit", "joined")
+
+
+def tell(exchange: Exchange, verdict: Verdict) -> None:
+    """How the limits stand: to the caller, and to whoever watches them."""
+    exchange.standings = verdict.told
+    if verdict.tightest is not None:
+        exchange.reply_headers.update(headers(verdict.tightest))
+
+
+def refusal(verdict: Verdict) -> RateLimited:
+    seconds = -(-verdict.wait // 1000)
+    return RateLimited(f"Rate limit exceeded. Please retry after {seconds} seconds.", retry_after=verdict.wait / 1000)
 
 
 def headers(standing: Standing) -> Iterable[tuple[str, str]]:

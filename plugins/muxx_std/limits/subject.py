@@ -41,12 +41,14 @@ class Subject(NamedTuple):
 
 
 class Ticket(NamedTuple):
-    """Where an admitted request is counted."""
+    """Where an admitted request is counted, and the tokens reserved for it."""
 
     subject: Subject
     seconds: tuple[int, ...]
     days: tuple[int, ...]
-    tokens: int
+    reserved: tuple[int, ...] = ()
+    """The seconds in which its tokens are counted; none where it has reserved none."""
+    tokens: int = 0
 
 
 class Standing(NamedTuple):
@@ -72,9 +74,16 @@ class Verdict(NamedTuple):
     told: tuple[muxx.Standing, ...] = ()
 
 
-def key_of(*words: str) -> bytes:
-    """The key of what these words name: 16 bytes that nobody finds others for."""
-    return blake2b(b"".join(b"%d:%b" % (len(data), data) for data in map(_utf8, words)), digest_size=16).digest()
+OWNER_BYTES = 4
+
+
+def key_of(kind: str, project: str, of: str = "") -> bytes:
+    """The key of what belongs to a project: its first bytes are the project's, and nobody finds others for the rest."""
+    return _digest(project, size=OWNER_BYTES) + _digest(kind, project, of, size=16 - OWNER_BYTES)
+
+
+def _digest(*words: str, size: int) -> bytes:
+    return blake2b(b"".join(b"%d:%b" % (len(data), data) for data in map(_utf8, words)), digest_size=size).digest()
 
 
 def _utf8(text: str) -> bytes:

@@ -59,6 +59,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     )  # fmt: skip
     cost = CounterMetricFamily("muxx_cost_usd", "What requests cost, in US dollars.", labels=_MODEL)
     saved = CounterMetricFamily("muxx_saved_usd", "What answers of the cache would have cost, in US dollars.", labels=_MODEL)
+    unpriced = CounterMetricFamily("muxx_unpriced_requests", "Requests whose cost nobody knows.", labels=_MODEL)
     took = HistogramMetricFamily("muxx_request_duration_seconds", "From a request's head to its answer's end.", labels=_MODEL)
     first = HistogramMetricFamily(
         "muxx_time_to_first_token_seconds", "From a request's head to the first token of its streamed answer.", labels=_MODEL
@@ -68,9 +69,10 @@ def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
             tokens.add_metric([*labels, kind], _sum(found, kind + "_tokens"))
         cost.add_metric(labels, _usd(found, "cost"))
         saved.add_metric(labels, _usd(found, "saved"))
+        unpriced.add_metric(labels, _sum(found, "unpriced"))
         for family, prefix in ((took, "took"), (first, "first")):
             family.add_metric(labels, _buckets(found, prefix), _sum(found, prefix + "_ms") / 1000)
-    yield from (requests, tokens, cost, saved, took, first)
+    yield from (requests, tokens, cost, saved, unpriced, took, first)
 
 
 def _of_now(gauges: Gauges) -> Iterator[Metric]:

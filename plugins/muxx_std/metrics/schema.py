@@ -32,6 +32,7 @@ def _within(column: str, prefix: str) -> dict[str, str]:
 _FIGURES = {
     "requests": "count(*)",
     **{name + "_tokens": "sum(" + _MOST_TOKENS + name + "_tokens END, 0), 0), 1000000000000))" for name in TOKENS},
+    "unpriced": "sum(cost_pico IS NULL)",
     "cost_micro": "coalesce(sum(cost_pico / 1000000), 0)",
     "cost_rest": "coalesce(sum(cost_pico % 1000000), 0)",
     "saved_micro": "coalesce(sum(saved_pico / 1000000), 0)",

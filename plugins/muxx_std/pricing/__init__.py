@@ -6,7 +6,6 @@ before it. A model nobody has a price for costs None, never 0.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -33,8 +32,6 @@ class Pricing:
 
     def __init__(self, config: PricingConfig) -> None:
         self.config = config
-        self.clock = time.time
-        """Prices have days on which they change, so the time decides which one holds."""
         self.book = PriceBook(shipped_table(), config.prices)
 
     @hookimpl
@@ -46,9 +43,9 @@ class Pricing:
         yield
 
     @hookimpl
-    def price(self, target: Target, usage: Usage) -> Cost | None:
+    def price(self, target: Target, usage: Usage, at: float) -> Cost | None:
         tariff = self.book.find(target.provider.vendor, target.model, usage.service_tier)
-        return None if tariff is None else tariff.cost(usage, self.clock())
+        return None if tariff is None else tariff.cost(usage, at)
 
     @hookimpl
     def register_commands(self, cli: click.Group) -> None:

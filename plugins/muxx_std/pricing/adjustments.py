@@ -48,7 +48,7 @@ _PRICED_ROWS = (
 )
 _COUNT = "SELECT count(*)" + _PRICED_ROWS
 _PAGE = (
-    "SELECT position, request_id, project, started_at, duration_ms, provider, model, input_tokens, output_tokens,"
+    "SELECT position, request_id, project, started_at, provider, model, input_tokens, output_tokens,"
     " cache_read_tokens, cache_write_tokens, reasoning_tokens, attributes, input_cost_pico, output_cost_pico, cost_pico,"
     " price_version" + _PRICED_ROWS + " AND position > ? ORDER BY position LIMIT ?"
 )
@@ -79,7 +79,6 @@ class PricedRow:
     request_id: str
     project: str | None
     started_at: float
-    ended_at: float
     provider: str
     model: str
     usage: Usage
@@ -125,7 +124,6 @@ def _priced_row(row: Any) -> PricedRow:
         row["request_id"],
         row["project"],
         row["started_at"],
-        row["started_at"] + (row["duration_ms"] or 0) / 1000,
         row["provider"],
         row["model"],
         usage,

@@ -1,10 +1,10 @@
 """Write `prices.json` from genai-prices' data: `python -m muxx_std.pricing.generate [PATH]`. Same input, same bytes.
 
-What `Usage` does not count has no price of its own here, and costs what the tokens it is part of cost: images and video, and the
-one-hour cache write. Searches, requests, seconds and characters are not tokens; a model priced only by them has no token price,
-and its cost is unknown. Of the request-dependent prices the service tiers are kept (the answer names its tier); batch prices,
-regional routes and Anthropic's fast mode are not, because no answer muxx carries says them. A model without prices whose name
-ends with `:free` costs nothing.
+What `Usage` does not count has no price of its own here, and costs what the tokens it is part of cost: images and video.
+Searches, requests, seconds and characters are not tokens; a model priced only by them has no token price, and its cost is
+unknown. Of the request-dependent prices the service tiers are kept (the answer names its tier); batch prices, regional routes and
+Anthropic's fast mode are not, because no answer muxx carries says them. A model without prices whose name ends with `:free` costs
+nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _KINDS = {
     "input_audio_mtok": "input_audio",
     "output_audio_mtok": "output_audio",
     "cache_audio_read_mtok": "cache_read_audio",
+    "cache_write_1h_mtok": "cache_write_1h",
 }
 
 FREE = ":free"

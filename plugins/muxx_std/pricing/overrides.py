@@ -41,6 +41,7 @@ class _Prices(BaseModel):
     input_audio: Usd | None = None
     output_audio: Usd | None = None
     cache_read_audio: Usd | None = None
+    cache_write_1h: Usd | None = None
 
     def rates(self) -> Rates:
         return Rates.of({kind: price for kind in KINDS if (price := getattr(self, kind)) is not None})

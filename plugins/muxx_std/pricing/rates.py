@@ -20,6 +20,7 @@ SECONDS_PER_DAY = 24 * 60 * 60
 
 KINDS = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_read_audio",
+    "cache_write_1h",
 )  # fmt: skip
 """Every kind of token that can have a price of its own; `Usage` counts exactly these."""
 
@@ -42,6 +43,7 @@ class Rates:
     input_audio: int
     output_audio: int
     cache_read_audio: int
+    cache_write_1h: int
 
     @classmethod
     def of(cls, given: Mapping[str, int]) -> Rates:
@@ -57,6 +59,7 @@ class Rates:
             input_audio=given.get("input_audio", plain),
             output_audio=given.get("output_audio", output or 0),
             cache_read_audio=given.get("cache_read_audio", max(apart, default=plain)),
+            cache_write_1h=given.get("cache_write_1h", given.get("cache_write", plain)),
         )
 
     def input_cost(self, usage: Usage, total: int) -> int:
@@ -67,12 +70,14 @@ class Rates:
         cached_audio = _within(usage.cache_read_audio_tokens, cached)
         audio = _within(usage.input_audio_tokens - cached_audio, total - cached)
         written = _within(usage.cache_write_tokens, total - cached - audio)
+        hourly = _within(usage.cache_write_1h_tokens, written)
         return (
             (total - cached - audio - written) * self.input
             + (cached - cached_audio) * self.cache_read
             + cached_audio * self.cache_read_audio
             + audio * self.input_audio
-            + written * self.cache_write
+            + (written - hourly) * self.cache_write
+            + hourly * self.cache_write_1h
         )
 
     def output_cost(self, usage: Usage, total: int) -> int | None:

@@ -76,7 +76,7 @@ def reprice(
 ) -> None:
     """Price rows again, by the prices as they are known now, and book the difference. Safe to repeat, and beside a running muxx.
 
-    Each row is priced as of the moment it ended. What it cost before stays in the table price_adjustments.
+    Each row is priced as of the moment its request came. What it cost before stays in the table price_adjustments.
     """
     span = Span(_moment(since), _moment(until or datetime.now(UTC)), project)
     if span.until <= span.since:
@@ -106,7 +106,7 @@ class Pricer:
                 continue
             provider = self._providers.get(row.provider)
             tariff = None if provider is None else self._book.find(provider.vendor, row.model, row.usage.service_tier)
-            cost = None if tariff is None else tariff.cost(row.usage, row.ended_at)
+            cost = None if tariff is None else tariff.cost(row.usage, row.started_at)
             if cost is None:
                 outcome.unpriced += 1
             elif (cost.input_pico, cost.output_pico) != (row.input_pico, row.output_pico):

@@ -98,7 +98,8 @@ class SpendCaps:
 
     def _worst(self, gateway: Gateway, exchange: Exchange, attempt: Attempt) -> int:
         """The most the attempt may cost, in pico-dollars; the ceiling for a model whose price is unknown."""
-        worst = worst_case(gateway.price, attempt, exchange.operation)
+        price = partial(gateway.price, at=exchange.timing.started_at)
+        worst = worst_case(price, attempt, exchange.operation)
         if worst is not None:
             return worst
         if self._ceiling is None:

@@ -121,7 +121,8 @@ def _estimate(gateway: Gateway, trace: Mapping[str, Any]) -> int:
     provider = gateway.providers.get(trace["provider"])
     if provider is None:
         return 0
-    cost = gateway.price(Target(provider, trace["model"]), Usage(input_tokens=trace["input_tokens"], source="estimated"))
+    usage = Usage(input_tokens=trace["input_tokens"], source="estimated")
+    cost = gateway.price(Target(provider, trace["model"]), usage, trace["started_at"])
     return 0 if cost is None else cost.total_pico
 
 

@@ -38,6 +38,9 @@ _ADDRESS = re.compile(rb'"(?:%b)":" *(?i:https?:|gs:)' % b"|".join(_HOLDS_ADDRES
 _WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark.startswith(b'"type":') else 1] for mark in _ADDED)})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
+_FOR_AN_HOUR = b'"ttl":"1h"'
+"""How Anthropic is asked to keep what it caches for longer, which costs more."""
+
 _OWN_TOOLS = ("function", "custom", None)
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
 
@@ -47,6 +50,8 @@ class Most(NamedTuple):
 
     input: int
     output: int
+    for_an_hour: int = 0
+    """Those of the input that may be written to a cache that keeps them for so long."""
 
 
 def most_of(attempt: Attempt, operation: str) -> Most:
@@ -57,7 +62,8 @@ def most_of(attempt: Attempt, operation: str) -> Most:
     payload = orjson.dumps(body)
     is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
     most_input = sizes.context if is_added_to else min(len(payload), sizes.context)
-    return Most(most_input, 0 if operation == "embeddings" else _most_output(body, sizes))
+    most_output = 0 if operation == "embeddings" else _most_output(body, sizes)
+    return Most(most_input, most_output, most_input if _FOR_AN_HOUR in payload else 0)
 
 
 def _names_more(payload: bytes) -> bool:
@@ -97,7 +103,10 @@ def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, 
 def _kinds(tokens: Most, body: dict[str, Any]) -> list[Usage]:
     """All that the tokens could turn out to be: plain, written to a cache and thought, or spoken; in each service tier."""
     plain = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
-    kinds = [plain, plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)]
+    kept = plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)
+    kinds = [plain, kept]
+    if tokens.for_an_hour:
+        kinds.append(kept._replace(cache_write_1h_tokens=tokens.for_an_hour))
     if body.get("modalities") is not None or body.get("audio") is not None:
         kinds.append(plain._replace(input_audio_tokens=tokens.input, output_audio_tokens=tokens.output))
     tier = body.get("service_tier")

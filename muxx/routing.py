@@ -116,9 +116,10 @@ class RoutingTable:
 
     def names(self, paid: Container[str] = (), allowed: Iterable[str] = ()) -> list[str]:
         """Every configured or built-in name, those without a wildcard first; for a project that pays the providers `paid` with
-        keys of its own. Names that an allow-list has and wildcards stand for are among them."""
+        keys of its own. Names of an allow-list that wildcards stand for are among them, and what it has of a wildcard."""
         usable = [name for name, target in BUILT_IN_MODELS if self._mock or self._usable(target.split("/", 1)[0], paid)]
-        meant = [name for name in allowed if self._is_served(name, paid)]
+        named = [name for name in allowed if "*" not in name or self._by_wildcard(name) is not None]
+        meant = [name for name in named if self._is_served(name, paid)]
         names = dict.fromkeys([*self._exact, *(found.name for found in self._wildcards), *usable, *meant])
         return sorted(names, key=lambda name: "*" in name)
 

@@ -202,7 +202,7 @@ async def test_an_answer_that_takes_no_tokens_needs_no_room_for_any() -> None:
     """A hit, and one that joins another's call, are served where the minute has no tokens left."""
     async with limited(ROOM, rpm=9, tpm=1000) as gateway:
         gate = asyncio.Event()
-        gateway.upstream.script(chat(), [wait(gate), *answers.json(chat_body())])
+        gateway.upstream.script(chat(), lambda request: [wait(gate), *chat()(request)])
         assert (await gateway.chat("stored", max_tokens=500)).status == 200
         first = asyncio.create_task(gateway.chat("shared", max_tokens=900))
         await eventually(lambda: used(gateway)["tpm"] > 900)

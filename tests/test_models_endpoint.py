@@ -276,9 +276,10 @@ async def test_any_other_metadata_is_refused_before_anything_is_sent(text: str, 
     ("header", "code"), [('X-Muxx-Metadata: {"a":1}', "invalid_metadata"), ("X-Muxx-User-Id: a", "invalid_type")]
 )
 async def test_a_header_that_says_whose_the_request_is_comes_once(header: str, code: str, gateway: RunningGateway) -> None:
+    asked = len(gateway.upstream.requests)
     [response] = (await say(gateway, plain(header, header), most=1)).responses
     assert (response.status, error_code(response)) == (400, code)
-    assert gateway.upstream.requests == []
+    assert len(gateway.upstream.requests) == asked
 
 
 @one_loop

@@ -206,7 +206,6 @@ ODDLY_WRITTEN = [
     stdlib_json.dumps(ANSWER, indent=3).encode(),
     b'  {"choices":[%b],"x":1.0,"y":1E+2,"x":12345678901234567890123}\r\n\n' % TEXT,
     b'{"choices": []}',
-    b"{}",
     b'{"choices": "none", "usage": 7, "id": {}}',
 ]
 IN_CHUNKS = {"Content-Type": "application/json"}

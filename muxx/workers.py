@@ -214,8 +214,9 @@ def _announce(config: Config, listener: socket.socket, key: str | None, mock: bo
     host, port = listener.getsockname()[:2]
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if mock:
-        line = "=" * 20
-        log.warning("%s MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere. %s", line, line)
+        line = "=" * 78
+        for text in (line, "MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere.", line):
+            log.warning(text)
     if key is not None:
         model = "gpt-4o" if mock else "mock"
         print(

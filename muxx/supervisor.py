@@ -252,7 +252,7 @@ class Supervisor:
         child.ended(time.monotonic(), in_order)
         if self._stopping or in_order:
             return
-        if child.vital and child.starts == 1 and 0 < code < CRASHED:
+        if child.vital and child.starts == 1 and not child.pulse.last and 0 < code < CRASHED:  # it never came to serve
             self._exit_code = code
             self._stop(signal.SIGTERM)
             return

@@ -17,6 +17,7 @@ import orjson
 import pytest
 from durability_scenarios import reload_under_load
 from process_kit import (
+    BROKEN,
     Traffic,
     Upstream,
     alive,
@@ -207,6 +208,35 @@ async def _killed_and_replaced(gateway: GatewayProcess, victim: int | None) -> N
 async def traffic_is_served_by_two(gateway: GatewayProcess) -> None:
     async with connections_to_both_workers(gateway):
         pass
+
+
+EXITS = """
+import os
+import muxx
+
+class Exits:
+    @muxx.hookimpl
+    def pre_request(self, exchange):
+        if exchange.request.user_id == "exit":
+            os._exit(3)
+"""
+
+
+async def test_a_worker_that_has_served_and_ends_with_the_code_of_a_failed_start_is_replaced(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "exits.py").write_text(EXITS)
+    gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(plugins))
+    await gateway.start()
+    try:
+        with pytest.raises(BROKEN):
+            await gateway.chat(headers={"X-Muxx-User-Id": "exit"})
+        assert (await gateway.chat()).status == 200
+        assert "worker 0 ended (exit code 3); starting it again" in messages(gateway)
+    finally:
+        await gateway.kill()
 
 
 async def test_a_worker_that_dies_again_and_again_is_started_later_and_later(tmp_path: Path, upstream: Upstream) -> None:

@@ -114,10 +114,17 @@ class Driven:
         text = "plugin %s goes on in %s although it was cancelled, and is left there; let asyncio.CancelledError pass"
         log.error(text, self._step.plugin, self._step.hook)
         if asyncio.isfuture(pending):
+            pending.add_done_callback(_take_note)
             pending.cancel()
         with suppress(BaseException):  # it may not even let itself be closed
             self._coroutine.close()
         raise asyncio.CancelledError
+
+
+def _take_note(outcome: asyncio.Future[Any]) -> None:
+    """Whatever became of it, asyncio need not complain that nobody asked."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 class DrivenItems(AsyncIterator[Any]):

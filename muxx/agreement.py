@@ -12,14 +12,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, Self
 
+from .stderr import LONGEST
+
 MAKE_READY, CHANGE_OVER, LET_GO = "make-ready", "change-over", "let-go"
 """What a child is told."""
 READY, REFUSED = "ready", "refused"
 """What it answers."""
 
-LONGEST_REASON = 2048
-"""As the log would cut it (`muxx.stderr`)."""
-_PACKET_BYTES = 4 * LONGEST_REASON + 64
+_PACKET_BYTES = 4 * LONGEST + 64
+"""A reason is no longer than the log would show it."""
 
 
 class Message(NamedTuple):
@@ -49,7 +50,7 @@ class Channel:
 
     def send(self, word: str, number: int, text: str = "", file: int | None = None) -> None:
         """`file` is one of memory: a packet would hold too little, and who sends does not wait for who reads."""
-        packet = f"{word} {number} {text[:LONGEST_REASON]}".encode(errors="replace")
+        packet = f"{word} {number} {text[:LONGEST]}".encode(errors="replace")
         with suppress(ConnectionError):  # the other end has died, and is missed elsewhere
             socket.send_fds(self._socket, [packet], [] if file is None else [file])
 

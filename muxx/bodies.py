@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 
 from .errors import InvalidRequest, NotFound
-from .sources import Sources
 from .tomlfile import TomlFile, key_path
 from .validation import validated
 from .wire.body import parse_json_object
@@ -66,12 +65,12 @@ async def body_as(gateway: Gateway, request: HttpRequest, model: type[M]) -> M:
     """
     server = gateway.config.server
     data = parse_json_object(await request.body(), max_depth=server.json_max_depth, max_tokens=server.json_max_tokens)
-    return _read(data, model, TomlFile(None, Sources()))
+    return _read(data, model, TomlFile(None))
 
 
 def query_as(request: HttpRequest, model: type[M]) -> M:
     """The query parameters of a route's request as a `model`; raises as `body_as` does."""
-    data, file = request.query, TomlFile(None, Sources())
+    data, file = request.query, TomlFile(None)
     try:
         "".join((*data, *data.values())).encode()
     except UnicodeEncodeError:

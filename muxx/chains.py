@@ -101,14 +101,18 @@ async def run_step(step: Step, args: tuple[Any, ...], budget: Budget | None) -> 
 
 
 def _failed(step: Step, error: BaseException) -> None:
-    if isinstance(error, asyncio.CancelledError) and is_unwanted():
+    if _ends_the_task(error):
         raise error
     _crashed(step, describe_crash(error), error)
 
 
 def is_plugins_own(error: BaseException) -> bool:
     """The error comes of a plugin's code, be it a SystemExit or a CancelledError; not of the exchange's own end."""
-    return not isinstance(error, GeneratorExit) and not (isinstance(error, asyncio.CancelledError) and is_unwanted())
+    return not isinstance(error, GeneratorExit) and not _ends_the_task(error)
+
+
+def _ends_the_task(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError) and is_unwanted()
 
 
 def is_unwanted() -> bool:

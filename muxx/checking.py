@@ -38,6 +38,14 @@ def load_checked(path: Path | None, plugins_dir: Path | None, sources: Sources |
     return Loaded(found, config)
 
 
+def build_checked(found: Sequence[Found], config: Config) -> PluginSet:
+    """The plugins that are on, if a service can start with them and the configuration. Raises `StartError` where it cannot."""
+    plugins = build(found, config)
+    plugins.require_authenticator()
+    check_models(config, plugins)
+    return plugins
+
+
 def check_models(config: Config, plugins: PluginSet) -> None:
     """Raise `ConfigError` with every provider without an address, and every target nobody provides; building a gateway would
     stop at the first."""

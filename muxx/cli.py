@@ -17,7 +17,7 @@ import click
 import orjson
 
 from .benchcommand import bench
-from .checking import check_models
+from .checking import build_checked
 from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
 from .errors import PluginLoadError, StartError
@@ -154,9 +154,7 @@ def config_group() -> None:
 def check(ctx: click.Context, path: Path | None) -> None:
     """Say ok, or print every error at once and exit 2."""
     loaded = load(ctx, path)
-    on = build(loaded.found, loaded.config)
-    on.require_authenticator()
-    check_models(loaded.config, on)
+    build_checked(loaded.found, loaded.config)
     click.echo(f"{loaded.config.path or 'built-in defaults'}: ok")
 
 

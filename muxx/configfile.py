@@ -45,7 +45,7 @@ def load_config(
     """
     source = Path(path) if path is not None else None
     try:
-        file = TomlFile(source, sources or Sources())
+        file = TomlFile(source, sources)
         config = _read(file, plugin_configs, plugins_dir)
     except RecursionError:
         raise ConfigError(source, [Problem((), "is nested too deeply")]) from None

@@ -142,4 +142,3 @@ class DrivenItems(AsyncIterator[Any]):
         if isinstance(self._items, AsyncGenerator) and not getattr(self._items, "ag_running", False):
             async with asyncio.timeout(UNWIND_SECONDS):
                 await Driven(self._step, self._items.aclose().__await__())
-

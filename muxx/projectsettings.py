@@ -16,7 +16,6 @@ from .config import ProjectConfig
 from .errors import InvalidRequest
 from .money import pico_of
 from .settings import Alert, Limits, ProjectSettings, SpendCap
-from .sources import Sources
 from .tomlfile import Loc, TomlFile, key_path
 from .validation import validated
 
@@ -29,7 +28,7 @@ def checked(data: Any) -> dict[str, Any]:
     nearest valid name."""
     if not isinstance(data, dict):
         raise InvalidRequest("settings must be an object.", param="settings")
-    file = TomlFile(None, Sources())
+    file = TomlFile(None)
     section = validated(ProjectConfig, data, (), file)
     if section is None:
         words = [f"{key_path(problem.loc)[:100]}: {problem.text}" for problem in file.problems[:10]]

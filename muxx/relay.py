@@ -58,6 +58,16 @@ class Limits(Protocol):
 class Relay:
     """The fast path. `over` resolves to None when the answer is complete, or to the error that broke it."""
 
+    last = b""
+    """The held-back last event of a complete answer, to be sent by whoever records the row."""
+    first_event: float | None = None
+    relayed_error = False
+    """The provider sent its own error event and it was passed on."""
+    surplus = False
+    """The provider sent more after the end of its answer."""
+    _ending = b""
+    """The provider's last event, as it came."""
+
     def __init__(
         self,
         stream: StreamFacts,
@@ -75,15 +85,6 @@ class Relay:
     ) -> None:
         self.stream = stream
         self.over: asyncio.Future[MuxxError | None] = asyncio.get_running_loop().create_future()
-        self.last = b""
-        """The held-back last event of a complete answer, to be sent by whoever records the row."""
-        self._ending = b""
-        """The provider's last event, as it came."""
-        self.first_event: float | None = None
-        self.relayed_error = False
-        """The provider sent its own error event and it was passed on."""
-        self.surplus = False
-        """The provider sent more after the end of its answer."""
         self._splitter = EventSplitter(max_event_bytes)
         self._response = response
         self._down = down

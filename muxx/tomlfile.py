@@ -48,9 +48,9 @@ def key_path(loc: Loc) -> str:
 class TomlFile:
     """A file's data with every substitution done, what was substituted, and all that went wrong on the way."""
 
-    def __init__(self, path: Path | None, sources: Sources) -> None:
+    def __init__(self, path: Path | None, sources: Sources | None = None) -> None:
         self.path = path
-        self._sources = sources
+        self._sources = sources or Sources()
         self.directory = (path.parent if path is not None else Path()).resolve()
         self.problems: list[Problem] = []
         self.written: dict[Loc, str] = {}

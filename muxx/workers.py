@@ -24,7 +24,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .agreement import CHANGE_OVER, MAKE_READY, READY, REFUSED, Change, Channel, Message
 from .chains import describe_crash
-from .checking import check_models, load_checked
+from .checking import build_checked, load_checked
 from .config import Config
 from .db import begin_log_anew
 from .errors import StartError
@@ -63,9 +63,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log
     out = sys.stdout
     with logging_to_stderr():
         _check_surroundings()
-        plugins = build(found, config)
-        plugins.require_authenticator()
-        check_models(config, plugins)
+        plugins = build_checked(found, config)
         listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
         if new_log:
             run(_log_begun_anew(config))
@@ -155,9 +153,7 @@ class Service:
         sources = Sources()
         try:
             found, config = load_checked(self._config.path, self._config.plugins_dir, sources)
-            plugins = build(found, config)
-            plugins.require_authenticator()
-            check_models(config, plugins)
+            build_checked(found, config)
         except StartError as error:
             self._refused(str(error))
             return None

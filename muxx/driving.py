@@ -116,8 +116,8 @@ class Driven:
         if asyncio.isfuture(pending):
             pending.add_done_callback(_take_note)
             pending.cancel()
-        with suppress(BaseException):  # it may not even let itself be closed
-            self._coroutine.close()
+        with suppress(BaseException):  # it may not even let itself be closed; `close` of an `__anext__` would not try
+            self._coroutine.throw(GeneratorExit)
         raise asyncio.CancelledError
 
 

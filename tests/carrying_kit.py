@@ -80,7 +80,7 @@ async def serving(
         async with RunningGateway(merged({"server": {"transport": transport}}, config or {}), **options) as gateway:
             yield gateway
     gc.collect(1)  # of what came to be just now: all the others' would take a tenth of the suite's time
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 # ── streams of our own ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,8 +39,9 @@ bench: $(VENV)/.dev ## Measure the gateway against other ones. A part of it: mak
 compat: $(VENV)/.dev ## Try real SDKs against a running gateway; the first run installs them. One of them: make compat ARGS=litellm.
 	$(BIN)/python -m tests.compat $(ARGS)
 
-soak: $(VENV)/.dev ## Run the long tests.
+soak: $(VENV)/.dev ## Run the long tests, and then the others with all they could try.
 	$(BIN)/python -m pytest -m soak $(ARGS)
+	MUXX_TESTS=whole $(MAKE) test
 
 prices: $(VENV)/.dev ## Regenerate the shipped price table from the locked genai-prices.
 	$(BIN)/python -m muxx_std.pricing.generate

@@ -7,13 +7,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import hypothesis
 import pytest
 from money_kit import CHECKED, check_money, check_sums
 from template_kit import Template
+from thoroughness import examples
 
 from muxx.testing import running
 
 pytest_plugins = ["muxx.testing.fixtures"]
+
+hypothesis.settings.register_profile("muxx", max_examples=examples(100))
+hypothesis.settings.load_profile("muxx")
 
 
 def pytest_collection_finish() -> None:

@@ -25,6 +25,7 @@ from analytics_kit import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx import InvalidRequest
 from muxx.db import Database
@@ -182,13 +183,13 @@ def followed(steps: list[tuple[str, Any, Any]], check: Callable[[Twin], Awaitabl
     asyncio.run(follow())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(steps=steps_of(CHANGES, MONEY, rows=7))
 def test_whatever_becomes_of_rows_the_figures_are_those_of_plain_addition(steps: list[tuple[str, Any, Any]]) -> None:
     followed(steps, Twin.check)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(steps=steps_of(CLOSE, FEW_PICOS, rows=12))
 def test_whatever_becomes_of_rows_the_most_expensive_values_are_found(steps: list[tuple[str, Any, Any]]) -> None:
     followed(steps, Twin.check_first)

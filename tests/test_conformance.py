@@ -53,6 +53,7 @@ class TestMock(Conformance):
 
 class TestCache(Conformance):
     plugin = Cache
+    ways = FEW_WAYS
 
 
 class EveryHook:
@@ -85,7 +86,7 @@ class TestEveryHook(Conformance):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("test", [TestKeys, TestLogs, TestPricing, TestProjects, TestMock, of_alerts.TestAlerts, of_limits.TestLimits])
+@pytest.mark.parametrize("test", [TestKeys, TestLogs, TestPricing, TestProjects, TestMock, TestCache, of_alerts.TestAlerts, of_limits.TestLimits])
 async def test_a_standard_plugin_keeps_to_the_suite_on_all_ways(test: type[Conformance]) -> None:
     assert broken(await examine(test.described())) == {}
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from journal_kit import kill, spawn
+from thoroughness import examples
 
 from muxx import Limits, lives, this_process
 from muxx.shared import Shared
@@ -491,6 +492,6 @@ def test_no_sequence_of_anything_opens_a_window_above_its_limit(tmp_path: Path) 
     run_state_machine_as_test(
         Windows,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(60), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs_kit import ADMIN, SHOP, Bench, opened, record
+from thoroughness import examples
 
 from muxx_std.logs import indexes, listing
 from muxx_std.logs.filters import Filter, Page, like_pattern
@@ -190,7 +191,7 @@ async def candidates(bench: Bench, **question: Any) -> set[int]:
 TEXTS = st.text(st.sampled_from('aA*"%_\\ ſKéİß\n🙂') | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 @given(TEXTS, TEXTS, TEXTS)
 def test_whatever_like_finds_the_index_has_among_its_candidates(before: str, text: str, after: str) -> None:
     with closing(sqlite3.connect(":memory:")) as db:

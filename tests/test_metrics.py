@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from process_kit import Upstream, gateway_process, open_stream
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
+from thoroughness import examples
 
 from muxx.db import Database
 from muxx.testing import chat, get
@@ -161,7 +162,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(ROWS, ROWS)
 def test_whatever_rows_there_are_the_sums_are_those_of_plain_addition(before: list[Row], after: list[Row]) -> None:
     rows = [row(number, **members) for number, members in enumerate(before + after)]

@@ -17,6 +17,7 @@ from genai_prices.types import ModelPrice
 from hypothesis import given
 from hypothesis import strategies as st
 from pricing_kit import MILLION, MODELS, NOW, USD, VERSION, price
+from thoroughness import some
 
 from muxx import Cost, Usage
 from muxx_std.pricing.book import PriceBook
@@ -109,7 +110,7 @@ def test_every_name_finds_the_model_the_oracle_finds() -> None:
     snapshot = get_snapshot()
     by_id = {provider.id: provider for provider in snapshot.providers}
     assert len(NAMES) > 5000
-    for vendor, name in NAMES:
+    for vendor, name in some(NAMES):
         theirs = by_id[vendor].find_model(name, all_providers=snapshot.providers)
         ours = shipped_table().find(vendor, name)
         assert (ours and ours.model) == (theirs and theirs.id), (vendor, name)

@@ -26,6 +26,7 @@ from carrying_kit import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.errors import MuxxError, PluginError, UpstreamDisconnected
 from muxx.hookedrelay import QUEUED_BYTES, Delivered, HookedRelay
@@ -217,7 +218,7 @@ EVENTS = [delta("a"), delta("b"), delta('"c" \u00e9'), finish(), usage_event(), 
 PIECES = st.sampled_from([*EVENTS[:3] * 8, *EVENTS, b": hm\n\n", b"id: 1\n\n", b"data: x\n\n", b"data: {", b"\n"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(PIECES, max_size=40), st.booleans(), st.integers(0, 2**32), st.booleans())
 def test_any_stream_whatever_ends_one_way_and_is_relayed_alike_however_it_is_cut(
     pieces: list[bytes], asked: bool, seed: int, clean: bool
@@ -302,7 +303,7 @@ def whimsical(chunk: Chunk) -> list[Chunk] | None:
     return changed.get(chunk.text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.sampled_from(SAID * 3 + ENDS), max_size=40), st.integers(0, 2**32), st.sampled_from(["pieces", "events", "all"]))
 def test_with_hooks_as_well_it_makes_no_difference_how_events_are_known(events: list[bytes], seed: int, reads: str) -> None:
     stream = b"".join(events)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from thoroughness import examples
 
 from muxx import Shared, SpendCap
 from muxx.ids import RequestIds
@@ -455,7 +456,7 @@ class Money(RuleBasedStateMachine):
 
 
 TestMoney = Money.TestCase
-TestMoney.settings = hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMoney.settings = hypothesis_settings(max_examples=examples(40), stateful_step_count=30, deadline=None)
 
 
 def test_a_hold_is_found_by_its_requests_id(shared: Shared) -> None:

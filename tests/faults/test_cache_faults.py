@@ -24,6 +24,7 @@ from carrying_kit import (
 from http_kit import add_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 from wires_kit import Endpoint, ask, less_comment
 
 from muxx import Chunk, hookimpl
@@ -102,7 +103,7 @@ def reversed_members(value: Any) -> Any:
     return [reversed_members(inner) for inner in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BODIES, st.data())
 def test_C02_any_leaf_that_changes_makes_another_key_and_no_order_does(body: dict[str, Any], data: st.DataObject) -> None:
     start = prefix(["chat"])

@@ -38,6 +38,7 @@ from carrying_kit import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from thoroughness import examples
 
 from muxx.accounting import usage_of
 from muxx.errors import UpstreamDisconnected
@@ -433,7 +434,7 @@ USAGES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(USAGES, st.booleans())
 def test_M07_no_usage_object_whatever_raises_or_makes_a_negative_or_absurd_booking(reported: Any, complete: bool) -> None:
     stream = ChatStream(client_asked_usage=False)

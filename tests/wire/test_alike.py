@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.testing import event
 from muxx.wire.alike import MOST_BYTES, Alike
@@ -200,7 +201,7 @@ PIECES = st.sampled_from([b"c", b" ", b'"', b"\\", b"\\n", b"\\u00e9", b"\n", b"
 
 
 @forms
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(PIECES, max_size=6), st.lists(PIECES, max_size=3))
 def test_what_is_taken_is_what_the_parser_would_have_read(form: str, first: list[bytes], second: list[bytes]) -> None:
     """Whatever stands where the text was."""

@@ -9,6 +9,7 @@ import pytest
 from anthropic import APIStatusError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.errors import (
     AuthenticationError,
@@ -250,7 +251,7 @@ def gathered(chunks: list[Chunk]) -> list[tuple[Any, ...]]:
     return [(key, json.loads(text) if key[0] == "tool_call" else text, mark) for key, text, mark in whole]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(plain_chunks())
 def test_what_is_written_is_read_back(chunks: list[Chunk]) -> None:
     out = written(*chunks)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
@@ -406,7 +407,7 @@ ACTIONS: dict[str, Callable[[Chunk], list[Chunk]]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(actions=st.lists(st.sampled_from(sorted(ACTIONS)), min_size=1, max_size=80), hold=st.integers(0, 5))
 def test_whatever_plugins_do_clients_get_a_well_formed_answer(actions: list[str], hold: int) -> None:
     held: list[Chunk] = []
@@ -461,7 +462,7 @@ def test_thinking_and_a_call_survive_a_hook_that_only_changes_text() -> None:
     assert event(json.loads(json.dumps(START))) in out
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(holds=st.lists(st.integers(0, 12), min_size=1, max_size=40))
 def test_however_long_chunks_are_held_nothing_is_lost(holds: list[int]) -> None:
     held: list[Chunk] = []

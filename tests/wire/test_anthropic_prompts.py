@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.errors import InvalidRequest
 from muxx.wire.anthropic import read_prompt, validate_messages, write_prompt
@@ -717,7 +718,7 @@ def settled(given_: Prompt) -> Prompt:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(prompts())
 def test_a_prompt_this_format_can_say_comes_back_as_it_was(given_: Prompt) -> None:
     body = clean(given_)
@@ -726,7 +727,7 @@ def test_a_prompt_this_format_can_say_comes_back_as_it_was(given_: Prompt) -> No
     assert (refused(losses), losses.dropped) == ([], [])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(prompts())
 def test_what_is_written_a_second_time_is_the_same(given_: Prompt) -> None:
     """But for thoughts, whose signatures come sealed from other formats only."""

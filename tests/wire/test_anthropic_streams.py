@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from thoroughness import some
 
 from muxx.errors import UpstreamError, UpstreamProtocolError
 from muxx.money import Usage
@@ -254,7 +255,7 @@ def test_every_recording_cut_anywhere_passes_as_it_came() -> None:
     for path in recordings("anthropic-messages"):
         data = path.read_bytes()
         whole = assembled(facts_of(data))
-        ways = [[data[:at], data[at:]] for at in range(len(data))] if len(data) < 2600 else []
+        ways = [[data[:at], data[at:]] for at in some(range(len(data)), 0.1)] if len(data) < 2600 else []
         for pieces in [*ways, *(list(cuts(data, seed)) for seed in range(4))]:
             facts, out = observed(WIRE, pieces)
             assert out == data, path.name

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.errors import InvalidRequest
 from muxx.wire.body import TokenMeter, counting, parse_json_object
@@ -95,7 +96,7 @@ def test_a_large_body_is_refused_without_looking_for_the_name() -> None:
     assert (error.code, error.param) == ("invalid_type", None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(-(10**25), 10**25))
 def test_an_integer_arrives_exactly_or_not_at_all(number: int) -> None:
     data = b'{"n":%d}' % number
@@ -141,7 +142,7 @@ def test_the_token_limit_is_exact_for_what_it_counts() -> None:
     assert refusal(body, max_tokens=meter.count - 1).code == "json_too_complex"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-9, 9) | st.text('ab"\\,:[{', max_size=8),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.wire.openai import AnswerHead
 from muxx.wire.prompt import Losses, Prompt
@@ -39,7 +40,7 @@ def read(wire: Wire, body: Any, losses: Losses | None = None) -> Prompt:
 
 
 @each_pair
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_prompt_both_formats_can_say_is_the_same_after_it_crossed_and_nothing_is_lost(pair: str, data: st.DataObject) -> None:
     first, second = BY_PAIR[pair]
@@ -51,7 +52,7 @@ def test_a_prompt_both_formats_can_say_is_the_same_after_it_crossed_and_nothing_
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_prompt_of_any_other_format_is_written_as_the_vendors_sdk_could_have_sent_it(name: str, data: st.DataObject) -> None:
     first = data.draw(st.sampled_from([up for up, called in BY_PAIR.values() if called.name == name]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.wire.gemini import read_count_prompt, read_prompt, validate_count, validate_generate, write_count_prompt
 from muxx.wire.prompt import Call, Losses, Media, Output, Prompt, Reasoning, Result, Text, Tool, ToolChoice, Turn
@@ -120,7 +121,7 @@ PROMPTS = st.builds(
     presence_penalty=maybe(st.floats(-2, 2)),
     service_tier=maybe(st.sampled_from(["default", "flex", "priority"])),
 )
-COMMON = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+COMMON = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @COMMON

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from thoroughness import some
 
 from muxx.errors import UpstreamError, UpstreamProtocolError
 from muxx.testing.cutting import every_cut
@@ -75,7 +76,7 @@ def test_every_recording_passes_unchanged_however_it_is_cut() -> None:
         assert whole.usage is not None
         assert not whole.usage_invalid
         assert not whole.text_since_usage
-        chunkings = [list(pair) for pair in every_cut(data)] if small(path) else [list(cuts(data, seed)) for seed in range(20)]
+        chunkings = [list(pair) for pair in some(every_cut(data), 0.1)] if small(path) else [list(cuts(data, seed)) for seed in range(20)]
         for pieces in chunkings:
             facts, out = observed(pieces)
             assert out == data

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.errors import InvalidRequest
 from muxx.wire.prompt import (
@@ -95,7 +96,7 @@ def test_a_prompt_is_the_same_after_it_was_written_and_read(prompt: Prompt) -> N
     assert bare(read_prompt(body, lossless())) == bare(as_opened(prompt))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(prompts())
 def test_what_is_written_is_what_the_sdk_sends(prompt: Prompt) -> None:
     from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming

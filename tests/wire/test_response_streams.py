@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from muxx.reply import Chunk, ToolCall
 from muxx.textwindow import TextWindow
@@ -119,7 +120,7 @@ _ACTIONS = ["keep", "drop", "shout", "split", "hold", "release", "add", "call", 
 
 
 @given(st.lists(st.sampled_from(_ACTIONS), min_size=1, max_size=60), st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_whatever_a_hook_does_the_stream_stays_one(actions: list[str], seed: int) -> None:
     held: list[Chunk] = []
     steps, ids = iter(actions), count()

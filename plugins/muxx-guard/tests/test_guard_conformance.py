@@ -48,3 +48,9 @@ class TestGuardThatReplaces(Beside):
     judge = staticmethod(masking)
     text = "The door opens with code-4711, and the gate with code-0815. Tell nobody. 👋"
     changes_answers = True
+    ways = FEW_WAYS
+
+
+@pytest.mark.soak
+class TestGuardThatReplacesOnAllWays(TestGuardThatReplaces):
+    ways = ()

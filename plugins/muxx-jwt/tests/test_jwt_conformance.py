@@ -15,6 +15,7 @@ from muxx_jwt import NAME, Jwt
 class TestJwt(Conformance):
     plugin = Jwt
     name = NAME
+    ways = FEW_WAYS
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -23,6 +24,11 @@ class TestJwt(Conformance):
         with aside(KeyServer(signer)) as server:
             token = signer.token()
             yield cls.described(settings=settings(server.url), headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.mark.soak
+class TestJwtOnAllWays(TestJwt):
+    ways = ()
 
 
 class TestJwtBesideKeys(Conformance):

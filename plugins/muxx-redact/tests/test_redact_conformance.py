@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 from muxx.testing.conformance import FEW_WAYS, Conformance
 
 from muxx_redact import NAME, Redact
@@ -15,6 +16,12 @@ class TestRedact(Conformance):
     settings: ClassVar = {"ip": True}
     text = "Write to ada@example.org, or call (415) 555-0132 from 192.168.1.20. 👋"
     changes_answers = True
+    ways = FEW_WAYS
+
+
+@pytest.mark.soak
+class TestRedactOnAllWays(TestRedact):
+    ways = ()
 
 
 class TestRedactWithNothingToHide(Conformance):

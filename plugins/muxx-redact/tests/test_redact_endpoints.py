@@ -29,7 +29,7 @@ from redact_kit import EVERY, PLUGINS, SECRETS, cut, left_in, post
 PLANTED = [(name, secret) for name, secret in EVERY if name != "ip"]
 ONE_EACH = [(name, secrets[0]) for name, secrets in SECRETS.items() if name != "ip"]
 one_loop = pytest.mark.asyncio(loop_scope="module")
-at_places = pytest.mark.parametrize("places", [10, pytest.param(120, marks=pytest.mark.soak)])
+at_places = pytest.mark.parametrize("places", [4, pytest.param(120, marks=pytest.mark.soak)])
 """What is done with every cut of a text is in test_redact_cutting.py; here it is through a gateway."""
 
 
@@ -164,7 +164,8 @@ async def test_texts_that_come_whole_and_plain_answers_are_masked_in_every_kind(
 @pytest.mark.parametrize(
     ("seed", "status"),
     [
-        *((seed, "completed") for seed in range(4)), (1, "incomplete"), (3, "failed"),
+        (0, "completed"), (1, "incomplete"), (3, "failed"),
+        *(pytest.param(seed, "completed", marks=pytest.mark.soak) for seed in (1, 2, 3)),
         *(pytest.param(seed, "incomplete", marks=pytest.mark.soak) for seed in (0, 2, 3)),
         *(pytest.param(seed, "failed", marks=pytest.mark.soak) for seed in (0, 1, 2)),
     ],

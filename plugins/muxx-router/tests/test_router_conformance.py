@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 from muxx.testing.conformance import FEW_WAYS, Conformance
 from router_kit import FACTS, LARGE, MINI
 
@@ -25,6 +26,12 @@ class TestRouter(Conformance):
         },
         "routes": {"gpt-4o": {"candidates": [SMALL, MINI]}},
     }
+    ways = FEW_WAYS
+
+
+@pytest.mark.soak
+class TestRouterOnAllWays(TestRouter):
+    ways = ()
 
 
 class TestRouterOfOtherNames(Conformance):

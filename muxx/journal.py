@@ -42,6 +42,9 @@ _PROBE_TEXT = b" " * 4096
 """A file system's usual block: a probe must not fit into what is left of one on a full disk."""
 _PROBE_LINE = line_of(PROBE, _PROBE_TEXT)
 
+LARGE = 1 << 20
+"""Bytes of a row's texts that are written on their own."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -181,6 +184,9 @@ class Journal:
             sent = b""
         if delivered is None:
             delivered = b""
+        if len(sent) + len(delivered) > LARGE:
+            self._put_large(mark, row, sent, delivered)
+            return
         try:
             record = dumps(row)
             texts = record + sent + delivered
@@ -202,6 +208,27 @@ class Journal:
     ) -> None:
         """Note the row of an earlier `final` again, with `changes` and its texts: who reads this line needs no other."""
         self.final({**row, **changes}, sent, delivered, mark=AMEND)
+
+    def _put_large(self, mark: bytes, row: Mapping[str, Any], sent: bytes, delivered: bytes) -> None:
+        """Write a row whose texts may be the largest things in memory, without another copy of them: at once, behind the lines
+        that were gathered."""
+        self.outbox.flush()
+        try:
+            record = dumps(row)
+        except TypeError:
+            record = dumps(plain(row))
+        checksum = crc32(delivered, crc32(sent, crc32(record)))
+        pieces = (pack_header(mark, len(record), len(sent), len(delivered), checksum), record, sent, delivered)
+        try:
+            written = os.writev(self._fd, pieces)
+        except OSError as error:
+            self._put(b"".join(pieces), row, error)
+            return
+        self._room -= written
+        if self._power or written != sum(map(len, pieces)):
+            self._after(b"".join(pieces), written, row)
+        elif self._room < 0:
+            self._rotate()
 
     def _put_odd(self, line: bytes, record: Mapping[str, Any]) -> None:
         """A line whose record JSON could not hold as it was. It must not overtake the gathered ones of its request."""

@@ -25,6 +25,7 @@ from .errors import (
 )
 from .reply import Chunk, ChunkKind
 from .wire.alike import Alike
+from .wire.large import LARGE
 from .wire.openai import Verdict
 from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
@@ -244,6 +245,10 @@ class Relay:
             self.last += b"\n"
 
     def _send(self, pieces: list[bytes]) -> None:
+        if len(pieces) > 1 and max(map(len, pieces)) > LARGE:  # joined, it would be there twice
+            for piece in pieces:
+                self._send([piece])
+            return
         data = b"".join(pieces)  # of one piece it is that piece itself
         if data:
             self._down.send(data)

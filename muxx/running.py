@@ -58,6 +58,9 @@ class RunningCalls:
     async def tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            now = time.monotonic()
-            for call in tuple(self._calls):
-                call.check(now)
+            self._check_all(time.monotonic())
+
+    def _check_all(self, now: float) -> None:
+        """(In `tick` itself the loop would hold on to the last call until another one runs.)"""
+        for call in tuple(self._calls):
+            call.check(now)

@@ -32,6 +32,7 @@ from .gateway import Gateway
 from .host import Host, Paths, locked
 from .journal import Journal
 from .loop import run
+from .memory import give_large_back
 from .plugins import Found, PluginSet, build
 from .server import allow_files, most_calls
 from .shared import Shared
@@ -63,6 +64,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log
     out = sys.stdout
     with logging_to_stderr():
         _check_surroundings()
+        give_large_back()
         plugins = build_checked(found, config)
         listeners = _listeners(config)  # from here on connections wait for the first worker instead of being refused
         if new_log:

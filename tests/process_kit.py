@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -260,6 +261,16 @@ def keeper_of(gateway: GatewayProcess) -> int | None:
         if any(".journal/keeper" in name for name in open_files(pid)):
             return pid
     return None
+
+
+def peak(pid: int | str = "self") -> int:
+    """The most memory a process has had since `forget_peak`, in bytes."""
+    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(kilobytes) * 1024
+
+
+def forget_peak(pid: int | str = "self") -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def workers_of(gateway: GatewayProcess) -> list[int]:

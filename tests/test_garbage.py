@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from carrying_kit import serving
+from carrying_kit import STREAM, serving
 
 from muxx import Attempt, Chunk, Exchange, HttpRequest, Request, hookimpl
 from muxx.call import Call
 from muxx.flight import Flight
 from muxx.reader import Reader
 from muxx.relay import Relay
-from muxx.testing import RunningGateway, answers, chat, chat_body
+from muxx.running import TICK
+from muxx.testing import RunningGateway, answers, chat, chat_body, sse
 
 Way = Callable[[RunningGateway, int], Awaitable[None]]
 
@@ -101,6 +102,16 @@ async def test_nothing_of_an_exchange_waits_for_the_collector(name: str, plugins
                 await way(gateway, number)
             await asyncio.sleep(0.1)
     assert left == Counter()
+
+
+async def test_who_watches_over_time_limits_holds_on_to_no_call() -> None:
+    """The last one would be there until another runs: megabytes, perhaps, in a gateway that is idle."""
+    async with serving() as gateway:
+        gateway.upstream.choose = lambda _: sse(chunks=[STREAM[:50], STREAM[50:]], gap=3 * TICK)
+        await gateway.chat(stream=True)
+        await asyncio.sleep(2 * TICK)
+        gc.collect()
+        assert [item for item in gc.get_objects() if isinstance(item, Call) and item.gateway is gateway.gateway] == []
 
 
 @contextmanager

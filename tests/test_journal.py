@@ -41,6 +41,7 @@ class Disk:
         self.plan: list[int | str] = []
         self._write = os.write
         monkeypatch.setattr(journal_module.os, "write", self.write)
+        monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: self.write(fd, b"".join(pieces)))
 
     def write(self, fd: int, data: bytes) -> int:
         fault = self.plan.pop(0) if self.plan else None
@@ -74,11 +75,20 @@ class TestLines:
         journal.final(row("a"), SENT, DELIVERED)
         assert len(writes) == 2
 
+    @pytest.mark.parametrize("large", [False, True])
     @pytest.mark.parametrize("sent", [None, b"{}", b"{broken \xff\n"])
     @pytest.mark.parametrize("delivered", [None, b'"\xe2\x82\xac"', b"{broken"])
     def test_what_was_sent_and_delivered_goes_in_as_it_is(
-        self, journal: Journal, tmp_path: Path, sent: bytes | None, delivered: bytes | None
+        self,
+        journal: Journal,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        sent: bytes | None,
+        delivered: bytes | None,
+        large: bool,
     ) -> None:
+        if large:
+            monkeypatch.setattr(journal_module, "LARGE", -1)
         journal.final(row("a"), sent, delivered)
         journal.final(row("b"))
         first, second = lines_of(tmp_path)
@@ -268,6 +278,11 @@ def _refuse(*_: object, **__: object) -> int:
 
 
 class TestFullDisk:
+    @pytest.fixture(autouse=True, params=["rows", "large rows"])
+    def _size(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        if request.param == "large rows":
+            monkeypatch.setattr(journal_module, "LARGE", -1)
+
     def test_the_ballast_makes_room_for_the_line(self, tmp_path: Path, journal: Journal, disk: Disk) -> None:
         keep_ballast(tmp_path)
         assert (tmp_path / BALLAST).stat().st_size > 0
@@ -343,6 +358,19 @@ class TestGathered:
         await asyncio.sleep(0)
         assert [line.kind for line in lines_of(tmp_path)] == ["trace", "final", "amend"]
         assert len(writes) == 1
+
+    async def test_a_large_row_stands_behind_the_lines_before_it(
+        self, tmp_path: Path, gathering: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(journal_module, "LARGE", 1000)
+        text = b'"%b"' % (b"x" * 1000)
+        gathering.trace(trace("a"))
+        gathering.final(row("b"), SENT)
+        gathering.final(row("a", attributes={"lone": "\ud800"}), SENT, text)
+        gathering.final(row("c"))
+        assert [line.delivered for line in lines_of(tmp_path)] == [None, None, text]
+        await asyncio.sleep(0)
+        assert ids(lines_of(tmp_path)) == ["a", "b", "a", "c"]
 
     @pytest.mark.parametrize("written", [0, 1, 500, 1000, 1500, 2500])
     async def test_after_a_short_write_every_line_is_there_once(

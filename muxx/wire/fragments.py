@@ -4,28 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .large import LARGE
+
+
+def utf8_size(text: str) -> int:
+    """How many bytes of UTF-8 a text is."""
+    if text.isascii():
+        return len(text)
+    return sum(len(text[at : at + LARGE].encode("utf-8", "surrogatepass")) for at in range(0, len(text), LARGE))
+
 
 class Fragments:
     """What `append` was given, one after the other. Iterating brings all of it at once, so `"".join` and `*` work as with a list.
 
     A piece of a stream is a word or less, and as an object of its own several times as large as what it says. Thousands of
-    streams that run for minutes would hold little else.
+    streams that run for minutes would hold little else. A piece of megabytes stays the object it is: a copy would double it.
     """
 
-    __slots__ = ("_utf8",)
+    __slots__ = ("_before", "_before_bytes", "_utf8")
 
     def __init__(self) -> None:
+        self._before: list[str] = []
+        """What came up to the last large piece."""
+        self._before_bytes = 0
         self._utf8 = bytearray()
+        """What came after it."""
 
     def append(self, text: str) -> None:
-        self._utf8 += text.encode("utf-8", "surrogatepass")
+        if len(text) > LARGE:
+            self._begin_anew(text)
+        else:
+            self._utf8 += text.encode("utf-8", "surrogatepass")
 
     def append_utf8(self, text: bytes) -> None:
         self._utf8 += text
 
     def __len__(self) -> int:
         """How many bytes of UTF-8 there are."""
-        return len(self._utf8)
+        return self._before_bytes + len(self._utf8)
 
     def __iter__(self) -> Iterator[str]:
-        return iter((self._utf8.decode("utf-8", "surrogatepass"),))
+        if not self._before:
+            return iter((self._utf8.decode("utf-8", "surrogatepass"),))
+        if self._utf8:
+            self._begin_anew()
+        self._before = ["".join(self._before)]  # of one it is that one itself
+        return iter(self._before)
+
+    def _begin_anew(self, *large: str) -> None:
+        self._before += [self._utf8.decode("utf-8", "surrogatepass"), *large] if self._utf8 else large
+        self._before_bytes += len(self._utf8) + sum(map(utf8_size, large))
+        self._utf8.clear()

@@ -2,7 +2,8 @@
 
 An event is the pair `(raw, data)`. `raw` is its exact bytes, terminator included. `data` is what a WHATWG parser would hand
 to the application: the values of its `data` fields joined by LF, or None when it has no such field (a comment, a bare
-`event:`, a blank line). Events are plain tuples because one is made per token of every answer.
+`event:`, a blank line). Of an event of megabytes it may be a view of `raw`, for another copy would be the largest thing there is.
+Events are plain tuples because one is made per token of every answer.
 
 Every `raw` in order, then `tail`, is the input again, whatever the chunking. An event is out as soon as the last byte that
 ends it has come: of a CRLF split between two reads the CR is enough, and the LF becomes the first byte of the next `raw`.
@@ -13,8 +14,9 @@ from __future__ import annotations
 import re
 
 from ..errors import UpstreamEventTooLarge
+from .large import LARGE, Data
 
-Event = tuple[bytes, bytes | None]
+Event = tuple[bytes, Data | None]
 
 _BOM = b"\xef\xbb\xbf"
 _END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
@@ -37,6 +39,11 @@ def _parse(raw: bytes) -> tuple[bytes | None, bool]:
         elif name == b"id":
             has_id = True
     return b"\n".join(values) if values else None, has_id
+
+
+def is_done(data: Data | None) -> bool:
+    """True for the `[DONE]` that ends streams of OpenAI's format, and means nothing in the others."""
+    return type(data) is bytes and data.strip() == b"[DONE]"
 
 
 def is_comment(raw: bytes) -> bool:
@@ -150,6 +157,9 @@ class EventSplitter:
 
     def _event(self, raw: bytes) -> Event:
         """Parse an event of any form; a byte order mark counts as one only at the very start of the stream."""
+        if len(raw) > LARGE and (view := _view_of_data(raw)) is not None:
+            self._begun = True
+            return raw, view
         if raw.startswith(b"data: "):
             value = raw[6 : _end_of_lines(raw)]
             if 10 not in value and 13 not in value:  # one line, which nearly every event is
@@ -172,6 +182,16 @@ def _end_of_lines(raw: bytes) -> int:
     while raw[end - 1] in b"\r\n":
         end -= 1
     return end
+
+
+def _view_of_data(raw: bytes) -> memoryview | None:
+    """The data of an event of one such line, and a name before it or none, as it lies there; None for any other."""
+    line_end = raw.find(b"\ndata: ") if raw.startswith(b"event: ") else -1
+    start, end = line_end + 7, _end_of_lines(raw)
+    name = raw[: line_end + 1].rstrip(b"\n")
+    if b"\n" in name or b"\r" in name or not raw.startswith(b"data: ", line_end + 1):
+        return None
+    return memoryview(raw)[start:end] if raw.find(b"\n", start, end) < 0 and raw.find(b"\r", start, end) < 0 else None
 
 
 def _named(lines: bytes) -> bytes | None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from carrying_kit import ANSWER, STREAM, chunks_of, error_code, events_of, serving
+from process_kit import forget_peak, peak
 from wire.responses_judge import consistent, texts_of
 from wires_kit import COMPLETIONS, EMBEDDINGS, RESPONSES, Endpoint, ask, less_comment, texts
 
@@ -216,16 +215,6 @@ async def test_P03_whatever_stands_for_the_end_an_answer_ends_once_or_with_an_er
             else:
                 assert response.status == 200, str(endpoint)
                 assert sorted(texts(response.json())) == sorted(texts(orjson.loads(endpoint.plain))), str(endpoint)
-
-
-def peak() -> int:
-    """The most memory this process has had since `forget_peak`, in bytes."""
-    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(kilobytes) * 1024
-
-
-def forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 @each_form

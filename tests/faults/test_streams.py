@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,10 +30,11 @@ from carrying_kit import (
     without_comment,
     without_usage,
 )
+from process_kit import Upstream, forget_peak, gateway_process, peak, workers_of
 from thoroughness import some
 from wire.recordings import recordings
 
-from muxx.testing import DONE, RunningGateway, cuts, event, sse
+from muxx.testing import DONE, RunningGateway, chat_body, cuts, event, sse
 
 # ── S01: identity ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -221,6 +223,37 @@ async def test_S04_an_event_of_four_mebibytes_passes(transport: str) -> None:
     async with serving(transport) as gateway:
         gateway.upstream.script(sse(stream))
         assert without_comment(await gateway.chat(**ASKED)) == stream
+
+
+FIXED = 6 * 2**20
+"""Bytes that any event may take beside its own: what the cache holds of an answer before that has become too large for it."""
+
+
+@pytest.mark.parametrize(
+    ("transport", "member", "stored", "times"),
+    [("lean", "content", False, 2), ("aiohttp", "content", False, 2), ("lean", "image", True, 2), ("lean", "content", True, 3)],
+)
+async def test_S04_an_event_of_fifteen_mebibytes_takes_no_more_than_twice_its_size(
+    tmp_path: Path, transport: str, member: str, stored: bool, times: int
+) -> None:
+    """And its text once more at the end, where that is stored: as JSON, for the row."""
+    large = event({"choices": [{"index": 0, "delta": {member: "x" * 15 * 2**20}}]})
+    config = {"server": {"transport": transport}, "project": {"store_content": stored}}
+    async with Upstream() as upstream, gateway_process(tmp_path, upstream, config) as gateway:
+        for _ in range(3):
+            await gateway.chat(stream=True)
+        [pid] = workers_of(gateway)
+        forget_peak(pid)
+        before = peak(pid)
+        upstream.choose = lambda _: sse(delta("first") + large + finish() + DONE)
+        async with await gateway.connect() as client:
+            await client.post_chat(gateway.key, chat_body("Draw", stream=True))
+            head = await client.read_head()
+            got = 0
+            async for piece in client.body(head):
+                got += len(piece)
+        assert got > len(large)
+        assert peak(pid) - before < times * len(large) + FIXED
 
 
 @both_transports

@@ -8,12 +8,13 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamProtocolError
 from ...money import Usage
+from .. import large
 from ..alike import PROBE, Alike, Padding, likeness
 from ..failures import told_in_answer
-from ..fragments import Fragments
+from ..fragments import Fragments, utf8_size
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, whole_answer
-from ..sse import Event, is_comment
+from ..sse import Event, is_comment, is_done
 from .blocks import TEXT_DELTAS, dicts, index_of, parsed, type_of
 from .envelope import finish_reason
 from .usage import compacted, merged, read_message_usage
@@ -113,7 +114,7 @@ class MessageFacts:
     @property
     def output_bytes(self) -> int:
         """UTF-8 bytes of all the model wrote: text, thinking, what tools are called with. Not what tools returned."""
-        return sum(len(text.encode()) for block in self._blocks.values() for text in block.written())
+        return sum(utf8_size(text) for block in self._blocks.values() for text in block.written())
 
     @property
     def text_since_usage(self) -> bool:
@@ -207,10 +208,12 @@ class MessageStream(MessageFacts):
             # Anthropic's TypeScript SDK parses the data of every event it knows by name, and dies where there is none.
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            value = self.value = loads(data) if value is None else value
+            if value is None:
+                value = loads(data) if type(data) is bytes else large.loads(data)
+            self.value = value
         except JSONDecodeError:
             self.value = None
-            if data.strip() == b"[DONE]":
+            if is_done(data):
                 return DROP  # not this format's end
             raise UpstreamProtocolError(_GARBAGE) from None
         # The short way for what most events are: a piece of what a block that has begun says.

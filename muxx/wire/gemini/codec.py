@@ -16,8 +16,9 @@ from typing import Any
 from orjson import JSONDecodeError, dumps, loads
 
 from ...reply import Chunk
+from ..large import Data
 from ..openai import Head
-from ..sse import Event, data_of
+from ..sse import Event, data_of, is_done
 from .envelope import as_event
 from .facts import GenerateFacts
 from .names import candidates_of
@@ -30,7 +31,7 @@ class _Passing:
 
     __slots__ = ("calls", "data", "pieces", "raw", "value")
 
-    def __init__(self, raw: bytes, data: bytes, calls: Counts) -> None:
+    def __init__(self, raw: bytes, data: Data, calls: Counts) -> None:
         self.raw = raw
         self.data = data
         self.calls = dict(calls)
@@ -76,7 +77,7 @@ class GenerateCodec:
         """The Chunks of the answer's next event; none of one without data."""
         raw, data = event
         self._relaying = True
-        if not data or data.strip() == b"[DONE]":
+        if not data or is_done(data):
             return []
         return [piece.chunk for piece in self._decode(raw, data).pieces]
 
@@ -117,7 +118,7 @@ class GenerateCodec:
 
     # ── what comes ──
 
-    def _decode(self, raw: bytes, data: bytes) -> _Passing:
+    def _decode(self, raw: bytes, data: Data) -> _Passing:
         before = dict(self._calls)
         self._now = passing = _Passing(raw, data, self._calls)
         if self._calls:

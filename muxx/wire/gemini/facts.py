@@ -8,10 +8,12 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...errors import UpstreamProtocolError
 from ...money import Usage
+from .. import large
 from ..failures import told_in_answer
-from ..fragments import Fragments
+from ..fragments import Fragments, utf8_size
+from ..large import Data
 from ..openai.answer import DROP, ERROR_EVENT, FORWARD, Verdict, whole_answer
-from ..sse import Event
+from ..sse import Event, is_done
 from .names import ANSWER_MEMBERS, candidates_of, index_of, parts_of
 from .reasons import FAILED, block_reason, in_chat_words, stated
 from .usage import read_gemini_usage
@@ -147,7 +149,7 @@ class GenerateFacts:
     @property
     def output_bytes(self) -> int:
         """UTF-8 bytes of all the model wrote."""
-        return sum(len(text.encode()) for candidate in self.candidates.values() for text in candidate.texts())
+        return sum(utf8_size(text) for candidate in self.candidates.values() for text in candidate.texts())
 
     @property
     def text_since_usage(self) -> bool:
@@ -238,7 +240,9 @@ class GenerateStream(GenerateFacts):
             self.value = None
             return DROP
         try:
-            self.value = value = loads(data) if value is None else value
+            if value is None:
+                value = loads(data) if type(data) is bytes else large.loads(data)
+            self.value = value
         except JSONDecodeError:
             return self._not_json(data)
         # The short way for what nearly every event is: a piece of text of a known candidate, and nothing else to learn.
@@ -276,9 +280,9 @@ class GenerateStream(GenerateFacts):
         self._counted = value.get("usageMetadata") is not None
         return FORWARD
 
-    def _not_json(self, data: bytes) -> Verdict:
+    def _not_json(self, data: Data) -> Verdict:
         self.value = None
-        if data.strip() != b"[DONE]":
+        if not is_done(data):
             raise UpstreamProtocolError(_GARBAGE)
         return DROP
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ..sse import EventSplitter
+from ..large import Data
+from ..sse import EventSplitter, is_done
 
 _BREAK = b"\r\n"
 
@@ -30,8 +31,8 @@ class ArrayFraming:
         left = self._element(tail[1]) if tail is not None else b""
         return left + (b"]" if self._begun else b"[]")
 
-    def _element(self, data: bytes | None) -> bytes:
-        if not data or data.strip() == b"[DONE]":
+    def _element(self, data: Data | None) -> bytes:
+        if not data or is_done(data):
             return b""
         before = b"," + _BREAK if self._begun else b"["
         self._begun = True

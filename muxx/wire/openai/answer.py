@@ -14,7 +14,7 @@ from orjson import JSONDecodeError, loads
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
 from ..failures import told_in_answer
-from ..fragments import Fragments
+from ..fragments import Fragments, utf8_size
 from .usage import read_usage, usage_object
 
 
@@ -150,18 +150,19 @@ class Choice:
         self.tool_calls.append(call)
         return call
 
-    def texts(self) -> list[str]:
-        """Every piece of text the model wrote, for estimates."""
-        calls = [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
-        names = [call.name for call in calls if call.name]
-        arguments = [piece for call in calls for piece in call.arguments]
-        return [*self.text, *self.reasoning, *self.refusal, *self.transcript, *names, *arguments]
+    def size(self) -> int:
+        """UTF-8 bytes of all the model wrote, for estimates."""
+        texts = (*self.refusal, *self.transcript, *(call.name or "" for call in self._calls()))
+        pieces = (self.text, self.reasoning, *(call.arguments for call in self._calls()))
+        return sum(map(utf8_size, texts)) + sum(map(len, pieces))
 
     def fragments(self) -> int:
         """A number that grows with every piece of text."""
-        calls = [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
-        tools = sum(1 + len(call.arguments) for call in calls)
+        tools = sum(1 + len(call.arguments) for call in self._calls())
         return len(self.text) + len(self.reasoning) + len(self.refusal) + len(self.transcript) + tools
+
+    def _calls(self) -> list[ToolText]:
+        return [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
 
     def as_choice(self) -> dict[str, Any]:
         """The choice as a plain answer would have it."""
@@ -214,7 +215,7 @@ class ChatFacts:
     @property
     def output_bytes(self) -> int:
         """UTF-8 bytes of all the model wrote: content, reasoning, refusals, tool calls. Never 0 when text was delivered."""
-        return sum(len(text.encode()) for choice in self.choices.values() for text in choice.texts())
+        return sum(choice.size() for choice in self.choices.values())
 
     @property
     def text_since_usage(self) -> bool:

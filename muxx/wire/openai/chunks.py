@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, Protocol
 from orjson import dumps, loads
 
 from ...reply import Chunk, ToolCall
-from ..sse import Event, data_of
+from ..large import Data
+from ..sse import Event, data_of, is_done
 from .answer import ChatFacts, assembled, parse_answer
 from .pieces import Slot, choices_of, copied, decode, distinct, index_of, joined, put, rebuild, slot_of
 from .thoughts import Signatures, Thoughts, extra_of
@@ -113,7 +114,7 @@ class ChunkEncoder:
         self._relaying = True
         if not data:
             return []
-        if _is_done(data):
+        if is_done(data):
             self._done = raw
             return [end_chunk(self._facts, raw)]
         chunks = self._pieces(raw, data)
@@ -156,7 +157,7 @@ class ChunkEncoder:
     def _event(self, raw: bytes, group: list[Chunk]) -> bytes:
         """Consecutive Chunks of one event: its own bytes when they are all of it and unchanged."""
         data = data_of(raw)
-        originals = self._pieces(raw, data) if data and not _is_done(data) else []
+        originals = self._pieces(raw, data) if data and not is_done(data) else []
         if group == originals:
             return self._as_it_came(group)
         return b"".join(self._changed(raw, originals, wanted) for wanted in distinct(group))
@@ -233,7 +234,7 @@ class ChunkEncoder:
 
     def _end(self, end: Chunk) -> bytes:
         reason = end.finish_reason or "stop"
-        unfinished = self._unfinished(of_plugin=end.raw is None or not _is_done(data_of(end.raw)))
+        unfinished = self._unfinished(of_plugin=end.raw is None or not is_done(data_of(end.raw)))
         events = [self._new_event(Chunk("other", index=index, finish_reason=reason)) for index in unfinished]
         if self._owes_usage and end.usage is not None:
             events.append(self._write({**self._envelope([]), "usage": usage_object(end.usage)}))
@@ -263,10 +264,10 @@ class ChunkEncoder:
             "choices": choices,
         }
 
-    def _pieces(self, raw: bytes, data: bytes) -> list[Chunk]:
+    def _pieces(self, raw: bytes, data: Data) -> list[Chunk]:
         return decode(self._read(data), "delta", raw)
 
-    def _read(self, data: bytes) -> dict[str, Any]:
+    def _read(self, data: Data) -> dict[str, Any]:
         """An event's JSON, in the words of chat completions."""
         value: dict[str, Any] = loads(data)
         return value
@@ -324,10 +325,6 @@ def _add_to_choice(choices: dict[int, dict[str, Any]], chunk: Chunk) -> None:
     choice = choices.setdefault(chunk.index, empty)
     put(choice["message"], "message", chunk)
     choice["finish_reason"] = chunk.finish_reason or choice.get("finish_reason")
-
-
-def _is_done(data: bytes | None) -> bool:
-    return data is not None and data.strip() == b"[DONE]"
 
 
 def ended(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

@@ -16,6 +16,7 @@ from orjson import dumps, loads
 from ...asked import prompts
 from ...reply import Chunk
 from ...request import Part
+from ..large import Data
 from .answer import ChatFacts, PlainFacts, whole_answer
 from .chunks import ChunkEncoder, Head, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
@@ -120,7 +121,7 @@ def assembled(facts: ChatFacts) -> dict[str, Any]:
 class CompletionEncoder(ChunkEncoder):
     """Reads and writes the events of one answer."""
 
-    def _read(self, data: bytes) -> dict[str, Any]:
+    def _read(self, data: Data) -> dict[str, Any]:
         return _to_chat(super()._read(data), "delta")
 
     def _write(self, event: dict[str, Any]) -> bytes:

@@ -8,10 +8,12 @@ from typing import Any
 from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamProtocolError
+from .. import large
 from ..alike import PROBE, Alike, Padding, likeness
 from ..failures import told_in_answer
 from ..fragments import Fragments
-from ..sse import Event, is_comment
+from ..large import Data
+from ..sse import Event, is_comment, is_done
 from .answer import DONE, DROP, ERROR_EVENT, FORWARD, WITHHOLD, ChatFacts, Verdict
 
 
@@ -57,7 +59,9 @@ class ChatStream(ChatFacts):
             self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            self.value = chunk = loads(data) if value is None else value
+            if value is None:
+                value = loads(data) if type(data) is bytes else large.loads(data)
+            self.value = chunk = value
         except JSONDecodeError:
             return self._not_json(data)
         try:
@@ -122,9 +126,9 @@ class ChatStream(ChatFacts):
             choice.finish_reason = choice.finish_reason or reason
         self.finished = len(self._choices) >= self._expected
 
-    def _not_json(self, data: bytes) -> Verdict:
+    def _not_json(self, data: Data) -> Verdict:
         self.value = None
-        if data.strip() != b"[DONE]":
+        if not is_done(data):
             raise UpstreamProtocolError(_GARBAGE)
         self.done = True
         return DONE

@@ -16,8 +16,9 @@ from itertools import groupby
 from typing import Any
 
 from ...reply import Chunk
+from ..large import Data
 from ..openai import Head
-from ..sse import Event, data_of
+from ..sse import Event, data_of, is_done
 from .adding import Adder, status_at
 from .facts import TERMINAL, index_of
 from .items import DONES
@@ -103,7 +104,7 @@ class ResponseCodec:
 
     # ── what comes ──
 
-    def _decode(self, raw: bytes, data: bytes) -> list[Chunk]:
+    def _decode(self, raw: bytes, data: Data) -> list[Chunk]:
         if self._now is not None and not self._now.gone:
             self._touched = True
         self._now, chunks = self._reader.read(raw, data)
@@ -120,7 +121,7 @@ class ResponseCodec:
             if known is not None and known.raw is raw:
                 return known
         data = data_of(raw) if raw is not None else None
-        if raw is None or not data or data.strip() == b"[DONE]":
+        if raw is None or not data or is_done(data):
             return None
         if self._relaying:
             return self._reader.again(raw, data)

@@ -8,11 +8,12 @@ from orjson import JSONDecodeError, loads
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
+from .. import large
 from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer, with_one_of
-from ..sse import Event, is_comment
+from ..sse import Event, is_comment, is_done
 from .envelope import finish_reason, outputs, read_response_usage
 from .items import DELTAS, DONES, Path, TextKind, form_of, written
 
@@ -60,7 +61,7 @@ class ResponseFacts:
     def output_bytes(self) -> int:
         """UTF-8 bytes of all the model wrote: texts, refusals, reasoning, what tools are called with."""
         self._collect()
-        return sum(len(piece.encode()) for pieces in self._pieces() for piece in pieces)
+        return sum(map(len, self._pieces()))
 
     @property
     def text_since_usage(self) -> bool:
@@ -160,10 +161,11 @@ class ResponseStream(ResponseFacts):
             self.value = None
             return FORWARD if data is None and is_comment(event[0]) else DROP
         try:
-            value = loads(data) if value is None else value
+            if value is None:
+                value = loads(data) if type(data) is bytes else large.loads(data)
         except JSONDecodeError:
             self.value = None
-            if data.strip() == b"[DONE]":
+            if is_done(data):
                 return DROP  # not this format's end, and clients take it for a clean one
             raise UpstreamProtocolError(_GARBAGE) from None
         if type(value) is not dict:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from orjson import loads
 
 from ...reply import Chunk, ToolCall
+from ..large import Data
 from .envelope import finish_reason, outputs, read_response_usage
 from .facts import TERMINAL, index_of
 from .items import CALLS, DELTAS, DONES, REPEATS, WHOLE, Form, Path, TextKind, all_texts, form_of, place
@@ -87,7 +88,7 @@ class Reader:
     def item(self, number: int) -> Item | None:
         return self._items.get(number)
 
-    def read(self, raw: bytes, data: bytes) -> tuple[Passing, list[Chunk]]:
+    def read(self, raw: bytes, data: Data) -> tuple[Passing, list[Chunk]]:
         """The next event, and its Chunks, at least one."""
         passing, chunk = self._piece(raw, data)
         if chunk is not None and passing.text is not None:
@@ -98,7 +99,7 @@ class Reader:
             self._whole[raw] = passing
         return passing, chunks
 
-    def again(self, raw: bytes, data: bytes) -> Passing:
+    def again(self, raw: bytes, data: Data) -> Passing:
         """An event that was read before, and of which nothing is new any more: one that a plugin held back."""
         if (known := self._whole.get(raw)) is not None:
             return known
@@ -110,7 +111,7 @@ class Reader:
             list(_bearer(passing))
         return passing
 
-    def _piece(self, raw: bytes, data: bytes) -> tuple[Passing, Chunk | None]:
+    def _piece(self, raw: bytes, data: Data) -> tuple[Passing, Chunk | None]:
         """An event, and its Chunk when it is a piece of a text."""
         passing = Passing(raw, loads(data))
         form = DELTAS.get(passing.kind)

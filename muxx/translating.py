@@ -17,7 +17,7 @@ from .outages import kind_told
 from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
-from .wire.failures import word_for
+from .wire.failures import TOO_LONG, word_for
 from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
 from .wire.sse import Event
@@ -277,7 +277,7 @@ class TranslatedHookedRelay(_OwnEvents, HookedRelay):
         return await self._pass(chunks) if chunks else False
 
 
-_CODES = {"content_filter": "content_filter", "context_length": "context_length_exceeded"}
+_CODES = {"content_filter": "content_filter", "context_length": TOO_LONG}
 """What refusals of what was said, or how much, are called, whatever the provider's word is."""
 
 _INVALID = ("invalid_request_error", "INVALID_ARGUMENT")

@@ -22,6 +22,11 @@ VALUE = {"place": EXPECTED["string"], "days": EXPECTED["integer"]}
 """What every schema of the scripts is answered with."""
 
 
+def weather(city: str) -> str:
+    """The weather in a city"""
+    return str(EXPECTED["tool_result"])
+
+
 class Answer(NamedTuple):
     """A text and its usage; the counts are None where the client does not show them."""
 

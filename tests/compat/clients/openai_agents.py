@@ -17,7 +17,7 @@ from agents import (
     function_tool,
     set_tracing_disabled,
 )
-from kit import EXPECTED, URL, Answer, Face, Stream, Tools, main
+from kit import URL, Answer, Face, Stream, Tools, main, weather
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
@@ -30,10 +30,7 @@ class Stay(BaseModel):
     days: int
 
 
-@function_tool
-def weather(city: str) -> str:
-    """The weather in a city"""
-    return str(EXPECTED["tool_result"])
+WEATHER = function_tool(weather)
 
 
 def _text_of(event: Any) -> str:
@@ -69,7 +66,7 @@ class _Agents(Face):
 
     async def _tools(self, model: str, prompt: str) -> Tools:
         """Call and answer come streamed; the SDK calls the tool."""
-        done = Runner.run_streamed(self.agent(model, tools=[weather]), prompt)
+        done = Runner.run_streamed(self.agent(model, tools=[WEATHER]), prompt)
         async for _ in done.stream_events():
             pass
         call: Any = next(item.raw_item for item in done.new_items if isinstance(item, ToolCallItem))

@@ -50,6 +50,11 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
     return _told_or_estimated(exchange, wire, facts, complete)
 
 
+def usage_to_tell(exchange: Exchange, wire: Wire, facts: Facts) -> Usage:
+    """What the client of a translated answer that is whole reads as its usage: what will be booked."""
+    return _told_or_estimated(exchange, wire, facts, complete=True)
+
+
 def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool) -> Usage:
     usage = facts.usage if facts is not None else None
     if usage is not None and facts is not None:

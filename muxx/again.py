@@ -117,6 +117,8 @@ def _translated(answer: WholeAnswer, up: Wire, wire: Wire) -> bytes:
     else:
         facts = up.read_plain(answer.body)
         chunks, _ = whole(up, answer.body, wire)
+    if not wire.counts:
+        chunks[-1].usage = answer.usage
     return wire.encode_answer(chunks, AnswerHead(*(answer.headed or (facts.id, facts.model, facts.created))))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import USAGE_INVALID, hand_out_whole, note, settle, stores_content, synced
+from .accounting import USAGE_INVALID, hand_out_whole, note, settle, stores_content, synced, usage_to_tell
 from .call import NEVER, TranslatedHead
 from .chains import describe_crash, isolated, run_chunk
 from .errors import (
@@ -134,7 +134,8 @@ def _relay(
     chain = chunk_chain(call)
     if attempt.wire is not wire:
         codec = wire.codec(TranslatedHead(call, stream), asks_for_usage(call))
-        call.translator = translator = (HookedTranslator if chain else Translator)(attempt.wire, codec, wire)
+        usage = partial(usage_to_tell, call.exchange, wire, stream)
+        call.translator = translator = (HookedTranslator if chain else Translator)(attempt.wire, codec, wire, usage)
         kind = partial(TranslatedHookedRelay if chain else TranslatedRelay, codec=translator)
     elif chain:
         kind = partial(HookedRelay, codec=wire.codec(stream, include_usage))
@@ -253,6 +254,8 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
 async def _translated_plain(call: Call, up: Wire, body: bytes, facts: Facts) -> bytes:
     """A plain answer in the caller's format."""
     chunks, lost = whole(up, body, call.wire)
+    if not call.wire.counts:
+        chunks[-1].usage = usage_to_tell(call.exchange, call.wire, facts)
     if lost:
         call.exchange.attributes[LOST] = sorted(lost)
     head, chain = TranslatedHead(call, facts), chunk_chain(call)

@@ -30,7 +30,28 @@ KERNEL_PATHS = {wire.path: "POST" for wire in BY_NAME.values()}
 _ACTION = re.compile(r"/v1(?:beta)?/models/.+:[A-Za-z]+")
 """Google's way to name what is asked of a model."""
 
-_VERSION_TWICE = re.compile(r"/v1(?:beta)?/v1(?:beta)?/")
+_ASTRAY = (
+    (
+        re.compile(r"/v1(?:beta)?/v1(?:beta)?/"),
+        "The path has the version twice. Take /v1 off the end of the base URL: this SDK adds it by itself.",
+    ),
+    (
+        re.compile(r".*/(chat/completions|completions|responses|embeddings|messages)(?:/v1)?/\1"),
+        "The path has the endpoint twice. End the base URL before it: at /v1 for OpenAI's SDKs, before that for others.",
+    ),
+    (
+        re.compile(r"/openai/(?!v1/)|/(?:v1/)?deployments/"),
+        "This is a path of Azure's. muxx has OpenAI's own, for Azure's models too: make the SDK's OpenAI client instead of its"
+        " AzureOpenAI, with a base URL that ends in /v1.",
+    ),
+    (
+        re.compile(r".*/publishers/[^/]+/models/"),
+        "This is a path of Vertex AI's. muxx has those of the Gemini API: make the SDK's client without vertexai.",
+    ),
+)
+"""Where clients look that were made for another place, or given a wrong base URL, and how they find back."""
+
+_SERVED_BEHIND = re.compile(r".+?(/v1(?:beta)?/.*)")
 
 _SLASHES = re.compile(r"(/v1(?:beta)?/models/)((?:(?!\.{1,2}/)[^/]+/)+(?!\.{1,2}$)[^/]+)")
 """A model's name with slashes, which Google's SDKs do not escape."""
@@ -89,8 +110,12 @@ class Table:
 
 def nothing_at(path: str) -> NotFound:
     """The 404 of this path. SDKs show nothing else, so it tells a wrong base URL from an endpoint that is not served."""
-    if _VERSION_TWICE.match(path):
-        return NotFound("The path has the version twice. Take /v1 off the end of the base URL: this SDK adds it by itself.")
+    for place, advice in _ASTRAY:
+        if place.match(path):
+            return NotFound(advice)
+    behind = _SERVED_BEHIND.fullmatch(path)
+    if behind is not None and (behind[1] in KERNEL_PATHS or named_in(behind[1]) is not None):
+        return NotFound("The base URL has something between the gateway's address and /v1 or /v1beta. Take it out.")
     if path.rpartition(":")[2] in ACTIONS:
         advice = "Some SDKs leave that out of a name with a slash: write models/NAME."
         return NotFound(f"The path has to name the model behind /models/. {advice}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError
-from .wire.failures import told_in_refusal
+from .wire.failures import TOO_LONG, told_in_refusal
 
 RefusalKind = Literal["content_filter", "context_length"]
 
@@ -14,7 +14,7 @@ _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "Respon
 _FILTER_WORDS = ("content filtering policy",)
 """How Anthropic says, in a refusal like any other, that it blocked what its model wrote."""
 
-_LENGTH_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_LENGTH_CODES = frozenset({TOO_LONG, "string_above_max_length"})
 _LENGTH_WORDS = ("prompt is too long", "exceeds the maximum number of tokens", "maximum context length", "context window")
 """How Anthropic, Google, and those who serve open models say that a prompt does not fit."""
 

@@ -6,7 +6,7 @@ place in the request, or dropped where the configuration says so and then told i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from orjson import JSONDecodeError, loads
@@ -17,7 +17,7 @@ from .outages import kind_told
 from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
-from .wire.failures import word_for
+from .wire.failures import TOO_LONG, word_for
 from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
 from .wire.sse import Event
@@ -27,6 +27,7 @@ from .written import Written
 
 if TYPE_CHECKING:
     from .errors import MuxxError
+    from .money import Usage
     from .targets import Provider, Target
 
 DROPPED_HEADER = "X-Muxx-Dropped"
@@ -101,11 +102,12 @@ def _json_of(event: Event) -> Any:
 
 
 class Translator:
-    """An answer's way from the provider's format to the caller's: a `Codec` that reads the one and writes the other."""
+    """An answer's way from the provider's format to the caller's: a `Codec` that reads the one and writes the other. `usage` is
+    asked at its end for what it used, which providers do not always tell; without it that is what they tell."""
 
-    def __init__(self, up: Wire, codec: Codec, called: Wire) -> None:
+    def __init__(self, up: Wire, codec: Codec, called: Wire, usage: Callable[[], Usage] | None = None) -> None:
         assert up.translation is not None
-        self._up, self._called = up, called
+        self._up, self._called, self._usage = up, called, usage
         self._reader: AnswerReader = up.translation.reader()
         self._codec = codec
         self._written = Written()
@@ -134,7 +136,10 @@ class Translator:
         return self.read(value) if value is not None else []
 
     def end(self) -> Chunk:
-        return self._reader.end()
+        end = self._reader.end()
+        if self._usage is not None:
+            end.usage = self._usage()
+        return end
 
     def encode(self, chunks: Iterable[Chunk]) -> bytes:
         if type(chunks) is not list:
@@ -150,8 +155,8 @@ class HookedTranslator(Translator):
     """A translator behind chunk hooks. A plugin that holds text back may let go of it between two fragments of a call, which in
     most formats nothing can stand between: what comes there waits until that call is over."""
 
-    def __init__(self, up: Wire, codec: Codec, called: Wire) -> None:
-        super().__init__(up, codec, called)
+    def __init__(self, up: Wire, codec: Codec, called: Wire, usage: Callable[[], Usage] | None = None) -> None:
+        super().__init__(up, codec, called, usage)
         self._call: tuple[int, int] | None = None
         """Choice and number of the call that has begun."""
         self._waiting: list[Chunk] = []
@@ -277,7 +282,7 @@ class TranslatedHookedRelay(_OwnEvents, HookedRelay):
         return await self._pass(chunks) if chunks else False
 
 
-_CODES = {"content_filter": "content_filter", "context_length": "context_length_exceeded"}
+_CODES = {"content_filter": "content_filter", "context_length": TOO_LONG}
 """What refusals of what was said, or how much, are called, whatever the provider's word is."""
 
 _INVALID = ("invalid_request_error", "INVALID_ARGUMENT")

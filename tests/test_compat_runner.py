@@ -87,6 +87,8 @@ class Right(kit.Face):
         return kit.Answer(EXPECTED["sentence"], EXPECTED["input_tokens"], EXPECTED["output_tokens"])
 
     def stream(self, model: str, prompt: str) -> kit.Stream:
+        if prompt == EXPECTED["prompts"]["broken"]:
+            raise RuntimeError(f"The provider {EXPECTED['broken']}.")
         return kit.Stream([EXPECTED["sentence"][:5], EXPECTED["sentence"][5:]])
 
     def tools(self, model: str, prompt: str) -> kit.Tools:
@@ -127,6 +129,7 @@ def test_a_client_that_works_passes_every_case() -> None:
         ("tools", "tools", kit.Tools("weather", {"city": "Köln"}, "It rains.")),
         ("schema", "schema", [{"place": "Köln", "days": 7}, {"place": "Köln", "days": "7"}]),
         ("error", "plain", kit.Answer(EXPECTED["sentence"])),
+        ("broken", "stream", kit.Stream(["Good "])),
         ("abort", "abort", "evening"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import orjson
@@ -123,6 +124,24 @@ async def test_a_hit_is_given_in_both_forms_whichever_was_stored(endpoint: str, 
                 assert hit.said(endpoint).text == SAID.text
                 assert [tool.name for tool in hit.said(endpoint).tools] == ["add"]
         assert len(gateway.upstream.requests) == 2
+
+
+UNTOLD: tuple[dict[str, Any], ...] = ({"output_tokens": 0}, {"input_tokens": None, "output_tokens": None})
+"""What some providers tell of a text's tokens: that there are none of the output, or nothing. In most formats that would be told as 0."""
+
+
+@crossing
+async def test_what_a_client_reads_as_its_usage_is_what_is_booked_whatever_the_provider_told(endpoint: str, model: str) -> None:
+    asked = {"stream_options": {"include_usage": True}} if endpoint == "chat" else {}
+    async with serving(config={"plugins": {"cache": {"max_bytes": 1_000_000}}}) as gateway:
+        for told, stream in itertools.product(UNTOLD, (False, True)):
+            gateway.upstream.says(Said("Once upon a time there was a gateway.", **told))
+            for cache in ("MISS", "HIT"):
+                response = await gateway.ask(endpoint, f"{told} {stream}", model=model, stream=stream, **asked)
+                assert response.header("x-muxx-cache") == cache
+                said, row = response.said(endpoint), await gateway.get_row(response.request_id)
+                assert (said.input_tokens, said.output_tokens) == (row["input_tokens"], row["output_tokens"])
+                assert row["output_tokens"] > 5
 
 
 async def test_what_cannot_be_carried_is_refused_by_its_name_and_nothing_is_sent() -> None:

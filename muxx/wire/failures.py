@@ -10,6 +10,11 @@ from typing import Any
 
 from orjson import JSONDecodeError, loads
 
+from ..errors import MuxxError
+
+TOO_LONG = "context_length_exceeded"
+"""What OpenAI calls a prompt that does not fit, and rows whoever says so."""
+
 MOST_TEXT = 2000
 """Characters of a failure that is told in plain text."""
 
@@ -28,6 +33,13 @@ def word_for(told: Any) -> str | None:
     """What a failure is called, in a word of the provider's; None where it has none."""
     names = [told.get(name) for name in ("code", "type", "status")] if isinstance(told, dict) else []
     return next((name[:64] for name in names if isinstance(name, str) and name not in _NO_WORDS), None)
+
+
+def worded(error: MuxxError, too_long: str) -> str:
+    """The message of an error, for clients of a vendor that says `too_long` when a prompt does not fit: by that they know when to
+    make it shorter. What another vendor says of it comes behind."""
+    message = error.message
+    return message if error.code != TOO_LONG or too_long in message else f"{too_long}: {message}"
 
 
 def told_in_refusal(body: bytes) -> dict[str, Any]:

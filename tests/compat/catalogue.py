@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-CASES = ("plain", "stream", "tools", "schema", "error", "abort")
+CASES = ("plain", "stream", "tools", "schema", "error", "broken", "abort")
 
 MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-4-6", "google": "gemini-2.5-flash"}
 """Each provider, whose format the gateway has to speak with it, and the model the clients ask it for."""
@@ -36,9 +36,9 @@ class Face:
         return tuple(case for case in CASES if case not in self.without)
 
     def native(self) -> Face:
-        """The same with the provider whose own format it speaks, and no other."""
+        """The same with the provider whose own format it speaks, and no other; and nobody says what has become of a broken stream."""
         own = {MESSAGES: "anthropic", CONTENT: "google"}
-        return replace(self, formats=(own.get(self.path, "openai"),))
+        return replace(self, formats=(own.get(self.path, "openai"),), without=(*self.without, "broken"))
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,17 @@ CLIENTS = (
     Client(
         "langchain-anthropic", PYTHON, "langchain_anthropic_chat.py", ("langchain-anthropic",),
         (Face("langchain-anthropic", "messages", MESSAGES, ("langchain-anthropic",)),),
+    ),
+    Client(
+        "langchain-google", PYTHON, "langchain_google_chat.py", ("langchain-google-genai",),
+        (Face("langchain-google-genai", "generate_content", CONTENT, ("langchain-google-genai",)),),
+    ),
+    Client(
+        "openai-agents", PYTHON, "openai_agents.py", ("openai-agents",),
+        (
+            Face("OpenAI Agents SDK", "responses", RESPONSES, ("openai-agents",)),
+            Face("OpenAI Agents SDK", "chat", CHAT, ("openai-agents",)),
+        ),
     ),
     Client(
         "llama-index", PYTHON, "llamaindex.py", ("llama-index-llms-openai-like",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from muxx.testing import RecordedRequest, Said, ScriptedUpstream, Step, Tool, answers, hold, words
+from muxx.testing import RecordedRequest, Said, ScriptedUpstream, Step, Tool, answers, hold, rst, words
 from muxx.testing.speaking import plain, refused, streamed
 
 from .asked import Asked, Refused, asked, endpoint_of
@@ -14,6 +14,8 @@ from .schemas import EXPECTED, value_of
 SENTENCE: str = EXPECTED["sentence"]
 ABORT = "abort"
 """A prompt with this word gets the beginning of an answer that never ends."""
+BREAK = "break off"
+"""A prompt with these words gets the beginning of an answer, and then the connection is reset."""
 TOOL = "tool"
 """A prompt with this word has the first tool called."""
 MISSING = "-missing"
@@ -52,6 +54,8 @@ def _answered(question: Asked) -> list[Step]:
     if not question.stream:
         return answers.json(plain(question.endpoint, said, question.model))
     events = streamed(question.endpoint, said, question.model, usage=question.usage, pieces=words)
+    if BREAK in question.text:
+        return answers.sse(chunks=_beginning(events), end=rst())
     if ABORT in question.text:
         return answers.sse(chunks=_beginning(events), end=hold())
     return answers.sse(chunks=events)

@@ -254,7 +254,15 @@ async def test_an_unknown_path_is_404_with_and_without_a_key(path: str, gateway:
         ("/v1/v1/messages", "Take /v1 off the end of the base URL"),
         ("/v1/v1beta/models/gemini-1.5-pro:generateContent", "Take /v1 off the end of the base URL"),
         ("/chat/completions", "OpenAI's SDKs want it to end in /v1"),
-        ("/openai/deployments/gpt-4o/chat/completions", "OpenAI's SDKs want it to end in /v1"),
+        ("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21", "instead of its AzureOpenAI"),
+        ("/v1/deployments/gpt-4o/chat/completions?api-version=2024-10-21", "instead of its AzureOpenAI"),
+        ("/openai/responses?api-version=preview", "instead of its AzureOpenAI"),
+        ("/v1beta1/publishers/google/models/gemini-1.5-pro:generateContent", "without vertexai"),
+        ("/v1/chat/completions/chat/completions", "has the endpoint twice"),
+        ("/v1/messages/v1/messages", "has the endpoint twice"),
+        ("/openai/v1/chat/completions", "between the gateway's address and /v1"),
+        ("/anthropic/v1/messages", "between the gateway's address and /v1"),
+        ("/gemini/v1beta/models/gemini-1.5-pro:generateContent", "between the gateway's address and /v1"),
     ],
 )
 async def test_a_404_tells_a_wrong_base_url_from_an_endpoint_that_is_not_served(

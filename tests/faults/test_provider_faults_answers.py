@@ -41,6 +41,14 @@ REFUSALS = [
 ]  # fmt: skip
 """As each provider refuses with a 400. Google has no such refusal for content: it answers with a block reason."""
 
+TOO_LONG = {
+    "chat": "Input tokens exceed the configured limit",
+    "responses": "Input tokens exceed the configured limit",
+    "messages": "prompt is too long",
+    "generate_content": "exceeds the maximum number of tokens allowed",
+}
+"""By which words clients of each format know a prompt that does not fit, beside OpenAI's code for it."""
+
 each_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=str)
 
 
@@ -104,6 +112,18 @@ async def test_where_fall_back_on_names_it_the_second_target_answers(refusal: Re
                 assert [line[2] for line in told.attempts] == [refusal.code, None]
                 assert part_of(told.row, {"cost_usd": ""}) == {"cost_usd": COSTS[OTHER[told.case.provider]]}
                 assert len(told.requests) == 1
+
+
+@pytest.mark.parametrize("told_as", ["status", "event"])
+async def test_a_prompt_that_is_too_long_is_told_in_the_words_by_which_clients_of_the_format_know_it(told_as: str) -> None:
+    [refusal] = [refusal for refusal in REFUSALS if refusal.kind == "context_length"]
+    fault = refusal.as_status() if told_as == "status" else refusal.as_event()
+    async with ScriptedUpstream() as second, serving(config=config_for(fault, second)) as gateway, sdks_of(gateway) as sdks:
+        gateway.upstream.script(fault.script)
+        cases = [case for case in foreign("held") if case.stream or told_as == "status"]
+        for told in await ask_all(gateway, sdks, cases):
+            assert TOO_LONG[told.case.client] in told.seen.message
+            assert told.seen.message.count(refusal.messages[told.case.provider]) == 1
 
 
 FILTERED = {"chat": "content_filter", "responses": "incomplete", "messages": "refusal", "generate_content": "SAFETY"}

@@ -7,6 +7,7 @@ from typing import Any
 from orjson import dumps
 
 from ...errors import MuxxError
+from ..failures import worded
 
 _REASONS = {
     "end_turn": "stop",
@@ -34,6 +35,8 @@ _ERROR_TYPES = {
 }
 
 
+_TOO_LONG = "prompt is too long"
+
 _NO_THREADS = {"error_code": "thread_unsupported_request"}
 """By this the tool runners of Anthropic's SDKs, which ask for a thread of their own accord, know to go on without one."""
 
@@ -56,7 +59,7 @@ def error_body(error: MuxxError, request_id: str) -> bytes:
     kind = _ERROR_TYPES.get(error.status)
     if kind is None or (error.status == 504 and error.type == "invalid_request_error"):
         kind = "invalid_request_error" if error.status < 500 or error.type == "invalid_request_error" else "api_error"
-    told: dict[str, Any] = {"type": kind, "message": error.message}
+    told: dict[str, Any] = {"type": kind, "message": worded(error, _TOO_LONG)}
     if error.param == "thread" and error.code == "unsupported_parameter":
         told["details"] = _NO_THREADS
     return dumps({"type": "error", "error": told, "request_id": request_id})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orjson import dumps
 
 from ...errors import MuxxError
+from ..failures import worded
 
 _STATUSES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 402: "FAILED_PRECONDITION", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
@@ -14,12 +15,14 @@ _STATUSES = {
 }  # fmt: skip
 """Names of `google.rpc.Code` by the HTTP status that comes nearest."""
 
+_TOO_LONG = "The input token count exceeds the maximum number of tokens allowed"
+
 
 def error_body(error: MuxxError, request_id: str = "") -> bytes:
     """The error envelope. `code` is the HTTP status as an integer, which Google's SDK needs; `error` is its first member, by
     which that SDK knows an error inside a stream."""
     status = _STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-    return dumps({"error": {"code": error.status, "message": error.message, "status": status}})
+    return dumps({"error": {"code": error.status, "message": worded(error, _TOO_LONG), "status": status}})
 
 
 def error_event(error: MuxxError, request_id: str = "", number: int | None = None) -> bytes:

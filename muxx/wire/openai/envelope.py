@@ -9,13 +9,16 @@ from orjson import dumps
 
 from ...errors import MuxxError
 from ...money import Cost, Usage, usd
+from ..failures import worded
 from .usage import usage_object
+
+_TOO_LONG = "Input tokens exceed the configured limit"
 
 
 def error_body(error: MuxxError, retry_after: float | None = None) -> bytes:
     """The error envelope: message, type, param and code always, and for 429 how many seconds to wait."""
     inner: dict[str, Any] = {
-        "message": error.message,
+        "message": worded(error, _TOO_LONG),
         "type": error.type,
         "param": error.param,
         "code": error.code,

@@ -16,7 +16,7 @@ const usageOf = ({ inputTokens, outputTokens }) => (inputTokens === undefined ? 
 function streamed(request) {
   let failure;
   const run = streamText({ ...request, onError: ({ error }) => (failure ??= error) });
-  const told = (promise) => promise.catch((error) => Promise.reject(failure ?? error));
+  const told = (promise) => promise.then((value) => failure ? Promise.reject(failure) : value, (error) => Promise.reject(failure ?? error));
   return { run, told };
 }
 

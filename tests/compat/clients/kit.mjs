@@ -83,6 +83,14 @@ const cases = {
     return seen;
   },
 
+  /** A stream whose provider breaks off: its client says so, and gives no answer. */
+  async broken(face, model, prompt) {
+    const { stream, error } = await face.stream(model, prompt).then((stream) => ({ stream }), (error) => ({ error }));
+    if (!error) throw new Error(`no error, but ${stream.pieces}`);
+    if (!`${error.message}`.includes(EXPECTED.broken)) throw error;
+    return `${error.constructor.name}: ${error.message}`;
+  },
+
   async abort(face, model, prompt) {
     const nonce = randomBytes(6).toString('hex');
     const piece = await face.abort(model, prompt.replace('{nonce}', nonce));

@@ -22,6 +22,11 @@ VALUE = {"place": EXPECTED["string"], "days": EXPECTED["integer"]}
 """What every schema of the scripts is answered with."""
 
 
+def weather(city: str) -> str:
+    """The weather in a city"""
+    return str(EXPECTED["tool_result"])
+
+
 class Answer(NamedTuple):
     """A text and its usage; the counts are None where the client does not show them."""
 
@@ -142,6 +147,17 @@ def _error(face: Face, model: str, prompt: str) -> list[str]:
     return seen
 
 
+def _broken(face: Face, model: str, prompt: str) -> str:
+    """A stream whose provider breaks off: its client says so, and gives no answer."""
+    try:
+        stream = face.stream(model, prompt)
+    except Exception as error:
+        if EXPECTED["broken"] not in str(error):
+            raise
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError(f"no error, but {stream.pieces}")
+
+
 def _abort(face: Face, model: str, prompt: str) -> dict[str, str]:
     nonce = os.urandom(6).hex()
     piece = face.abort(model, prompt.format(nonce=nonce))
@@ -150,7 +166,7 @@ def _abort(face: Face, model: str, prompt: str) -> dict[str, str]:
     return {"nonce": nonce, "piece": piece}
 
 
-_CASES = {"plain": _plain, "stream": _stream, "tools": _tools, "schema": _schema, "error": _error, "abort": _abort}
+_CASES = {"plain": _plain, "stream": _stream, "tools": _tools, "schema": _schema, "error": _error, "broken": _broken, "abort": _abort}
 
 
 def _outcome(face: Face, case: str, model: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from kit import EXPECTED, Answer, Face, Stream, Tools, main
+from kit import Answer, Face, Stream, Tools, main, weather
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
@@ -21,10 +21,7 @@ class Stay(BaseModel):
     days: int
 
 
-@tool
-def weather(city: str) -> str:
-    """The weather in a city"""
-    return str(EXPECTED["tool_result"])
+WEATHER = tool(weather)
 
 
 class LangChain(Face):
@@ -46,13 +43,13 @@ class LangChain(Face):
 
     def tools(self, model: str, prompt: str) -> Tools:
         """The call comes streamed, the answer plain."""
-        asking = self.model(model).bind_tools([weather])
+        asking = self.model(model).bind_tools([WEATHER])
         messages: list[Any] = [SystemMessage("Be brief."), HumanMessage(prompt)]
         message: Any = None
         for chunk in asking.stream(messages):
             message = chunk if message is None else message + chunk
         call = message.tool_calls[0]
-        result: ToolMessage = weather.invoke(call)
+        result: ToolMessage = WEATHER.invoke(call)
         return Tools(call["name"], call["args"], asking.invoke([*messages, message, result]).text)
 
     def schema(self, model: str, prompt: str) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from kit import EXPECTED, URL, Answer, Face, Stream, Tools, main
+from kit import URL, Answer, Face, Stream, Tools, main, weather
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
@@ -17,11 +17,6 @@ class Stay(BaseModel):
 
     place: str
     days: int
-
-
-def weather(city: str) -> str:
-    """The weather in a city"""
-    return str(EXPECTED["tool_result"])
 
 
 class _OpenAILike(Face):

@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from typing import Any
 
-from kit import EXPECTED, URL, Answer, Face, Stream, Tools, main
+from kit import URL, Answer, Face, Stream, Tools, main, weather
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelHTTPError, NativeOutput, ToolCallPart, ToolOutput
 from pydantic_ai.models import Model
@@ -46,10 +46,7 @@ class _PydanticAI(Face):
         """The call comes streamed, the answer too."""
         agent = Agent(self.model(model), instructions="Be brief.")
 
-        @agent.tool_plain
-        def weather(city: str) -> str:
-            """The weather in a city"""
-            return str(EXPECTED["tool_result"])
+        agent.tool_plain(weather)
 
         async def streamed() -> Tools:
             async with agent.run_stream(prompt) as run:

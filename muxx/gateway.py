@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .brought import BroughtTransport
 from .chains import describe_crash, first_price, is_plugins_own, is_unwanted, named_when_late, run_isolated
 from .complete import client_session
 from .driving import UNWIND_SECONDS
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .plugins import PluginSet
     from .shared import Shared
-
-HTTP = "http"
-"""The transport of providers that name no other."""
-
 
 class Chains:
     """The request hooks, compiled: one tuple of steps each, empty where no plugin has the hook."""
@@ -287,8 +284,6 @@ class Gateway:
     # Start-up hooks.
 
     def _registered_providers(self) -> Mapping[str, Provider]:
-        rows, self._transports = registered_providers(self.plugins, self)
-        for row in rows.values():
-            if row.transport not in (HTTP, *self._transports):
-                raise StartError(f"provider {row.name!r} names transport {row.transport!r}, which no plugin brings")
+        rows, brought = registered_providers(self.plugins, self)
+        self._transports = {name: BroughtTransport(plugin, name, transport) for name, (plugin, transport) in brought.items()}
         return rows

@@ -110,6 +110,47 @@ def test_an_unknown_hook_is_refused_with_the_nearest_name(name: str, hint: str) 
     assert hint in said
 
 
+def with_a_hook_of_its_own(self: Any) -> None:
+    self.pre_request = hookimpl(lambda exchange: None)
+
+
+@pytest.mark.parametrize(
+    ("members", "mend"),
+    [
+        ({"pre_request": hookimpl(classmethod(lambda cls, exchange: None))}, "put @muxx.hookimpl below that"),
+        ({"guard": hookimpl(staticmethod(lambda exchange: None), specname="pre_request")}, "put @muxx.hookimpl below that"),
+        ({"pre_request": classmethod(lambda cls, exchange: None)}, "put @muxx.hookimpl above it"),
+        ({"__init__": with_a_hook_of_its_own}, "make it a method under @muxx.hookimpl"),
+    ],
+)
+def test_a_hook_that_would_be_left_out_without_a_word_is_refused(members: dict[str, Any], mend: str) -> None:
+    said = refusal(silent=type("Silent", (), members))
+    assert "'silent'" in said
+    assert mend in said
+
+
+@pytest.mark.parametrize(
+    ("implementation", "mend"),
+    [
+        (lambda exchange: None, "pre_request() is a method and has no `self`; put it before the arguments"),
+        (lambda self, *args: None, "takes `*args`, and gets what it names; it may take any of: gateway, exchange"),
+        (lambda self, **named: None, "takes `**named`, and gets what it names; it may take any of: gateway, exchange"),
+        (lambda self, *, exchange: None, "wants 'exchange' by keyword, and arguments come by place; take the `*` out"),
+    ],
+)
+def test_arguments_no_hook_can_be_given_are_refused(implementation: Any, mend: str) -> None:
+    said = refusal(odd=type("Odd", (), {"pre_request": hookimpl(implementation)}))
+    assert "'odd'" in said
+    assert mend in said
+
+
+@pytest.mark.parametrize("kind", [classmethod, staticmethod])
+def test_a_hook_may_be_a_classmethod_or_a_staticmethod(kind: Any) -> None:
+    takes = (lambda cls, exchange: None) if kind is classmethod else (lambda exchange: None)
+    built = plugin_set(plain=type("Plain", (), {"pre_request": kind(hookimpl(takes))}))
+    assert built.chain("pre_request")[0].call(None, object()) is None
+
+
 def test_a_name_brought_by_two_distributions_is_refused(tmp_path: Path) -> None:
     class Any_:
         pass
@@ -638,6 +679,13 @@ def giving(value: Any) -> Any:
     return hook
 
 
+def speaking(format: Any) -> Any:
+    def hook(self: object) -> list[Provider]:
+        return [Provider("office", "http://office.example", format)]
+
+    return hook
+
+
 def failing_later(self: object) -> Iterator[Any]:
     yield from ()
     raise ValueError("later")
@@ -666,6 +714,12 @@ async def test_a_route_that_could_not_work_stops_the_start_and_names_the_plugin(
     (giving([42]), "its register_providers gives a int; give muxx.Provider rows and (name, transport) pairs"),
     (giving({"office": Provider("office", "http://office.example")}), "its register_providers gives a str"),
     (giving([("carrier", object())]), "its register_providers gives a tuple"),
+    (giving([Provider("office/1", "http://office.example")]), "its provider 'office/1' has a name that no model can be asked for by; a name may hold"),
+    (giving([Provider("office", "office.example")]), "its provider 'office' has the base_url 'office.example'; it must be an http:// or"),
+    (giving([Provider("office", "http://o.example", transport="car")]), "'office' names the transport 'car', which no plugin brings; give ('car', "),
+    (giving([Provider("office", "http://o.example", endpoints=("chats",))]), "'office' has endpoints that are none: 'chats'; give a tuple of: chat, "),
+    (giving([Provider("office", "http://o.example", endpoints="chat")]), "'office' has endpoints that are none: 'chat'; give a tuple of: chat, "),  # type: ignore[arg-type]
+    (speaking("bedrock"), "provider 'office' has the format 'bedrock'; it may be one of: openai, anthropic, gemini"),
     (failing_later, "its register_providers failed (ValueError: later)"),
 ])  # fmt: skip
 async def test_a_provider_that_could_not_work_stops_the_start_and_names_the_plugin(given: Any, said: str) -> None:

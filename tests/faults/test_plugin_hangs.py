@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from carrying_kit import error_code, serving
 from hooks_kit import Seen, both_forms, delivered, plugin_config, watching
-from process_kit import BROKEN, Upstream, gateway_process, messages
+from process_kit import BROKEN, Upstream, gateway_process, messages, rows
 
 from muxx import Chunk, Exchange, Gateway, Reply, hookimpl
 from muxx.testing import eventually
@@ -425,3 +425,54 @@ def test_P02_a_pulse_is_missed_by_who_listens_and_not_while_everything_stands_st
     assert [silence.seconds(now) for now in (601.0, 602.0)] == [0.0, 1.0]
     pulse.forget()
     assert silence.seconds(603.0) == 0.0
+
+
+LEAVES_SOMETHING = """
+import asyncio
+import time
+
+import muxx
+
+async def deaf():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except {heard}:
+            pass
+
+class Leaves:
+    @muxx.hookimpl
+    async def pre_request(self, exchange):
+        self.task = asyncio.create_task({what})
+        await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("deaf()", "running deaf at leaves.py:7, goes on although it was cancelled, and is left; let asyncio.CancelledError pass"),
+        ("asyncio.to_thread(time.sleep, 60)", "threads of asyncio.to_thread still run (1), and are left"),
+    ],
+)
+@pytest.mark.parametrize("heard", ["asyncio.CancelledError", "BaseException"])
+async def test_P02_what_a_plugin_begins_by_itself_keeps_no_worker_from_its_end(
+    what: str, said: str, heard: str, tmp_path: Path
+) -> None:
+    """Neither a task that does not hear its cancellation nor a thread, which cannot: both are named, and the row is there."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "leaves.py").write_text(LEAVES_SOMETHING.format(what=what, heard=heard))
+    async with Upstream() as upstream:
+        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(plugins))
+        await gateway.start()
+        try:
+            asked = await gateway.chat()
+            assert asked.status == 200
+            gateway.terminate()
+            assert await gateway.wait(15.0) == 0
+        finally:
+            await gateway.kill()
+    assert said in messages(gateway)
+    assert "is killed" not in messages(gateway)
+    assert set(rows(tmp_path)) == {asked.request_id}

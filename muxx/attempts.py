@@ -28,6 +28,7 @@ from .reply import is_event_stream
 from .targets import Attempt, Target
 from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, upstream_wire
 from .tries import Tries, nobody_tried
+from .unusable import note_unusable_attempt
 from .wire.prompt import MOST_NAMED
 from .wire.seals import SEAL_MARK, without_seals
 
@@ -176,6 +177,9 @@ async def _prepare(call: Call, attempt: Attempt) -> None:
     gateway, exchange = call.gateway, call.exchange
     before = attempt.wire.checked(attempt.body)
     await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
+    sound = type(attempt.body) is type(attempt.headers) is dict and type(attempt.url) is str and type(attempt.target) is Target
+    if not sound and note_unusable_attempt(call, attempt):
+        raise PluginError()
     if not all(map(is_, before, attempt.wire.checked(attempt.body))):
         attempt.wire.validate(attempt.body)
     model = attempt.body["model"]

@@ -24,7 +24,7 @@ from .driving import SLOW_SECONDS, Driven, measure
 from .errors import MuxxError, PluginError
 from .money import Cost
 from .plugins import Chain, Step
-from .reply import Chunk, ChunkKind, ToolCall
+from .reply import Chunk, ChunkKind, Reply, ToolCall
 
 T = TypeVar("T")
 
@@ -179,6 +179,8 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
                 started = monotonic()
             if kind is not None and result is not None:
                 if isinstance(result, kind):
+                    if isinstance(result, Reply):
+                        result.plugin = step.plugin
                     return result
                 crashed(step, f"it returned neither None nor a {kind.__name__}")
             elif iscoroutine(result):

@@ -107,7 +107,7 @@ class Gateway:
         self.routing = RoutingTable(config, self.providers, mock_everything=mock, first_byte=self.health.first_byte)
         registered = registered_routes(plugins, self) if serves else {}
         self.routes: tuple[Route, ...] = tuple(route for _, route in registered.values())
-        self.plugin_of_path = {route.path: plugin for plugin, route in registered.values()}
+        self.plugin_of_route = {f"{route.method} {route.path}": plugin for plugin, route in registered.values()}
         self.chains = Chains(plugins)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None

@@ -6,8 +6,10 @@ would open a route to every key.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from .configtypes import NAME, NAME_WORDS, EndpointName, is_web_address
@@ -19,6 +21,9 @@ from .targets import Provider
 if TYPE_CHECKING:
     from .transport import Transport
 
+
+_NAMED = re.compile(r"\{[a-z_]+\}")
+"""A segment of a route's path that may be anything."""
 
 HTTP = "http"
 """The transport of providers that name no other."""
@@ -73,12 +78,12 @@ def _carries(transport: Any) -> bool:
 
 
 def registered_routes(plugins: PluginSet, gateway: Any) -> dict[tuple[str, str], tuple[str, Route]]:
-    """Every plugin's, with its plugin's name, by method and path."""
+    """Every plugin's, with its plugin's name, by method and path, in which the names of segments do not count."""
     routes: dict[tuple[str, str], tuple[str, Route]] = {}
     for plugin, route in plugins.registered("register_routes", gateway=gateway):
         if (problem := _problem_of(route)) is not None:
             raise PluginLoadError(plugin, problem)
-        there = routes.setdefault((route.method, route.path), (plugin, route))
+        there = routes.setdefault((route.method, _NAMED.sub("{}", route.path)), (plugin, route))
         if there[1] is not route:
             text = f"it serves {route.method} {route.path}, and so does plugin {there[0]!r}"
             raise PluginLoadError(plugin, f"{text}; give one another path, or switch one off")
@@ -93,6 +98,25 @@ def _problem_of(route: Any) -> str | None:
             return f"its route {route.path} has the {what} {value!r}; it may be one of: {', '.join(known)}"
     if not route.path.startswith("/"):
         return f"its route {route.path!r} is no path; begin it with a slash"
+    names = _NAMED.findall(route.path)
+    if set("{}") & set(_NAMED.sub("", route.path)) or len(names) != len(set(names)):
+        return f"its route {route.path} cannot be read; name each segment once, in small letters, as in /v1/things/{{name}}"
     if not callable(route.handler):
         return f"its route {route.path} has no handler; give it an `async def handler(gateway, request)`"
+    if not _takes_a_request(route.handler):
+        return f"the handler of its route {route.path} cannot be called; make it an `async def handler(gateway, request)`"
     return None
+
+
+def _takes_a_request(handler: Any) -> bool:
+    """Whether a handler's reply could be awaited. Of what is no function nothing can be known."""
+    function = handler.func if isinstance(handler, partial) else handler
+    if (inspect.isfunction(function) or inspect.ismethod(function)) and not inspect.iscoroutinefunction(function):
+        return False
+    try:
+        inspect.signature(handler).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        pass  # it has none to look at
+    return True

@@ -660,6 +660,10 @@ async def answered(gateway: Gateway, request: HttpRequest) -> Reply:
     return Reply.json({})
 
 
+async def one_argument(request: HttpRequest) -> Reply:
+    return Reply.json({})
+
+
 async def start_refused(**members: Any) -> tuple[str, int]:
     """What the start of a gateway with a plugin `mine` is refused with that has these members."""
     with pytest.raises(StartError) as caught:
@@ -698,6 +702,11 @@ def failing_later(self: object) -> Iterator[Any]:
     (giving([Route("get", "/v1/mine", answered)]), "its route /v1/mine has the method 'get'; it may be one of: GET, "),  # type: ignore[arg-type]
     (giving([Route("GET", "v1/mine", answered)]), "its route 'v1/mine' is no path; begin it with a slash"),
     (giving([Route("GET", "/v1/mine", None)]), "its route /v1/mine has no handler"),  # type: ignore[arg-type]
+    (giving([Route("GET", "/v1/mine", lambda gateway, request: Reply(b""))]), "the handler of its route /v1/mine cannot be called; make it an `async def"),
+    (giving([Route("GET", "/v1/mine", one_argument)]), "the handler of its route /v1/mine cannot be called; make it an `async def"),  # type: ignore[arg-type]
+    (giving([Route("GET", "/v1/mine/{myId}", answered)]), "its route /v1/mine/{myId} cannot be read; name each segment once, in small letters"),
+    (giving([Route("GET", "/v1/mine/{a}/{a}", answered)]), "its route /v1/mine/{a}/{a} cannot be read; name each segment once"),
+    (giving([Route("GET", "/v1/mine/{a}", answered), Route("GET", "/v1/mine/{b}", answered)]), "it serves GET /v1/mine/{b}, and so does plugin 'mine'"),
     (giving([Route("POST", "/v1/chat/completions", answered)]), "it serves /v1/chat/completions, which is the kernel's"),
     (giving([Route("GET", "/v1/logs", answered)]), "GET /v1/logs, and so does plugin '"),
     (giving(SystemExit(0)), "its register_routes failed (SystemExit"),
@@ -794,14 +803,43 @@ def test_a_crash_in_problems_in_is_said_of_the_plugin(given: Any) -> None:
     assert "SECRET" not in str(caught.value)
 
 
-async def test_a_handler_that_gives_no_reply_is_named_with_its_plugin(caplog: pytest.LogCaptureFixture) -> None:
-    async def forgetful(gateway: Gateway, request: HttpRequest) -> None: ...
+@pytest.mark.parametrize(("given", "said"), [
+    (None, "it returned no Reply"),
+    (Reply("hello"), "its Reply carries a str; give bytes, or an async iterator of them"),  # type: ignore[arg-type]
+    (Reply([Chunk("text", "hello")]), "its Reply carries a list; give bytes, or an async iterator of them"),
+    (Reply(b"{}", status="200"), "the status of its Reply is '200'; give an int from 200 to 599"),  # type: ignore[arg-type]
+])  # fmt: skip
+async def test_a_handler_that_gives_no_usable_reply_is_named_with_its_plugin(
+    given: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(gateway: Gateway, request: HttpRequest) -> Any:
+        return given
 
-    hook = hookimpl(giving([Route("GET", "/v1/mine", forgetful)]), specname="register_routes")
+    routes = giving([Route("GET", "/v1/mine", handler), Route("POST", "/v1/mine", handler)])
+    hook = hookimpl(routes, specname="register_routes")
     async with RunningGateway(plugins={"mine": type("Mine", (), {"register_routes": hook})}) as gateway:
         answer = await gateway.get("/v1/mine")
         assert (answer.status, answer.error["code"]) == (500, "plugin_error")
-    assert "plugin mine failed in GET /v1/mine: it returned no Reply" in caplog.text
+    assert f"plugin mine failed in GET /v1/mine: {said}" in caplog.text
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (Reply("hello"), "its Reply carries a str; give bytes, or an async iterator of them"),  # type: ignore[arg-type]
+    (Reply({"a": 1}), "its Reply carries a dict; give bytes"),  # type: ignore[arg-type]
+    (Reply(None), "its Reply carries a NoneType; give bytes"),  # type: ignore[arg-type]
+    (Reply(["hello"]), "its Reply carries something else than bytes or Chunks"),  # type: ignore[arg-type]
+    (Reply(b"hello"), "the bytes of its Reply are no answer of this endpoint; Chunks are put into its format"),
+    (Reply(b"{}", status=999), "the status of its Reply is 999; give an int from 200 to 599"),
+])  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reply_that_cannot_be_sent_is_named_with_its_plugin_and_what_is_wrong(
+    given: Any, said: str, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = hookimpl(giving(given), specname="pre_request")
+    async with RunningGateway(plugins={"mine": type("Mine", (), {"pre_request": hook})}) as gateway:
+        answer = await gateway.chat(stream=stream)
+        assert (answer.status, answer.error["code"]) == (500, "plugin_error")
+    assert re.search(f"plugin mine failed in its reply to request req_[0-9a-f]+: {re.escape(said)}", caplog.text)
 
 
 async def test_a_lifespan_that_everything_waits_for_is_named(

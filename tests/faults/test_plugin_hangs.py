@@ -328,6 +328,14 @@ async def test_P02_a_chunk_hook_that_waits_for_ever_ends_with_the_whole_requests
         assert (await gateway.get_row(response.request_id))["error_code"] == "upstream_timeout"
 
 
+def folder_with(tmp_path: Path, name: str, source: str) -> str:
+    """A folder for MUXX_PLUGINS_DIR with this plugin."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / f"{name}.py").write_text(source)
+    return str(plugins)
+
+
 HANGS_IN_LIFESPAN = """
 import asyncio
 
@@ -355,11 +363,9 @@ async def test_P02_a_lifespan_that_hangs_cannot_keep_the_service_from_ending_in_
     before: str, after: str, said: str, tmp_path: Path
 ) -> None:
     """Neither while it starts nor while it stops: the second signal is obeyed."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "hangs.py").write_text(HANGS_IN_LIFESPAN.format(before=before, after=after))
+    plugins = folder_with(tmp_path, "hangs", HANGS_IN_LIFESPAN.format(before=before, after=after))
     async with Upstream() as upstream:
-        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(plugins))
+        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=plugins)
         starting = asyncio.create_task(gateway.start())
         try:
             if before == FOR_EVER:
@@ -393,11 +399,9 @@ async def test_P02_a_worker_whose_loop_is_held_for_ever_is_replaced_and_who_held
     hangs: str, named: bool, tmp_path: Path
 ) -> None:
     """One long step of C code lets no other thread look; the supervisor needs none."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "hangs.py").write_text(HANGS_IN_A_HOOK.format(hangs=hangs))
+    plugins = folder_with(tmp_path, "hangs", HANGS_IN_A_HOOK.format(hangs=hangs))
     async with Upstream() as upstream:
-        gateway = gateway_process(tmp_path, upstream, {"server": {"hung_worker_s": 4}}, MUXX_PLUGINS_DIR=str(plugins))
+        gateway = gateway_process(tmp_path, upstream, {"server": {"hung_worker_s": 4}}, MUXX_PLUGINS_DIR=plugins)
         await gateway.start()
         try:
             hung = asyncio.ensure_future(gateway.chat(headers={"X-Muxx-User-Id": "hang"}))
@@ -460,11 +464,9 @@ async def test_P02_what_a_plugin_begins_by_itself_keeps_no_worker_from_its_end(
     what: str, said: str, heard: str, tmp_path: Path
 ) -> None:
     """Neither a task that does not hear its cancellation nor a thread, which cannot: both are named, and the row is there."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "leaves.py").write_text(LEAVES_SOMETHING.format(what=what, heard=heard))
+    plugins = folder_with(tmp_path, "leaves", LEAVES_SOMETHING.format(what=what, heard=heard))
     async with Upstream() as upstream:
-        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(plugins))
+        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=plugins)
         await gateway.start()
         try:
             asked = await gateway.chat()

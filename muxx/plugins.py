@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -33,7 +36,12 @@ from .sources import Sources
 GROUP = "muxx"
 STANDARD_DISTRIBUTION = "muxx"
 
+SLOW_SECONDS = 5.0
+"""A plugin that takes longer to be there is named in the log."""
+
 Mark = Literal["tryfirst", "trylast"]
+
+log = logging.getLogger("muxx.plugins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +182,22 @@ def _found(same: Sequence[Candidate]) -> Found:
     try:
         if len(same) > 1:
             raise PluginLoadError(first.name, _clash(first, same[1]))
-        found = Found(first.name, first.load(), first.origin, first.version)
+        with _named_when_slow(first.name, "be imported"):
+            found = Found(first.name, first.load(), first.origin, first.version)
         found.config_class  # noqa: B018 - asked here, so that one that is none is this plugin's problem
     except PluginLoadError as problem:
         return Found(first.name, Unloaded, first.origin, first.version, problem)
     return found
+
+
+@contextmanager
+def _named_when_slow(plugin: str, what: str) -> Iterator[None]:
+    """Around what every start and every command waits for."""
+    started = time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    if seconds > SLOW_SECONDS:
+        log.warning("plugin %s took %.1f s to %s; begin what is heavy in its lifespan", plugin, seconds, what)
 
 
 def _clash(one: Candidate, other: Candidate) -> str:
@@ -306,7 +325,8 @@ def _settings(item: Found, config: Config) -> PluginConfig:
 def _instantiate(item: Found, settings: PluginConfig) -> Any:
     takes_config = len(inspect.signature(item.cls).parameters) > 0
     try:
-        return item.cls(settings) if takes_config else item.cls()
+        with _named_when_slow(item.name, "be built"):
+            return item.cls(settings) if takes_config else item.cls()
     except (Exception, SystemExit) as error:
         raise PluginLoadError(item.name, f"it could not be built ({type(error).__name__}: {error})") from error
 

@@ -289,6 +289,13 @@ async def lines(_: RunningGateway) -> None:
                     assert asked.said(endpoint).text == "Line by line."
 
 
+async def short(_: RunningGateway) -> None:
+    rules = {"rules": {"longest": 10}, "projects": {"default": {"longest": 300}}}
+    async with RunningGateway({"plugins": {"Short": rules}}, mock=True) as gateway:
+        assert (await gateway.chat("Hello")).status == 200
+        assert (await gateway.chat("Hello" * 100)).error["code"] == "too_long"
+
+
 async def whoami(gateway: RunningGateway) -> None:
     assert (await gateway.get("/v1/whoami")).json() == {"project": "default", "shouted": False}
     assert (await gateway.get("/v1/whoami?loud=true")).json() == {"project": "DEFAULT", "shouted": True}
@@ -306,7 +313,7 @@ async def tokens(gateway: RunningGateway) -> None:
 
 CHECKS: dict[str, Callable[[RunningGateway], Awaitable[None]]] = {
     "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Signs": signs, "Shout": shout, "FlatPrice": flat_price, "Addressless": addressless, "Motto": motto,
-    "Counter": counter, "Users": users, "Ship": ship, "Beacon": beacon, "Office": office, "Lines": lines, "Whoami": whoami, "Stopwatch": stopwatch,
+    "Counter": counter, "Users": users, "Ship": ship, "Beacon": beacon, "Office": office, "Lines": lines, "Short": short, "Whoami": whoami, "Stopwatch": stopwatch,
 }  # fmt: skip
 
 
@@ -320,7 +327,7 @@ async def test_an_example_plugin_does_what_it_is_shown_for(name: str, caplog: py
 def test_every_example_plugin_is_checked() -> None:
     classes = {name for block in outside_the_tutorial("python", page=GUIDE) for name in re.findall(r"^class (\w+)", block.text, re.M)}
     tested_in_their_blocks = {"Curfew", "Exclaim", "Loud", "Stamped", "TestStamped", "Told", "TestTold", "Forgetful"}
-    parts_of_others = {"Caller", "How", "LineAnswer", "LineTransport"}
+    parts_of_others = {"Caller", "How", "Rules", "LineAnswer", "LineTransport"}
     assert classes == CHECKS.keys() | tested_in_their_blocks | parts_of_others | {"Port"}, "Port has a test of its own"
 
 

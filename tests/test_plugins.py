@@ -28,6 +28,7 @@ from muxx import (
     StartError,
     hookimpl,
     hookspecs,
+    plugins,
 )
 from muxx.checking import check_models
 from muxx.configfile import ConfigError, load_config
@@ -778,6 +779,16 @@ def test_a_plugin_that_exits_while_it_is_built_is_refused() -> None:
             raise SystemExit(0)
 
     assert "plugin 'exits': it could not be built (SystemExit" in refusal(exits=Exits)
+
+
+@pytest.mark.parametrize(("source", "what"), [("time.sleep(0.1)", "be imported"), ("def __init__(self): time.sleep(0.1)", "be built")])
+def test_a_plugin_that_takes_long_to_be_there_is_named(
+    source: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plugins, "SLOW_SECONDS", 0.05)
+    (tmp_path / "heavy.py").write_text(f"import time\nimport muxx\n\nclass Heavy:\n    {source}\n    post_response = muxx.hookimpl(lambda self: None, specname='post_response')\n")
+    build([item for item in discover(tmp_path) if item.name == "heavy"], load_from({}, {}))
+    assert re.search(rf"plugin heavy took 0\.\d s to {what}; begin what is heavy in its lifespan", caplog.text)
 
 
 def test_settings_of_a_type_that_is_not_there_are_their_plugins_problem() -> None:

@@ -194,6 +194,17 @@ def _refuse_unawaited(step: Step, result: Coroutine[Any, Any, Any]) -> None:
     crashed(step, "it is a plain `def` and returned a coroutine, which nothing awaits; make it an `async def`")
 
 
+class CoroutineNobodyAwaits(TypeError):
+    """A plugin gave an `async def` where it is asked for a `def`. Logs show the type of an error alone, so its name says it."""
+
+
+def refuse_coroutine(result: Any) -> None:
+    """Raise for what a plugin's function has returned, where nothing waits for it: it has not even begun."""
+    if iscoroutine(result):
+        result.close()
+        raise CoroutineNobodyAwaits
+
+
 run_all = partial(first_result, kind=None)
 """Every step in order; the first refusal or crash ends it. Takes a chain, the arguments and the seconds it may take."""
 

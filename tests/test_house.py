@@ -71,7 +71,7 @@ ORDER = FROM_THE_BOTTOM_UP.split()
 """A file of the kernel imports only what stands before it here. A package stands for its `__init__.py`."""
 
 TASK_OWNERS = {
-    "muxx/gateway.py: Gateway.spawn": "what every plugin and the kernel itself use; ended in Gateway.stop",
+    "muxx/gateway.py: Gateway._begin": "what every plugin and the kernel itself use; ended in Gateway.stop",
     "muxx/sqlite.py: Writer.run": "the one task of a writing connection; ended in Writer.close",
     "muxx/worker.py: Worker.start": "the journal's upkeep; ended in Worker.stop",
     "muxx/worker.py: Worker._retire": "a replaced gateway on its way out; ended in Worker.stop",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .call import TranslatedHead
-from .chains import describe_crash
+from .chains import describe_crash, refuse_coroutine
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
 from .money import Cost, Usage, usd
@@ -285,8 +285,9 @@ def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, 
     for take, most_bytes in starter.exchange.collectors:
         if len(body) <= most_bytes:
             try:
-                take(answer)
-            except Exception as error:
+                if (result := take(answer)) is not None:
+                    refuse_coroutine(result)
+            except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
                 log.error("a plugin failed to take an answer: %s", describe_crash(error))
 
 

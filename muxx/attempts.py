@@ -19,7 +19,7 @@ from .accounting import trace_of
 from .ahead import Ahead
 from .answering import answer_upstream
 from .call import HEAVY_BYTES, NEVER, Call
-from .chains import describe_crash, run_all
+from .chains import describe_crash, refuse_coroutine, run_all
 from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
 from .headers import upstream_headers
 from .lean import LeanTransport
@@ -28,6 +28,7 @@ from .reply import is_event_stream
 from .targets import Attempt, Target
 from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, upstream_wire
 from .tries import Tries, nobody_tried
+from .unusable import note_unusable_attempt
 from .wire.prompt import MOST_NAMED
 from .wire.seals import SEAL_MARK, without_seals
 
@@ -176,6 +177,9 @@ async def _prepare(call: Call, attempt: Attempt) -> None:
     gateway, exchange = call.gateway, call.exchange
     before = attempt.wire.checked(attempt.body)
     await run_all(gateway.chains.pre_attempt, (gateway, exchange, attempt), gateway.chain_seconds)
+    sound = type(attempt.body) is type(attempt.headers) is dict and type(attempt.url) is str and type(attempt.target) is Target
+    if not sound and note_unusable_attempt(call, attempt):
+        raise PluginError()
     if not all(map(is_, before, attempt.wire.checked(attempt.body))):
         attempt.wire.validate(attempt.body)
     model = attempt.body["model"]
@@ -189,10 +193,11 @@ async def _prepare(call: Call, attempt: Attempt) -> None:
             raise PermissionDenied(NOT_ALLOWED, param="model")
 
 
-def _ask(call: Call, ask: Callable[[Exchange, Attempt], None], attempt: Attempt) -> None:
+def _ask(call: Call, ask: Callable[[Exchange, Attempt], object], attempt: Attempt) -> None:
     """Let a plugin refuse the attempt."""
     try:
-        ask(call.exchange, attempt)
+        if (result := ask(call.exchange, attempt)) is not None:
+            refuse_coroutine(result)
     except MuxxError:
         raise
     except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
@@ -215,7 +220,8 @@ def _sign(call: Call, attempt: Attempt) -> None:
     """Let a plugin sign what is going to be sent, byte for byte."""
     assert attempt.sign is not None
     try:
-        attempt.sign(attempt)
-    except Exception as error:
+        if (result := attempt.sign(attempt)) is not None:
+            refuse_coroutine(result)
+    except BaseException as error:  # as above
         call.gateway.log.error("request %s: a plugin could not sign it: %s", call.exchange.id, describe_crash(error))
         raise PluginError() from error

@@ -24,7 +24,7 @@ from .driving import SLOW_SECONDS, Driven, measure
 from .errors import MuxxError, PluginError
 from .money import Cost
 from .plugins import Chain, Step
-from .reply import Chunk, ChunkKind, ToolCall
+from .reply import Chunk, ChunkKind, Reply, ToolCall
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ async def run_step(step: Step, args: tuple[Any, ...], budget: Budget | None) -> 
 def _failed(step: Step, error: BaseException) -> None:
     if _ends_the_task(error):
         raise error
-    _crashed(step, describe_crash(error), error)
+    crashed(step, describe_crash(error), error)
 
 
 def is_plugins_own(error: BaseException) -> bool:
@@ -121,7 +121,7 @@ def is_unwanted() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _crashed(step: Step, what: str, error: BaseException | None = None) -> None:
+def crashed(step: Step, what: str, error: BaseException | None = None) -> None:
     """Name the plugin in the log; `PluginError` unless it is to be ignored. What the plugin's frames hold goes at once: the error
     lives as long as its exchange, and the exchange's own frames refer to both."""
     log.error("plugin %s failed in %s: %s", step.plugin, step.hook, what)
@@ -179,8 +179,10 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
                 started = monotonic()
             if kind is not None and result is not None:
                 if isinstance(result, kind):
+                    if isinstance(result, Reply):
+                        result.plugin = step.plugin
                     return result
-                _crashed(step, f"it returned neither None nor a {kind.__name__}")
+                crashed(step, f"it returned neither None nor a {kind.__name__}")
             elif iscoroutine(result):
                 _refuse_unawaited(step, result)
     return None
@@ -189,7 +191,18 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
 def _refuse_unawaited(step: Step, result: Coroutine[Any, Any, Any]) -> None:
     """As a `def` around an `async def` returns it: what that would have refused must not pass."""
     result.close()
-    _crashed(step, "it is a plain `def` and returned a coroutine, which nothing awaits; make it an `async def`")
+    crashed(step, "it is a plain `def` and returned a coroutine, which nothing awaits; make it an `async def`")
+
+
+class CoroutineNobodyAwaits(TypeError):
+    """A plugin gave an `async def` where it is asked for a `def`. Logs show the type of an error alone, so its name says it."""
+
+
+def refuse_coroutine(result: Any) -> None:
+    """Raise for what a plugin's function has returned, where nothing waits for it: it has not even begun."""
+    if iscoroutine(result):
+        result.close()
+        raise CoroutineNobodyAwaits
 
 
 run_all = partial(first_result, kind=None)
@@ -257,9 +270,9 @@ def _checked(step: Step, item: Chunk, returned: list[Any], most: int) -> list[Ch
     except MuxxError:
         raise
     except _Unusable as error:
-        _crashed(step, str(error), error)
+        crashed(step, str(error), error)
     except BaseException as error:
-        _crashed(step, describe_crash(error), error)
+        crashed(step, describe_crash(error), error)
     finally:
         measure(step, started)
     return [item]

@@ -7,6 +7,7 @@ A command that needs no server imports none.
 from __future__ import annotations
 
 import gc
+import inspect
 import signal
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -99,6 +100,19 @@ def register_commands(plugins: PluginSet, commands: click.Group) -> None:
         except (Exception, SystemExit) as error:
             text = f"its commands cannot be added ({type(error).__name__}: {error}); upgrade it or switch it off"
             raise PluginLoadError(plugin.name, text) from error
+        if (name := _unawaited(commands)) is not None:
+            text = f"its command {name!r} is an `async def`, which nobody would await; make it a `def` that calls muxx.run_async"
+            raise PluginLoadError(plugin.name, text)
+
+
+def _unawaited(group: click.Group) -> str | None:
+    """The name of a command whose function would be called and never run."""
+    for name, command in group.commands.items():
+        if inspect.iscoroutinefunction(command.callback):
+            return name
+        if isinstance(command, click.Group) and (inner := _unawaited(command)) is not None:
+            return f"{name} {inner}"
+    return None
 
 
 def _commands_that_load(ctx: click.Context) -> click.Group:

@@ -44,7 +44,7 @@ def _header_safe(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _is_web_address(text: str) -> bool:
+def is_web_address(text: str) -> bool:
     """True for http(s) with a host. Whatever `urlsplit` objects to is dropped, for it quotes its input."""
     try:
         parts = urlsplit(text)
@@ -54,7 +54,7 @@ def _is_web_address(text: str) -> bool:
 
 
 def _base_url(text: str) -> str:
-    if not _is_web_address(text) or " " in text:
+    if not is_web_address(text) or " " in text:
         raise ValueError("must be an http:// or https:// URL with a host")
     if set("?#") & set(text) or "@" in urlsplit(text).netloc:
         raise ValueError("may not hold a user, a query or a fragment; put the key into api_key")
@@ -62,7 +62,7 @@ def _base_url(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    if not _is_web_address(text):
+    if not is_web_address(text):
         raise ValueError("must be an http:// or https:// URL with a host")
     return text
 
@@ -131,7 +131,8 @@ Count = Annotated[int, Field(ge=1, le=2**53)]
 FilePath = Annotated[Path, AfterValidator(_resolved)]
 DatabasePath = Annotated[FilePath, AfterValidator(_real)]
 ExistingFile = Annotated[FilePath, AfterValidator(_existing)]
-Name = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only")]
+NAME, NAME_WORDS = r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only"
+Name = Annotated[str, *_matching(NAME, NAME_WORDS)]
 ModelName = Annotated[str, *_matching(r"[!-~]{1,256}", "must be 1 to 256 printable ASCII characters without spaces")]
 TargetName = Annotated[str, *_matching(r"[A-Za-z0-9][\w.-]*/[!-~]{1,256}", "must be PROVIDER/MODEL, as in 'openai/gpt-4o'")]
 EndpointName = Literal[

@@ -64,7 +64,7 @@ def refuse_reserved(gateway: Gateway) -> None:
     for route in gateway.routes:
         if route.path in RESERVED_PATHS:
             text = f"it serves {route.path}, which is the kernel's; give its route another path"
-            raise PluginLoadError(gateway.plugin_of_path[route.path], text)
+            raise PluginLoadError(gateway.plugin_of_route[f"{route.method} {route.path}"], text)
 
 
 class Table:

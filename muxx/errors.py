@@ -69,6 +69,8 @@ class MuxxError(Exception):
     @classmethod
     def default_message(cls) -> str:
         """The message used when the raiser has nothing more precise to say."""
+        if cls.status < 500:
+            return "The gateway refused this request. Quote the request id to its operator."
         return "Something went wrong inside the gateway. Quote the request id to its operator."
 
     @property

@@ -12,12 +12,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 
-from .chains import describe_crash, first_price, is_plugins_own, is_unwanted, named_when_late, run_isolated
+from .brought import BroughtTransport
+from .chains import describe_crash, first_price, is_plugins_own, is_unwanted, named_when_late, refuse_coroutine, run_isolated
 from .complete import client_session
 from .driving import UNWIND_SECONDS
-from .errors import StartError
+from .errors import PluginError, StartError
 from .exchange import Exchange
 from .flight import Flights
 from .headers import sent_up
@@ -46,10 +48,6 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .plugins import PluginSet
     from .shared import Shared
-
-HTTP = "http"
-"""The transport of providers that name no other."""
-
 
 class Chains:
     """The request hooks, compiled: one tuple of steps each, empty where no plugin has the hook."""
@@ -110,7 +108,7 @@ class Gateway:
         self.routing = RoutingTable(config, self.providers, mock_everything=mock, first_byte=self.health.first_byte)
         registered = registered_routes(plugins, self) if serves else {}
         self.routes: tuple[Route, ...] = tuple(route for _, route in registered.values())
-        self.plugin_of_path = {route.path: plugin for plugin, route in registered.values()}
+        self.plugin_of_route = {f"{route.method} {route.path}": plugin for plugin, route in registered.values()}
         self.chains = Chains(plugins)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None
@@ -166,6 +164,11 @@ class Gateway:
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run a coroutine as a task this gateway owns: its failure is logged, and stopping the gateway ends it."""
+        if not iscoroutine(coroutine):
+            raise TypeError(f"spawn() takes a coroutine, as `work()` gives one, not a {type(coroutine).__name__}")
+        return self._begin(_never_exiting(coroutine), name)
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -174,22 +177,32 @@ class Gateway:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, PluginError) and error.__cause__ is not None:
+                error = error.__cause__
             self.log.error("task %s failed: %s", task.get_name(), describe_crash(error))
 
     def every(self, seconds: float, function: Callable[[], Awaitable[None]], *, name: str, once_per_host: bool = False) -> None:
         """Call `function` again and again; a failure is logged and the next round runs. It runs in every worker; `once_per_host`:
         in one process only, which under `muxx serve` is none of them, so that no request waits for it."""
+        if not (isinstance(seconds, int | float) and seconds > 0):
+            raise ValueError(f"every() takes a number of seconds above 0, not {seconds!r}")
+        if not callable(function):
+            raise TypeError(f"every() takes an `async def` to call again and again, not a {type(function).__name__}")
         if self._keeps if once_per_host else self._serves:
             self._begin_repeating(seconds, function, name)
 
     def _begin_repeating(self, seconds: float, function: Callable[[], Awaitable[None]], name: str) -> None:
-        self.spawn(self._repeat(seconds, function, name), name=name)
+        self._begin(self._repeat(seconds, function, name), name)
 
     async def _repeat(self, seconds: float, function: Callable[[], Awaitable[None]], name: str) -> None:
         while not is_unwanted():
             await asyncio.sleep(seconds)
             try:
-                await function()
+                round = function()
+                if isawaitable(round):
+                    await round
+                else:
+                    self.log.error("%s is a plain `def`, and every request waits for it; make it an `async def`", name)
             except BaseException as error:
                 if not is_plugins_own(error):
                     raise
@@ -204,18 +217,19 @@ class Gateway:
     def _over(self, exchange: Exchange, _: object) -> None:
         for tell in exchange.enders:
             try:
-                tell(exchange)
+                if (result := tell(exchange)) is not None:
+                    refuse_coroutine(result)
             except BaseException as error:  # nothing waits here, so not even a cancellation is anybody else's
                 self.log.error("a plugin failed at the end of request %s: %s", exchange.id, describe_crash(error))
         if self.chains.post_response:
             steps = run_isolated(self.chains.post_response, (self, exchange), self.chain_seconds)
-            self.spawn(steps, name="post_response")
+            self._begin(steps, "post_response")
 
     # Its life.
 
     async def start(self) -> None:
         """Bring plugins to life in order; a failure stops what had started and names the plugin."""
-        self.spawn(self.calls.tick(), name="deadlines")
+        self._begin(self.calls.tick(), "deadlines")
         try:
             self.strangers.open()
             await self.follow_projects()
@@ -287,8 +301,14 @@ class Gateway:
     # Start-up hooks.
 
     def _registered_providers(self) -> Mapping[str, Provider]:
-        rows, self._transports = registered_providers(self.plugins, self)
-        for row in rows.values():
-            if row.transport not in (HTTP, *self._transports):
-                raise StartError(f"provider {row.name!r} names transport {row.transport!r}, which no plugin brings")
+        rows, brought = registered_providers(self.plugins, self)
+        self._transports = {name: BroughtTransport(plugin, name, transport) for name, (plugin, transport) in brought.items()}
         return rows
+
+
+async def _never_exiting(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """A plugin's task: what would end the process ends the task alone."""
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise PluginError() from error

@@ -32,6 +32,7 @@ from .errors import (
     MissingApiKey,
     MuxxError,
     PermissionDenied,
+    PluginError,
     ProviderRefusal,
     RequestTimeout,
     Unavailable,
@@ -45,6 +46,7 @@ from .request import HttpRequest, Identity
 from .row import EndedBy
 from .targets import Target
 from .translating import upstream_wire
+from .unusable import note_unusable_request
 from .wire.body import counting, parse_json_object
 from .wire.openai import estimate_tokens
 
@@ -175,11 +177,17 @@ async def ask(call: Call) -> Reply | None:
     """Let plugins look at, change, answer or refuse the request; what they changed is validated again."""
     gateway, exchange = call.gateway, call.exchange
     exchange.replan = partial(allowed_targets, call)
-    before = call.wire.checked(exchange.request.body)
+    before, planned = call.wire.checked(exchange.request.body), exchange.targets
     try:
         reply = await first_result(gateway.chains.pre_request, (gateway, exchange), gateway.chain_seconds, Reply)
+    except PluginError:
+        note_unusable_request(call)  # who trips over what another has left is not the one to mend
+        raise
     finally:
         exchange.replan = None
+    changed = exchange.targets is not planned or type(exchange.request.body) is not dict
+    if reply is None and changed and note_unusable_request(call):
+        raise PluginError()
     if reply is None and not all(map(is_, before, call.wire.checked(exchange.request.body))):
         call.wire.validate(exchange.request.body)
     exchange.request.stream = exchange.request.body.get("stream") is True and call.wire.streams

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -33,7 +36,12 @@ from .sources import Sources
 GROUP = "muxx"
 STANDARD_DISTRIBUTION = "muxx"
 
+SLOW_SECONDS = 5.0
+"""A plugin that takes longer to be there is named in the log."""
+
 Mark = Literal["tryfirst", "trylast"]
+
+log = logging.getLogger("muxx.plugins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +182,22 @@ def _found(same: Sequence[Candidate]) -> Found:
     try:
         if len(same) > 1:
             raise PluginLoadError(first.name, _clash(first, same[1]))
-        found = Found(first.name, first.load(), first.origin, first.version)
+        with _named_when_slow(first.name, "be imported"):
+            found = Found(first.name, first.load(), first.origin, first.version)
         found.config_class  # noqa: B018 - asked here, so that one that is none is this plugin's problem
     except PluginLoadError as problem:
         return Found(first.name, Unloaded, first.origin, first.version, problem)
     return found
+
+
+@contextmanager
+def _named_when_slow(plugin: str, what: str) -> Iterator[None]:
+    """Around what every start and every command waits for."""
+    started = time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    if seconds > SLOW_SECONDS:
+        log.warning("plugin %s took %.1f s to %s; begin what is heavy in its lifespan", plugin, seconds, what)
 
 
 def _clash(one: Candidate, other: Candidate) -> str:
@@ -306,7 +325,8 @@ def _settings(item: Found, config: Config) -> PluginConfig:
 def _instantiate(item: Found, settings: PluginConfig) -> Any:
     takes_config = len(inspect.signature(item.cls).parameters) > 0
     try:
-        return item.cls(settings) if takes_config else item.cls()
+        with _named_when_slow(item.name, "be built"):
+            return item.cls(settings) if takes_config else item.cls()
     except (Exception, SystemExit) as error:
         raise PluginLoadError(item.name, f"it could not be built ({type(error).__name__}: {error})") from error
 
@@ -321,13 +341,25 @@ def check_hooks(plugin: str, instance: Any) -> tuple[str, ...]:
         function = getattr(method, "__func__", method)
         options = getattr(function, "muxx_impl", None)
         if options is None:
-            if attribute in hookspecs.HOOK_NAMES and callable(method):
-                raise PluginLoadError(plugin, f"{attribute}() is named like a hook but not marked; put @muxx.hookimpl above it")
+            if (problem := _never_called(instance, attribute, method)) is not None:
+                raise PluginLoadError(plugin, problem)
             continue
         hook = options.get("specname") or attribute
         _check_hook(plugin, hook, function, options)
+        _check_arguments(plugin, hook, method, getattr(instance, attribute))
         hooks.append(hook)
     return tuple(sorted(hooks, key=hookspecs.HOOK_NAMES.index))
+
+
+def _never_called(instance: object, attribute: str, method: object) -> str | None:
+    """Why something that looks like a hook is none: a guard must not be left out without a word."""
+    if isinstance(method, classmethod | staticmethod) and hasattr(method, "muxx_impl"):
+        return f"{attribute}() is marked above its @{type(method).__name__}, where nobody looks; put @muxx.hookimpl below that"
+    if attribute not in hookspecs.HOOK_NAMES or not callable(getattr(instance, attribute)):
+        return None
+    if method is None:
+        return f"{attribute}() is set on the instance, where nobody looks for hooks; make it a method under @muxx.hookimpl"
+    return f"{attribute}() is named like a hook but not marked; put @muxx.hookimpl above it"
 
 
 def _check_hook(plugin: str, hook: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
@@ -347,18 +379,24 @@ def _check_hook(plugin: str, hook: str, function: Callable[..., Any], options: M
         raise PluginLoadError(plugin, "first_key must be an `async def`")
     if hook == "lifespan" and not inspect.isasyncgenfunction(function):
         raise PluginLoadError(plugin, "lifespan must be an `async def` with exactly one `yield`")
+
+
+def _check_arguments(plugin: str, hook: str, method: object, bound: Callable[..., Any]) -> None:
     known = hookspecs.signature_of(hook)
-    for name in _arguments(function):
+    may_take = f"it may take any of: {', '.join(known)}"
+    if inspect.isfunction(method) and next(iter(inspect.signature(method).parameters), None) in known:
+        raise PluginLoadError(plugin, f"{hook}() is a method and has no `self`; put it before the arguments, of which {may_take}")
+    for name, parameter in inspect.signature(bound).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise PluginLoadError(plugin, f"{hook}() takes `{parameter}`, and gets what it names; {may_take}")
         if name not in known:
-            raise PluginLoadError(plugin, f"{hook}() asks for {name!r}; it may take any of: {', '.join(known)}")
+            raise PluginLoadError(plugin, f"{hook}() asks for {name!r}; {may_take}")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            raise PluginLoadError(plugin, f"{hook}() wants {name!r} by keyword, and arguments come by place; take the `*` out")
 
 
 def _yields(function: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-
-
-def _arguments(function: Callable[..., Any]) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 def _compile(hook: str, manager: pluggy.PluginManager, plugins: Mapping[str, Plugin]) -> Chain:
@@ -388,7 +426,7 @@ def _place(impl: pluggy.HookImpl, plugin: Plugin) -> int:
 
 def _full_signature(full: tuple[str, ...], function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` itself when it takes every argument in order, else an adapter that picks the ones it asked for."""
-    wanted = tuple(_arguments(function))
+    wanted = tuple(inspect.signature(function).parameters)
     if wanted == full:
         return function
     places = [full.index(name) for name in wanted]

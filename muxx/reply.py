@@ -106,6 +106,8 @@ class Reply:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     served_by: ServedBy = "plugin"
+    plugin: str = field(default="", init=False, repr=False, compare=False)
+    """Written by the kernel: whose it is, where it came from `pre_request`."""
 
     @classmethod
     def json(cls, value: Any, status: int = 200) -> Reply:

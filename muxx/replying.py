@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,21 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
     except BaseException as error:
         if not is_plugins_own(error):
             raise
-        call.gateway.log.error("request %s: a plugin's reply failed: %s", exchange.id, describe_crash(error))
+        what = str(error) if isinstance(error, UnusableReply) else describe_crash(error)
+        call.gateway.log.error("plugin %s failed in its reply to request %s: %s", reply.plugin, exchange.id, what)
         raise PluginError() from error
+
+
+class UnusableReply(Exception):
+    """Why a reply cannot be sent, in our own words."""
+
+
+def refuse_unusable(reply: Reply, *bodies: type) -> None:
+    """Raise `UnusableReply` for a status no answer has, and a body of none of these kinds."""
+    if type(reply.status) is not int or not 200 <= reply.status <= 599:
+        raise UnusableReply(f"the status of its Reply is {reply.status!r:.20}; give an int from 200 to 599")
+    if not isinstance(reply.body, bodies) or isinstance(reply.body, str | Mapping):
+        raise UnusableReply(f"its Reply carries a {type(reply.body).__name__}; give bytes, or an async iterator of them")
 
 
 @asynccontextmanager
@@ -69,10 +82,11 @@ async def items_of(step: Step, items: AsyncIterator[Any]) -> AsyncIterator[Drive
 
 
 async def _reply(call: Call, reply: Reply) -> None:
+    refuse_unusable(reply, bytes, AsyncIterator, Iterable)
     if isinstance(reply.body, bytes):
         await _reply_bytes(call, reply, reply.body)
     elif isinstance(reply.body, AsyncIterator):
-        step = Step(f"that answers {call.exchange.id}", lambda: None, is_async=True, hook="its reply")
+        step = Step(reply.plugin, lambda: None, is_async=True, hook="its reply")
         async with items_of(step, reply.body) as items:
             await _reply_iterator(call, reply, items)
     else:
@@ -105,10 +119,12 @@ def _understood(call: Call, body: bytes) -> Facts:
     try:
         return call.wire.read_plain(body)
     except UpstreamError as error:
-        raise ValueError("the reply's bytes are no answer of this endpoint") from error
+        raise UnusableReply("the bytes of its Reply are no answer of this endpoint; Chunks are put into its format") from error
 
 
 async def _reply_chunks(call: Call, chunks: list[Chunk]) -> None:
+    if not all(isinstance(chunk, Chunk) for chunk in chunks):
+        raise UnusableReply("its Reply carries something else than bytes or Chunks")
     if not _is_ended(chunks):
         chunks.append(Chunk("end"))
     if call.exchange.request.stream:

@@ -17,7 +17,7 @@ from aiohttp.streams import StreamReader
 from .answer import Answer
 from .arrays import AsArray
 from .call import Call
-from .chains import describe_crash, run_step
+from .chains import crashed, describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
 from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, PluginError, Unavailable
@@ -27,7 +27,7 @@ from .incoming import KnownHead, KnownHeads, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
 from .reply import Reply
-from .replying import items_of
+from .replying import UnusableReply, items_of, refuse_unusable
 from .request import HttpRequest, Request, Route
 from .wire.wires import ERROR_BODIES, WIRES, format_at, named_in
 
@@ -138,9 +138,8 @@ class Service:
 
     async def _answer(self, route: Route, head: HttpRequest, answer: Answer) -> None:
         """Answer with what a route replies, whole or piece by piece."""
-        handler = Step(
-            self.gateway.plugin_of_path.get(route.path, "muxx"), route.handler, is_async=True, hook=f"{route.method} {route.path}"
-        )
+        way = f"{route.method} {route.path}"
+        handler = Step(self.gateway.plugin_of_route.get(way, "muxx"), route.handler, is_async=True, hook=way)
         reply = await self._call(route, handler, head)
         if isinstance(reply.body, AsyncIterator):
             async with items_of(handler, reply.body) as pieces:
@@ -163,13 +162,16 @@ class Service:
                 await self.gateway.projects.admit(identity.project)
         reply = await run_step(handler, (self.gateway, head), None)
         if not isinstance(reply, Reply):
-            self.gateway.log.error("plugin %s failed in %s: it returned no Reply", handler.plugin, handler.hook)
-            raise PluginError()
-        return reply
+            crashed(handler, "it returned no Reply")
+        try:
+            refuse_unusable(reply, bytes, AsyncIterator)
+        except UnusableReply as error:
+            crashed(handler, str(error), error)
+        whole: Reply = reply
+        return whole
 
     def _reply(self, answer: Answer, reply: Reply) -> None:
-        if not isinstance(reply.body, bytes):
-            raise TypeError("a route's Reply carries bytes, or an async iterator of bytes")
+        assert isinstance(reply.body, bytes), "other bodies have been refused"
         answer.whole(reply.status, self._head(answer, reply), reply.body)
 
     def _head(self, answer: Answer, reply: Reply) -> str:

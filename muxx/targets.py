@@ -82,6 +82,8 @@ class Provider:
     """Most calls at a time, in each worker; None: any number."""
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"provider {self.name!r} has the format {self.format!r}; it may be one of: {', '.join(FORMATS)}")
         defaults = FORMATS[self.format]
         if not self.endpoints:
             object.__setattr__(self, "endpoints", defaults.endpoints)

@@ -336,6 +336,18 @@ def test_a_plugin_may_not_take_a_command_that_exists(run: Run, packages: Path, n
     assert f"there is a command '{name}' already" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("group", "name"), [("", "mine"), ("    @cli.group()\n        def of(): ...\n        cli = of\n    ", "of mine")], ids=["alone", "in a group"]
+)
+def test_a_command_nobody_would_await_is_refused(run: Run, tmp_path: Path, group: str, name: str) -> None:
+    (tmp_path / "p").mkdir()
+    source = f"import muxx\n\nclass Mine:\n    @muxx.hookimpl\n    def register_commands(self, cli):\n    {group}    @cli.command()\n        async def mine(): ...\n"
+    (tmp_path / "p" / "mine.py").write_text(source)
+    result = run("keys", "list", "--plugins-dir", str(tmp_path / "p"))
+    assert result.exit_code == 2
+    assert f"plugin 'mine': its command {name!r} is an `async def`, which nobody would await" in result.stderr
+
+
 # ── muxx's own commands ──
 
 

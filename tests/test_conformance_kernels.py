@@ -333,7 +333,7 @@ def a_crash_is_told_to_the_client(patch: pytest.MonkeyPatch) -> None:
         chains.log.error("plugin %s failed in a hook: %s", step.plugin, what)
         raise MuxxError(str(error), code="plugin_error")
 
-    patch.setattr(chains, "_crashed", crashed)
+    patch.setattr(chains, "crashed", crashed)
 
 
 @breaks(CRASH, "crashes in on_chunk")
@@ -347,7 +347,7 @@ def a_crash_is_not_laid_at_anybodys_door(patch: pytest.MonkeyPatch) -> None:
         chains.log.error("some plugin failed: %s", what)
         raise chains.PluginError() from error
 
-    patch.setattr(chains, "_crashed", crashed)
+    patch.setattr(chains, "crashed", crashed)
 
 
 @breaks(CRASH, "crashes in record")

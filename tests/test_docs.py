@@ -26,8 +26,9 @@ from muxx import hookspecs
 from muxx.cli import cli
 from muxx.configfile import load_config
 from muxx.plugins import config_classes, discover
-from muxx.testing import RunningGateway, ScriptedUpstream, clean_environment, eventually
+from muxx.testing import RunningGateway, Said, ScriptedUpstream, clean_environment, eventually
 from muxx.testing.installing import installed
+from muxx.testing.speaking import plain, streamed
 from muxx_std.logs.present import FIELDS
 
 README = ROOT / "README.md"
@@ -269,6 +270,32 @@ async def office(gateway: RunningGateway) -> None:
     assert gateway.gateway.providers["office"].base_url == "http://models.office.example/v1"
 
 
+async def lines(_: RunningGateway) -> None:
+    said = Said("Line by line.")
+
+    async def answer(request: web.Request) -> web.Response:
+        stream = (await request.json()).get("stream")
+        body = b"".join(streamed("chat", said, "one", usage=True)) if stream else plain("chat", said, "one")
+        return web.Response(body=body.replace(b"data: ", b"").replace(b"\n\n", b"\n"))
+
+    service = web.Application()
+    service.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(service) as server:
+        settings = {"url": str(server.make_url("/v1"))}
+        async with RunningGateway({"plugins": {"Lines": settings}}) as gateway:
+            for endpoint in ("chat", "messages"):
+                for stream in (False, True):
+                    asked = await gateway.ask(endpoint, model="lines/one", stream=stream)
+                    assert asked.said(endpoint).text == "Line by line."
+
+
+async def short(_: RunningGateway) -> None:
+    rules = {"rules": {"longest": 10}, "projects": {"default": {"longest": 300}}}
+    async with RunningGateway({"plugins": {"Short": rules}}, mock=True) as gateway:
+        assert (await gateway.chat("Hello")).status == 200
+        assert (await gateway.chat("Hello" * 100)).error["code"] == "too_long"
+
+
 async def whoami(gateway: RunningGateway) -> None:
     assert (await gateway.get("/v1/whoami")).json() == {"project": "default", "shouted": False}
     assert (await gateway.get("/v1/whoami?loud=true")).json() == {"project": "DEFAULT", "shouted": True}
@@ -286,7 +313,7 @@ async def tokens(gateway: RunningGateway) -> None:
 
 CHECKS: dict[str, Callable[[RunningGateway], Awaitable[None]]] = {
     "Tokens": tokens, "Greeter": greeter, "Badge": badge, "Masker": masker, "Stamp": stamp, "Signs": signs, "Shout": shout, "FlatPrice": flat_price, "Addressless": addressless, "Motto": motto,
-    "Counter": counter, "Users": users, "Ship": ship, "Beacon": beacon, "Office": office, "Whoami": whoami, "Stopwatch": stopwatch,
+    "Counter": counter, "Users": users, "Ship": ship, "Beacon": beacon, "Office": office, "Lines": lines, "Short": short, "Whoami": whoami, "Stopwatch": stopwatch,
 }  # fmt: skip
 
 
@@ -300,7 +327,8 @@ async def test_an_example_plugin_does_what_it_is_shown_for(name: str, caplog: py
 def test_every_example_plugin_is_checked() -> None:
     classes = {name for block in outside_the_tutorial("python", page=GUIDE) for name in re.findall(r"^class (\w+)", block.text, re.M)}
     tested_in_their_blocks = {"Curfew", "Exclaim", "Loud", "Stamped", "TestStamped", "Told", "TestTold", "Forgetful"}
-    assert classes == CHECKS.keys() | tested_in_their_blocks | {"Port", "Caller", "How"}, "Port has a test, two are of Whoami"
+    parts_of_others = {"Caller", "How", "Rules", "LineAnswer", "LineTransport"}
+    assert classes == CHECKS.keys() | tested_in_their_blocks | parts_of_others | {"Port"}, "Port has a test of its own"
 
 
 def test_the_example_command_prints_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

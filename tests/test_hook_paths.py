@@ -262,7 +262,7 @@ async def test_a_reply_that_breaks_is_the_plugins_error_and_never_looks_like_suc
     error = response.events[-1]["error"] if response.status == 200 else response.error
     assert error["code"] == "plugin_error"
     assert "[DONE]" not in response.text
-    assert "a plugin's reply failed" in caplog.text
+    assert "failed in its reply to request" in caplog.text
     assert SECRET not in response.text + caplog.text
     row = await zoo.gateway.get_row(response.request_id)
     assert (row["error_code"], row["ended_by"]) == ("plugin_error", "muxx")

@@ -28,6 +28,7 @@ from muxx import (
     StartError,
     hookimpl,
     hookspecs,
+    plugins,
 )
 from muxx.checking import check_models
 from muxx.configfile import ConfigError, load_config
@@ -108,6 +109,47 @@ def test_an_unknown_hook_is_refused_with_the_nearest_name(name: str, hint: str) 
     assert f"unknown hook {name!r}" in said
     assert "needs a newer muxx" in said
     assert hint in said
+
+
+def with_a_hook_of_its_own(self: Any) -> None:
+    self.pre_request = hookimpl(lambda exchange: None)
+
+
+@pytest.mark.parametrize(
+    ("members", "mend"),
+    [
+        ({"pre_request": hookimpl(classmethod(lambda cls, exchange: None))}, "put @muxx.hookimpl below that"),
+        ({"guard": hookimpl(staticmethod(lambda exchange: None), specname="pre_request")}, "put @muxx.hookimpl below that"),
+        ({"pre_request": classmethod(lambda cls, exchange: None)}, "put @muxx.hookimpl above it"),
+        ({"__init__": with_a_hook_of_its_own}, "make it a method under @muxx.hookimpl"),
+    ],
+)
+def test_a_hook_that_would_be_left_out_without_a_word_is_refused(members: dict[str, Any], mend: str) -> None:
+    said = refusal(silent=type("Silent", (), members))
+    assert "'silent'" in said
+    assert mend in said
+
+
+@pytest.mark.parametrize(
+    ("implementation", "mend"),
+    [
+        (lambda exchange: None, "pre_request() is a method and has no `self`; put it before the arguments"),
+        (lambda self, *args: None, "takes `*args`, and gets what it names; it may take any of: gateway, exchange"),
+        (lambda self, **named: None, "takes `**named`, and gets what it names; it may take any of: gateway, exchange"),
+        (lambda self, *, exchange: None, "wants 'exchange' by keyword, and arguments come by place; take the `*` out"),
+    ],
+)
+def test_arguments_no_hook_can_be_given_are_refused(implementation: Any, mend: str) -> None:
+    said = refusal(odd=type("Odd", (), {"pre_request": hookimpl(implementation)}))
+    assert "'odd'" in said
+    assert mend in said
+
+
+@pytest.mark.parametrize("kind", [classmethod, staticmethod])
+def test_a_hook_may_be_a_classmethod_or_a_staticmethod(kind: Any) -> None:
+    takes = (lambda cls, exchange: None) if kind is classmethod else (lambda exchange: None)
+    built = plugin_set(plain=type("Plain", (), {"pre_request": kind(hookimpl(takes))}))
+    assert built.chain("pre_request")[0].call(None, object()) is None
 
 
 def test_a_name_brought_by_two_distributions_is_refused(tmp_path: Path) -> None:
@@ -619,6 +661,10 @@ async def answered(gateway: Gateway, request: HttpRequest) -> Reply:
     return Reply.json({})
 
 
+async def one_argument(request: HttpRequest) -> Reply:
+    return Reply.json({})
+
+
 async def start_refused(**members: Any) -> tuple[str, int]:
     """What the start of a gateway with a plugin `mine` is refused with that has these members."""
     with pytest.raises(StartError) as caught:
@@ -638,6 +684,13 @@ def giving(value: Any) -> Any:
     return hook
 
 
+def speaking(format: Any) -> Any:
+    def hook(self: object) -> list[Provider]:
+        return [Provider("office", "http://office.example", format)]
+
+    return hook
+
+
 def failing_later(self: object) -> Iterator[Any]:
     yield from ()
     raise ValueError("later")
@@ -650,6 +703,11 @@ def failing_later(self: object) -> Iterator[Any]:
     (giving([Route("get", "/v1/mine", answered)]), "its route /v1/mine has the method 'get'; it may be one of: GET, "),  # type: ignore[arg-type]
     (giving([Route("GET", "v1/mine", answered)]), "its route 'v1/mine' is no path; begin it with a slash"),
     (giving([Route("GET", "/v1/mine", None)]), "its route /v1/mine has no handler"),  # type: ignore[arg-type]
+    (giving([Route("GET", "/v1/mine", lambda gateway, request: Reply(b""))]), "the handler of its route /v1/mine cannot be called; make it an `async def"),
+    (giving([Route("GET", "/v1/mine", one_argument)]), "the handler of its route /v1/mine cannot be called; make it an `async def"),  # type: ignore[arg-type]
+    (giving([Route("GET", "/v1/mine/{myId}", answered)]), "its route /v1/mine/{myId} cannot be read; name each segment once, in small letters"),
+    (giving([Route("GET", "/v1/mine/{a}/{a}", answered)]), "its route /v1/mine/{a}/{a} cannot be read; name each segment once"),
+    (giving([Route("GET", "/v1/mine/{a}", answered), Route("GET", "/v1/mine/{b}", answered)]), "it serves GET /v1/mine/{b}, and so does plugin 'mine'"),
     (giving([Route("POST", "/v1/chat/completions", answered)]), "it serves /v1/chat/completions, which is the kernel's"),
     (giving([Route("GET", "/v1/logs", answered)]), "GET /v1/logs, and so does plugin '"),
     (giving(SystemExit(0)), "its register_routes failed (SystemExit"),
@@ -666,6 +724,12 @@ async def test_a_route_that_could_not_work_stops_the_start_and_names_the_plugin(
     (giving([42]), "its register_providers gives a int; give muxx.Provider rows and (name, transport) pairs"),
     (giving({"office": Provider("office", "http://office.example")}), "its register_providers gives a str"),
     (giving([("carrier", object())]), "its register_providers gives a tuple"),
+    (giving([Provider("office/1", "http://office.example")]), "its provider 'office/1' has a name that no model can be asked for by; a name may hold"),
+    (giving([Provider("office", "office.example")]), "its provider 'office' has the base_url 'office.example'; it must be an http:// or"),
+    (giving([Provider("office", "http://o.example", transport="car")]), "'office' names the transport 'car', which no plugin brings; give ('car', "),
+    (giving([Provider("office", "http://o.example", endpoints=("chats",))]), "'office' has endpoints that are none: 'chats'; give a tuple of: chat, "),
+    (giving([Provider("office", "http://o.example", endpoints="chat")]), "'office' has endpoints that are none: 'chat'; give a tuple of: chat, "),  # type: ignore[arg-type]
+    (speaking("bedrock"), "provider 'office' has the format 'bedrock'; it may be one of: openai, anthropic, gemini"),
     (failing_later, "its register_providers failed (ValueError: later)"),
 ])  # fmt: skip
 async def test_a_provider_that_could_not_work_stops_the_start_and_names_the_plugin(given: Any, said: str) -> None:
@@ -717,6 +781,16 @@ def test_a_plugin_that_exits_while_it_is_built_is_refused() -> None:
     assert "plugin 'exits': it could not be built (SystemExit" in refusal(exits=Exits)
 
 
+@pytest.mark.parametrize(("source", "what"), [("time.sleep(0.1)", "be imported"), ("def __init__(self): time.sleep(0.1)", "be built")])
+def test_a_plugin_that_takes_long_to_be_there_is_named(
+    source: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plugins, "SLOW_SECONDS", 0.05)
+    (tmp_path / "heavy.py").write_text(f"import time\nimport muxx\n\nclass Heavy:\n    {source}\n    post_response = muxx.hookimpl(lambda self: None, specname='post_response')\n")
+    build([item for item in discover(tmp_path) if item.name == "heavy"], load_from({}, {}))
+    assert re.search(rf"plugin heavy took 0\.\d s to {what}; begin what is heavy in its lifespan", caplog.text)
+
+
 def test_settings_of_a_type_that_is_not_there_are_their_plugins_problem() -> None:
     class Mine:
         class Config(PluginConfig):
@@ -740,14 +814,43 @@ def test_a_crash_in_problems_in_is_said_of_the_plugin(given: Any) -> None:
     assert "SECRET" not in str(caught.value)
 
 
-async def test_a_handler_that_gives_no_reply_is_named_with_its_plugin(caplog: pytest.LogCaptureFixture) -> None:
-    async def forgetful(gateway: Gateway, request: HttpRequest) -> None: ...
+@pytest.mark.parametrize(("given", "said"), [
+    (None, "it returned no Reply"),
+    (Reply("hello"), "its Reply carries a str; give bytes, or an async iterator of them"),  # type: ignore[arg-type]
+    (Reply([Chunk("text", "hello")]), "its Reply carries a list; give bytes, or an async iterator of them"),
+    (Reply(b"{}", status="200"), "the status of its Reply is '200'; give an int from 200 to 599"),  # type: ignore[arg-type]
+])  # fmt: skip
+async def test_a_handler_that_gives_no_usable_reply_is_named_with_its_plugin(
+    given: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(gateway: Gateway, request: HttpRequest) -> Any:
+        return given
 
-    hook = hookimpl(giving([Route("GET", "/v1/mine", forgetful)]), specname="register_routes")
+    routes = giving([Route("GET", "/v1/mine", handler), Route("POST", "/v1/mine", handler)])
+    hook = hookimpl(routes, specname="register_routes")
     async with RunningGateway(plugins={"mine": type("Mine", (), {"register_routes": hook})}) as gateway:
         answer = await gateway.get("/v1/mine")
         assert (answer.status, answer.error["code"]) == (500, "plugin_error")
-    assert "plugin mine failed in GET /v1/mine: it returned no Reply" in caplog.text
+    assert f"plugin mine failed in GET /v1/mine: {said}" in caplog.text
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (Reply("hello"), "its Reply carries a str; give bytes, or an async iterator of them"),  # type: ignore[arg-type]
+    (Reply({"a": 1}), "its Reply carries a dict; give bytes"),  # type: ignore[arg-type]
+    (Reply(None), "its Reply carries a NoneType; give bytes"),  # type: ignore[arg-type]
+    (Reply(["hello"]), "its Reply carries something else than bytes or Chunks"),  # type: ignore[arg-type]
+    (Reply(b"hello"), "the bytes of its Reply are no answer of this endpoint; Chunks are put into its format"),
+    (Reply(b"{}", status=999), "the status of its Reply is 999; give an int from 200 to 599"),
+])  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reply_that_cannot_be_sent_is_named_with_its_plugin_and_what_is_wrong(
+    given: Any, said: str, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = hookimpl(giving(given), specname="pre_request")
+    async with RunningGateway(plugins={"mine": type("Mine", (), {"pre_request": hook})}) as gateway:
+        answer = await gateway.chat(stream=stream)
+        assert (answer.status, answer.error["code"]) == (500, "plugin_error")
+    assert re.search(f"plugin mine failed in its reply to request req_[0-9a-f]+: {re.escape(said)}", caplog.text)
 
 
 async def test_a_lifespan_that_everything_waits_for_is_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from functools import wraps
 from typing import Any
@@ -13,12 +14,15 @@ from carrying_kit import error_code, serving
 from hooks_kit import SECRET, Seen, both_forms, delivered, plugin_config, watching
 
 from muxx import (
+    Attempt,
     Chunk,
     Exchange,
+    Gateway,
     HttpRequest,
     PermissionDenied,
     Reply,
     Route,
+    StartError,
     hookimpl,
 )
 from muxx.testing import RunningGateway, chat, eventually
@@ -283,3 +287,95 @@ async def test_a_decision_that_nobody_would_await_fails_closed(caplog: pytest.Lo
         assert not gateway.upstream.requests
         await eventually(lambda: "guard failed in post_response" in caplog.text)
     assert "make it an `async def`" in caplog.text
+
+
+class Unawaited:
+    """Leaves an `async def` where a `def` is asked for."""
+
+    @hookimpl
+    def pre_request(self, exchange: Exchange) -> None:
+        async def refuses(*_: object) -> None:
+            raise PermissionDenied("No.", code="no")
+
+        ask: Any = refuses
+        {"before": exchange.before_attempt, "end": exchange.at_end}[exchange.request.headers["x-odd"]](ask)
+
+
+async def test_P01_a_refusal_before_an_attempt_that_nobody_would_await_fails_closed(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(plugins={"unawaited": Unawaited}) as gateway:
+        response = await gateway.chat(headers={"X-Odd": "before"})
+        assert (response.status, error_code(response)) == (500, "plugin_error")
+        assert gateway.upstream.requests == []
+    assert "a plugin failed before an attempt: CoroutineNobodyAwaits" in caplog.text
+
+
+async def test_what_nobody_would_await_at_the_end_of_an_exchange_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(plugins={"unawaited": Unawaited}) as gateway:
+        assert (await gateway.chat(headers={"X-Odd": "end"})).status == 200
+        await eventually(lambda: "a plugin failed at the end of request" in caplog.text)
+    assert "CoroutineNobodyAwaits" in caplog.text
+
+
+async def test_P01_a_signature_that_exits_is_that_plugins_error() -> None:
+    class Signs:
+        @hookimpl
+        def pre_attempt(self, attempt: Attempt) -> None:
+            attempt.sign = exits
+
+    def exits(attempt: Attempt) -> None:
+        raise SystemExit
+
+    async with serving(plugins={"signs": Signs}) as gateway:
+        for _ in range(2):
+            assert error_code(await gateway.chat()) == "plugin_error"
+
+
+@pytest.mark.parametrize("exits", [SystemExit, KeyboardInterrupt])
+async def test_P01_a_plugins_task_that_exits_ends_no_process(exits: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    class Spawns:
+        @hookimpl
+        async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+            async def work() -> None:
+                raise exits
+
+            gateway.spawn(work(), name="exiting")
+            yield
+
+    async with serving(plugins={"spawns": Spawns}) as gateway:
+        assert (await gateway.chat()).status == 200
+    assert re.search(rf"task exiting failed: {exits.__name__} at test_plugin_crashes.py:\d+ in work", caplog.text)
+
+
+async def nothing() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("seconds", "function", "said"),
+    [
+        (0, nothing, "every() takes a number of seconds above 0, not 0"),
+        ("60", nothing, "every() takes a number of seconds above 0, not '60'"),
+        (1, None, "every() takes an `async def` to call again and again, not a NoneType"),
+    ],
+)
+async def test_upkeep_that_could_not_work_stops_the_start(seconds: Any, function: Any, said: str) -> None:
+    class Keeps:
+        @hookimpl
+        async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+            gateway.every(seconds, function, name="upkeep", once_per_host=True)
+            yield
+
+    with pytest.raises(StartError, match=re.escape(said)):
+        async with serving(plugins={"keeps": Keeps}):
+            pass
+
+
+async def test_upkeep_that_is_no_async_def_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Keeps:
+        @hookimpl
+        async def lifespan(self, gateway: Gateway) -> AsyncIterator[None]:
+            work: Any = lambda: None  # noqa: E731
+            gateway.every(0.01, work, name="upkeep")
+            yield
+
+    async with serving(plugins={"keeps": Keeps}):
+        await eventually(lambda: "upkeep is a plain `def`, and every request waits for it" in caplog.text)

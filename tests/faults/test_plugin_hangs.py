@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from carrying_kit import error_code, serving
 from hooks_kit import Seen, both_forms, delivered, plugin_config, watching
-from process_kit import BROKEN, Upstream, gateway_process, messages
+from process_kit import BROKEN, Upstream, gateway_process, messages, rows
 
 from muxx import Chunk, Exchange, Gateway, Reply, hookimpl
 from muxx.testing import eventually
@@ -328,6 +328,14 @@ async def test_P02_a_chunk_hook_that_waits_for_ever_ends_with_the_whole_requests
         assert (await gateway.get_row(response.request_id))["error_code"] == "upstream_timeout"
 
 
+def folder_with(tmp_path: Path, name: str, source: str) -> str:
+    """A folder for MUXX_PLUGINS_DIR with this plugin."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / f"{name}.py").write_text(source)
+    return str(plugins)
+
+
 HANGS_IN_LIFESPAN = """
 import asyncio
 
@@ -355,11 +363,9 @@ async def test_P02_a_lifespan_that_hangs_cannot_keep_the_service_from_ending_in_
     before: str, after: str, said: str, tmp_path: Path
 ) -> None:
     """Neither while it starts nor while it stops: the second signal is obeyed."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "hangs.py").write_text(HANGS_IN_LIFESPAN.format(before=before, after=after))
+    plugins = folder_with(tmp_path, "hangs", HANGS_IN_LIFESPAN.format(before=before, after=after))
     async with Upstream() as upstream:
-        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=str(plugins))
+        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=plugins)
         starting = asyncio.create_task(gateway.start())
         try:
             if before == FOR_EVER:
@@ -393,11 +399,9 @@ async def test_P02_a_worker_whose_loop_is_held_for_ever_is_replaced_and_who_held
     hangs: str, named: bool, tmp_path: Path
 ) -> None:
     """One long step of C code lets no other thread look; the supervisor needs none."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "hangs.py").write_text(HANGS_IN_A_HOOK.format(hangs=hangs))
+    plugins = folder_with(tmp_path, "hangs", HANGS_IN_A_HOOK.format(hangs=hangs))
     async with Upstream() as upstream:
-        gateway = gateway_process(tmp_path, upstream, {"server": {"hung_worker_s": 4}}, MUXX_PLUGINS_DIR=str(plugins))
+        gateway = gateway_process(tmp_path, upstream, {"server": {"hung_worker_s": 4}}, MUXX_PLUGINS_DIR=plugins)
         await gateway.start()
         try:
             hung = asyncio.ensure_future(gateway.chat(headers={"X-Muxx-User-Id": "hang"}))
@@ -425,3 +429,52 @@ def test_P02_a_pulse_is_missed_by_who_listens_and_not_while_everything_stands_st
     assert [silence.seconds(now) for now in (601.0, 602.0)] == [0.0, 1.0]
     pulse.forget()
     assert silence.seconds(603.0) == 0.0
+
+
+LEAVES_SOMETHING = """
+import asyncio
+import time
+
+import muxx
+
+async def deaf():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except {heard}:
+            pass
+
+class Leaves:
+    @muxx.hookimpl
+    async def pre_request(self, exchange):
+        self.task = asyncio.create_task({what})
+        await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("deaf()", "running deaf at leaves.py:7, goes on although it was cancelled, and is left; let asyncio.CancelledError pass"),
+        ("asyncio.to_thread(time.sleep, 60)", "threads of asyncio.to_thread still run (1), and are left"),
+    ],
+)
+@pytest.mark.parametrize("heard", ["asyncio.CancelledError", "BaseException"])
+async def test_P02_what_a_plugin_begins_by_itself_keeps_no_worker_from_its_end(
+    what: str, said: str, heard: str, tmp_path: Path
+) -> None:
+    """Neither a task that does not hear its cancellation nor a thread, which cannot: both are named, and the row is there."""
+    plugins = folder_with(tmp_path, "leaves", LEAVES_SOMETHING.format(what=what, heard=heard))
+    async with Upstream() as upstream:
+        gateway = gateway_process(tmp_path, upstream, MUXX_PLUGINS_DIR=plugins)
+        await gateway.start()
+        try:
+            asked = await gateway.chat()
+            assert asked.status == 200
+            gateway.terminate()
+            assert await gateway.wait(15.0) == 0
+        finally:
+            await gateway.kill()
+    assert said in messages(gateway)
+    assert "is killed" not in messages(gateway)
+    assert set(rows(tmp_path)) == {asked.request_id}

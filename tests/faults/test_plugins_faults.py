@@ -279,6 +279,47 @@ async def test_P04_a_changed_request_is_validated_and_priced_again() -> None:
     assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o", "0.0000045")
 
 
+def leaving(hook: str, place: str, value: Any) -> type:
+    """A plugin that puts something else in the place of what it may edit."""
+
+    def pre_request(self: object, exchange: Exchange) -> None:
+        setattr(exchange.request if place == "body" else exchange, place, value)
+
+    def pre_attempt(self: object, attempt: Attempt) -> None:
+        setattr(attempt, place, value)
+
+    return type("Leaves", (), {hook: hookimpl(pre_request if hook == "pre_request" else pre_attempt)})
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("hook", "place", "value", "said"),
+    [
+        ("pre_request", "targets", "gpt-4o", "`exchange.targets` is no tuple of muxx.Target"),
+        ("pre_request", "targets", ["openai/gpt-4o"], "`exchange.targets` is no tuple of muxx.Target"),
+        ("pre_request", "targets", None, "`exchange.targets` is no tuple of muxx.Target"),
+        ("pre_request", "body", None, "`exchange.request.body` is no dict that JSON can say"),
+        ("pre_attempt", "url", None, "`attempt.url` is no str"),
+        ("pre_attempt", "headers", None, "`attempt.headers` is no dict"),
+        ("pre_attempt", "body", [], "`attempt.body` is no dict"),
+        ("pre_attempt", "target", "gpt-4o", "`attempt.target` is no Target"),
+    ],
+)
+async def test_P01_what_a_plugin_leaves_that_nobody_can_use_is_a_plugins_error_and_the_log_names_who_it_may_be(
+    hook: str, place: str, value: Any, said: str, cached: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where another plugin trips over it first, as the cache does."""
+    off = {} if cached else {"cache": {"enabled": False}}
+    async with serving(config=plugin_config(**off), plugins={"leaves": leaving(hook, place, value)}) as gateway:
+        response = await gateway.chat()
+        assert (response.status, error_code(response)) == (500, "plugin_error")
+        assert gateway.upstream.requests == []
+    [line] = [record.getMessage() for record in caplog.records if "left what nobody can use" in record.getMessage()]
+    assert f"one of the plugins with {hook} (" in line
+    assert "leaves" in line
+    assert said in line
+
+
 async def test_P04_an_attempt_that_was_changed_is_validated_priced_and_held_to_the_keys_models_again() -> None:
     class Changes:
         @hookimpl

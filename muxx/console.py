@@ -185,7 +185,7 @@ def _rich_table(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     shown = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in cells:
         shown.add_row(*(Text(cell) for cell in row))
-    Console(width=WIDEST).print(shown)
+    Console(width=WIDEST, height=1).print(shown)  # with no height given, one of TERM=dumb is 80 wide whatever the width
 
 
 def _cell(value: Any) -> str:

@@ -417,11 +417,13 @@ def test_a_table_on_a_terminal_has_no_colour_under_no_color(
     assert "\x1b[3" not in out
 
 
+@pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
 def test_a_table_on_a_narrow_terminal_cuts_nothing_short(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    terminal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", terminal)
     cells = ["key_R7TRab3dVv0cQpLmXw9Z", "req_01a2299ce6c1d6c55e6cc61e053fa1f8"]
     console.table(("id", "request"), [cells])
     assert any(all(cell in line for cell in cells) for line in capsys.readouterr().out.splitlines())

@@ -58,6 +58,9 @@ def test_a_project_is_made_set_shown_and_archived(run: Run) -> None:
         ["cache.enabled", "false", "yes"],
         ["cache.ttl", "86400"],
     ]
+    caps = run("projects", "set", "shop", 'spend_caps=[{window="day",usd="5"}]').stdout.splitlines()
+    assert ["spend_caps", '[{"window":"day","usd":"5","action":"block"}]', "yes"] in [line.split() for line in caps]
+    assert 'settings.spend_caps=[{"window":"day","usd":"5"}]' in run("projects", "audit").stdout
     assert run("projects", "archive", "shop").stderr == "Archived shop.\n"
     assert [row["name"] for row in said(run("projects", "list", "--json"))] == ["default"]
     assert [row["name"] for row in said(run("projects", "list", "--all", "--json"))] == ["default", "shop"]

@@ -43,6 +43,19 @@ def said(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("projects", "show", "\udcff"), ("projects", "audit", "--project", "\udcff"), ("caps", "list", "--project", "\udcff"),
+        ("limits", "show", "--project", "\udcff"), ("cache", "purge", "--project", "\udcff"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_no_text_is_one_line_and_exit_code_2(arguments: tuple[str, ...], run: Run) -> None:
+    result = run(*arguments, code=2)
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "UTF-8" in result.stderr
+
+
 def test_a_project_is_made_set_shown_and_archived(run: Run) -> None:
     made = said(run("projects", "create", "shop", "cache.ttl=1h", "--json"))
     assert made["settings"] == {"cache": {"ttl": 3600}}

@@ -84,19 +84,27 @@ class HttpRequest:
 
     @property
     def query(self) -> dict[str, str]:
-        """Query parameters. Names given with no value are kept, as empty strings.
+        """Query parameters; of a repeated one the last value counts. Names given with no value are kept, as empty strings.
 
-        Raises `InvalidRequest` for one that comes twice, and for more than a hundred.
+        Raises `InvalidRequest` for more than a hundred.
         """
-        try:
-            pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
-        except ValueError:
-            raise InvalidRequest("There are too many query parameters.") from None
+        return {name: values[-1] for name, values in self._pairs().items()}
+
+    @property
+    def query_once(self) -> dict[str, str]:
+        """As `query`, for who would rather refuse a parameter that comes twice than drop a value: raises `InvalidRequest`."""
+        pairs = self._pairs()
         for name, values in pairs.items():
             if len(values) > 1:
                 shown = name if _SHOWABLE.fullmatch(name) else None
                 raise InvalidRequest(f"Give the query parameter {shown or '(its name cannot be shown)'} once.", param=shown)
         return {name: values[0] for name, values in pairs.items()}
+
+    def _pairs(self) -> dict[str, list[str]]:
+        try:
+            return parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
+        except ValueError:
+            raise InvalidRequest("There are too many query parameters.") from None
 
     def body_now(self) -> bytes | None:
         """The whole request body when nobody has to wait for it; None when `body()` has to be asked."""

@@ -73,6 +73,9 @@ async def test_rows_are_filtered_as_the_list_of_them_is(gateway: RunningGateway)
     assert len(json_rows(await export(gateway, format="jsonl", from_=MIDNIGHT + 10, to=MIDNIGHT + 13))) == 3
     assert [found["request_id"] for found in json_rows(await export(gateway, format="jsonl", environment="test"))] == ["req_009999"]
     assert json_rows(await export(gateway, format="jsonl", model="nobody")) == []
+    for path in ("/v1/logs?status=500&status=502", "/v1/logs/export?format=jsonl&status=500&status=502"):
+        twice = await get(gateway.base_url, path, gateway.key)
+        assert (twice.status, twice.error["param"]) == (400, "status")
 
 
 async def test_csv_reads_back_as_it_was_and_runs_nothing_in_a_spreadsheet(gateway: RunningGateway) -> None:

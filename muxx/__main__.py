@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 
@@ -11,7 +12,10 @@ def main() -> None:
     """Run the command line. Modules stay: to look for garbage while they load takes a seventh of that time."""
     _open_what_is_closed()
     gc.disable()
-    from .cli import cli
+    try:
+        from .cli import cli
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
     gc.freeze()
     gc.enable()

@@ -215,7 +215,7 @@ def settle(call: Call, complete: bool) -> None:
         seen = call.facts if complete and not flight.complete else flight.facts or call.facts
         _book(call, seen, complete or flight.complete)
         _land(call, flight, complete, exchange.usage, exchange.cost)
-    if complete and exchange.served_by == "upstream":
+    if complete:
         exchange.phase = exchange.ended_by = None
 
 

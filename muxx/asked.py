@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from math import ceil, isfinite
 from typing import Any, NamedTuple
 
-MOST_CHOICES = 128
-"""Providers allow no more; of a number nobody would accept nothing should depend."""
-
-MOST_TOKENS = 2**53
+LARGEST = 2**53
 """More than anybody asks for, in a number that is no integer."""
 
 LONGEST_NUMBER = 4300
@@ -33,7 +30,7 @@ def asked_output(body: Mapping[str, Any]) -> AskedOutput:
     inner = next((value for name in _INNER if isinstance(value := body.get(name), dict)), {})
     most, choices = _numbers(body, inner, _MOST), _numbers(body, inner, _CHOICES)
     unbounded = min(most, default=0) < 0  # -1 is how those who serve open models say so
-    answers = min(max([1, *choices]), MOST_CHOICES) * prompts(body.get("prompt"))
+    answers = max([1, *choices]) * prompts(body.get("prompt"))  # servers of open models take more than OpenAI's 128
     return AskedOutput(0 if unbounded else max(most, default=0), answers)
 
 
@@ -55,4 +52,4 @@ def _read(value: Any) -> int:
             value = float(value)
         except ValueError:
             return 0
-    return min(ceil(value), MOST_TOKENS) if type(value) is float and isfinite(value) else 0
+    return min(ceil(value), LARGEST) if type(value) is float and isfinite(value) else 0

@@ -70,7 +70,7 @@ async def body_as(gateway: Gateway, request: HttpRequest, model: type[M]) -> M:
 
 def query_as(request: HttpRequest, model: type[M]) -> M:
     """The query parameters of a route's request as a `model`; raises as `body_as` does."""
-    data, file = request.query, TomlFile(None)
+    data, file = request.query_once, TomlFile(None)
     try:
         "".join((*data, *data.values())).encode()
     except UnicodeEncodeError:

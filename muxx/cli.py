@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import signal
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -22,13 +23,14 @@ from .checking import build_checked
 from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
 from .errors import PluginLoadError, StartError
-from .explain import json_schema, layers, project_layers
+from .explain import MASK, Explained, json_schema, layers, project_layers
 from .host import Host
 from .modelcommands import models
 from .plugincommands import plugins
 from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, discover
 from .projectsettings import Own
 from .providercommands import providers
+from .secret import VARIABLE
 from .secretcommands import secret
 from .version import __version__
 
@@ -178,11 +180,19 @@ def check(ctx: click.Context, path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(config: Config, project: str | None, as_json: bool) -> None:
     """Show every value and the layer it comes from. Secrets are masked; a string with a ${…} is shown as it is written."""
-    shown = layers(config) if project is None else project_layers(config, run_async(_own_settings(config, project)))
+    shown = _effective(config) if project is None else project_layers(config, run_async(_own_settings(config, project)))
     if as_json:
         echo_json([row._asdict() for row in shown])
     else:
         table(("key", "value", "layer"), [(row.key, orjson.dumps(row.value).decode(), row.layer) for row in shown])
+
+
+def _effective(config: Config) -> list[Explained]:
+    """A secret in the environment goes before the file's."""
+    rows = layers(config)
+    if not os.environ.get(VARIABLE):
+        return rows
+    return [row._replace(value=MASK, layer="environment") if row.key == "server.secret" else row for row in rows]
 
 
 async def _own_settings(config: Config, project: str) -> Own:

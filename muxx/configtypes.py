@@ -111,6 +111,8 @@ def _duration(value: Any) -> Any:
 
 
 def _workers(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto" and not value.isdecimal():  # one that is decimal may be a variable's
+        raise ValueError('must be a whole number or "auto"')
     return usable_cores() if value == "auto" else value
 
 

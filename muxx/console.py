@@ -42,11 +42,14 @@ WIDEST = 10_000
 """Columns of a table: one that does not fit is the terminal's to wrap, for an id that is cut short can be given to no command."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_UNDECODABLE = re.compile("[\udc80-\udcff]")
+"""What Python makes of bytes of the system that are no text: no database and no terminal takes it."""
 
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` and a full disk with 1."""
+    """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` and a full disk with 1. What
+    was given and is no text ends it with 2."""
     try:
         yield
     except ConfigError as error:
@@ -55,6 +58,10 @@ def failures() -> Iterator[None]:
         _fail(f"Error: {error}", error.exit_code, error)
     except MuxxError as error:
         _fail(f"Error: {error.message}", 1, error)
+    except UnicodeEncodeError as error:
+        if not _UNDECODABLE.search(error.object):
+            raise
+        _fail("Error: an argument, or a variable in the environment, is not UTF-8 text.", 2, error)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -185,7 +192,7 @@ def _rich_table(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     shown = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in cells:
         shown.add_row(*(Text(cell) for cell in row))
-    Console(width=WIDEST).print(shown)
+    Console(width=WIDEST, height=1).print(shown)  # with no height given, one of TERM=dumb is 80 wide whatever the width
 
 
 def _cell(value: Any) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import orjson
-
 from .errors import MethodNotAllowed, ModelNotFound, NotFound, PluginLoadError
-from .openapi import OPENAPI_PATH, document
+from .openapi import OPENAPI_PATH, written
 from .reply import Reply
 from .request import HttpRequest, Route
 from .routing import targets_of
@@ -75,6 +72,7 @@ class Table:
         self.routes = (*KERNEL_ROUTES, described, *gateway.routes)
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        self._document: bytes | None = None
         refuse_reserved(gateway)
         for route in self.routes:
             if "{" in route.path:
@@ -82,12 +80,10 @@ class Table:
             else:
                 self._exact.setdefault(route.path, {})[route.method] = route
 
-    @cached_property
-    def _document(self) -> bytes:
-        return orjson.dumps(document(self.routes, HEALTH_PATHS))
-
     async def _show_document(self, gateway: Gateway, request: HttpRequest) -> Reply:
         """This document: every route, who may call it, what it takes and what it answers."""
+        if self._document is None:
+            self._document = await written(self.routes, HEALTH_PATHS)
         return Reply(self._document)
 
     def find(self, method: str, path: str, format: Format = "openai") -> tuple[Route, Mapping[str, str]]:

@@ -24,7 +24,7 @@ MASK = "********"
 SECRET_KEYS = frozenset({"proxy"})
 """Options that are plain text where they are used, but may hold a password."""
 
-Layer = Literal["built in", "file", "project"]
+Layer = Literal["built in", "file", "project", "environment"]
 
 
 class Explained(NamedTuple):

@@ -5,11 +5,13 @@ It is for everybody to read, so it holds nothing of the configuration and no ver
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -64,6 +66,16 @@ _CALL_HEADERS = {
     "X-Muxx-Cache-Control": "`no-cache`, `no-store`, `max-age=N`, `only-if-cached`, as RFC 9111 has them.",
     "X-Muxx-User-Id": "The end user, for the limits of each user.",
 }
+
+
+async def written(routes: Iterable[Route], probes: Iterable[str]) -> bytes:
+    """The document as JSON. It is made in a thread, for it takes longer than an event loop may be held; what checks the models
+    is built here before, one at a time, for requests build it too."""
+    routes = tuple(routes)
+    for cls, _ in _modelled(routes):
+        cls.model_rebuild()
+        await asyncio.sleep(0)
+    return await asyncio.to_thread(lambda: orjson.dumps(document(routes, probes)))
 
 
 def document(routes: Iterable[Route], probes: Iterable[str]) -> dict[str, Any]:
@@ -171,11 +183,8 @@ class _Shapes:
     """The models of all routes as components."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        wanted: dict[tuple[type[BaseModel], Mode], None] = {}
-        for route in routes:
-            for shape, mode in _modes(route):
-                wanted |= {(cls, mode): None for cls in models_in(shape)}
-        self._references, schema = models_json_schema(list(wanted), ref_template="#/components/schemas/{model}")
+        wanted = _modelled(routes)
+        self._references, schema = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
         self.definitions: dict[str, Any] = schema.get("$defs", {})
         for cls, mode in wanted:
             describe(self._definition(cls, mode).get("properties", {}), cls)
@@ -196,6 +205,15 @@ class _Shapes:
         name: str = self._references[cls, mode]["$ref"].rpartition("/")[2]
         definition: dict[str, Any] = self.definitions[name]
         return definition
+
+
+def _modelled(routes: Iterable[Route]) -> list[tuple[type[BaseModel], Mode]]:
+    """Every model of the routes, and what it is there for."""
+    wanted: dict[tuple[type[BaseModel], Mode], None] = {}
+    for route in routes:
+        for shape, mode in _modes(route):
+            wanted |= {(cls, mode): None for cls in models_in(shape)}
+    return list(wanted)
 
 
 def _modes(route: Route) -> Iterable[tuple[type[BaseModel], Mode]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -23,6 +24,9 @@ CREDENTIAL_HEADERS = frozenset(
     {"x-muxx-api-key", "authorization", "x-api-key", "x-goog-api-key", "cookie", "proxy-authorization"}
 )
 """Headers no plugin sees after `authenticate`, and none of which is sent upstream unless the operator says so."""
+
+_SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+"""The name of a query parameter that an answer may repeat."""
 
 
 class HttpRequest:
@@ -84,11 +88,23 @@ class HttpRequest:
 
         Raises `InvalidRequest` for more than a hundred.
         """
+        return {name: values[-1] for name, values in self._pairs().items()}
+
+    @property
+    def query_once(self) -> dict[str, str]:
+        """As `query`, for who would rather refuse a parameter that comes twice than drop a value: raises `InvalidRequest`."""
+        pairs = self._pairs()
+        for name, values in pairs.items():
+            if len(values) > 1:
+                shown = name if _SHOWABLE.fullmatch(name) else None
+                raise InvalidRequest(f"Give the query parameter {shown or '(its name cannot be shown)'} once.", param=shown)
+        return {name: values[0] for name, values in pairs.items()}
+
+    def _pairs(self) -> dict[str, list[str]]:
         try:
-            pairs = parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
+            return parse_qs(self.query_string, keep_blank_values=True, max_num_fields=100)
         except ValueError:
             raise InvalidRequest("There are too many query parameters.") from None
-        return {name: values[-1] for name, values in pairs.items()}
 
     def body_now(self) -> bytes | None:
         """The whole request body when nobody has to wait for it; None when `body()` has to be asked."""

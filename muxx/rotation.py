@@ -96,7 +96,7 @@ def _old_root(paths: Paths, old_file: Path | None, row: tuple[bytes, bytes | Non
 
 def _candidates(paths: Paths, old_file: Path | None) -> Iterator[bytes]:
     if old := os.environ.get(OLD_VARIABLE):
-        yield old.encode()
+        yield old.encode("utf-8", "surrogateescape")
     if old_file is not None:
         text = old_file.read_bytes()
         yield from (text, text.rstrip(b"\r\n"))  # a text file ends its line, and a secret of random bytes may seem to

@@ -99,7 +99,7 @@ def _expanded(key: bytes, purpose: str) -> bytes:
 def configured(config: Config) -> bytes | None:
     """`MUXX_SECRET`, else `[server] secret`; None where neither is set."""
     in_file = config.server.secret.get_secret_value() if config.server.secret else ""
-    return (os.environ.get(VARIABLE) or in_file).encode() or None
+    return (os.environ.get(VARIABLE) or in_file).encode("utf-8", "surrogateescape") or None
 
 
 def from_file(path: Path) -> bytes:

@@ -20,6 +20,9 @@ from .sources import Sources
 Loc = tuple[str | int, ...]
 """Where a value stands: `("models", 0, "name")`."""
 
+BOM = b"\xef\xbb\xbf"
+"""What editors of Windows begin a file with."""
+
 MAX_SUBSTITUTED_FILE = 64 * 1024
 """Far above any secret, far below what a mistaken `${file:/dev/zero}` would read."""
 
@@ -61,7 +64,7 @@ class TomlFile:
         if self.path is None:
             return {}
         try:
-            return tomllib.loads(self._sources.read(self.path).decode())
+            return tomllib.loads(self._sources.read(self.path).removeprefix(BOM).decode())
         except OSError as error:
             self._problem((), f"cannot be read: {error.strerror}")
         except UnicodeDecodeError as error:

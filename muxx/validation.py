@@ -91,7 +91,7 @@ def _described(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return "unknown key: only a table may have a name of its own here" + hint(loc[-1], keys)
     if kind == "literal_error":
         return f"must be {context['expected']}" + hint(given, re.findall(r"'([^']*)'", context["expected"]))
-    text = str(context["error"]) if "error" in context else re.sub(r"^\w+ should ", "must ", detail["msg"])
+    text = str(context["error"]) if "error" in context else re.sub(r"^\w+( input)? should ", "must ", detail["msg"])
     text = _WORDS.get(kind, text).replace(" after validation", "")
     return text if model.__module__.startswith("muxx.") else _without(text, given)
 

@@ -315,6 +315,8 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise StartError(f"[server] host {host!r} is no address to listen on: {error.strerror}", 4) from error
+    except UnicodeError as error:
+        raise StartError(f"[server] host {host!r} is no address to listen on: it is no name of a host", 4) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if share:

@@ -69,6 +69,7 @@ def test_alerts_are_added_listed_and_removed_and_each_change_is_in_the_audit_log
     [
         (("add",), "say either --usd AMOUNT or --limit NAME"),
         (("add", "--usd", "1", "--limit", "rpm"), "say either"),
+        (("add", "--usd", "1", "--share", "0.8"), "--share is of a --limit"),
         (("add", "--usd", "much"), "--usd is an amount in US dollars"),
         (("add", "--usd", "-1"), "alerts[1].usd: must be greater than 0"),
         (("add", "--usd", "1", "--to", "opps"), "did you mean 'ops'?"),

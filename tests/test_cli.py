@@ -361,7 +361,7 @@ def test_check_says_ok_with_the_files_name(run: Run, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "x.toml: ok\n", "")
 
 
-def test_explain_prints_key_value_and_layer(run: Run, tmp_path: Path) -> None:
+def test_explain_prints_key_value_and_layer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "muxx.toml").write_text("[server]\nport = 1\nsecret = 'canary-canary'")
     result = run("config", "explain")
     assert result.stdout.splitlines()[0].split() == ["key", "value", "layer"]
@@ -371,6 +371,9 @@ def test_explain_prints_key_value_and_layer(run: Run, tmp_path: Path) -> None:
     assert "canary" not in result.output
     rows = json.loads(run("config", "explain", "--json").stdout)
     assert {"key": "server.secret", "value": "********", "layer": "file"} in rows
+    monkeypatch.setenv("MUXX_SECRET", "canary-too")
+    rows = json.loads(run("config", "explain", "--json").stdout)
+    assert {"key": "server.secret", "value": "********", "layer": "environment"} in rows
 
 
 def test_explain_of_a_project_shows_what_holds_for_it(run: Run, tmp_path: Path) -> None:
@@ -429,11 +432,13 @@ def test_a_table_on_a_terminal_has_no_colour_under_no_color(
     assert "\x1b[3" not in out
 
 
+@pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
 def test_a_table_on_a_narrow_terminal_cuts_nothing_short(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    terminal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", terminal)
     cells = ["key_R7TRab3dVv0cQpLmXw9Z", "req_01a2299ce6c1d6c55e6cc61e053fa1f8"]
     console.table(("id", "request"), [cells])
     assert any(all(cell in line for cell in cells) for line in capsys.readouterr().out.splitlines())
@@ -478,3 +483,20 @@ def test_python_m_muxx_is_muxx_with_its_exit_codes(packages: Path) -> None:
     assert process(packages, "-m", "muxx", "greet").stdout == "hello from port 8080\n"
     failed = process(packages, "-m", "muxx", "greet", "--fail", "3")
     assert (failed.returncode, failed.stdout, failed.stderr) == (3, "", "Error: the cellar is locked\n")
+
+
+def test_an_interrupt_while_it_loads_leaves_no_stack_trace(packages: Path) -> None:
+    code = """
+import sys
+from muxx.__main__ import main
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "muxx.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+main()
+"""
+    result = process(packages, "-c", code)
+    assert (result.returncode, result.stdout, result.stderr) == (console.INTERRUPTED, "", "")

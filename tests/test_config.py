@@ -271,7 +271,7 @@ top = 1
 [server]
 port = 70000
 prot = 1
-workers = "4"
+workers = "many"
 stream_cost_comment = 1
 head_timeout_s = nan
 body_timeout_s = -1
@@ -308,7 +308,7 @@ COMPLAINTS = {
     "top: unknown key",
     "server.port: must be less than or equal to 65535",
     "server.prot: unknown key (did you mean 'port'?)",
-    "server.workers: must be a whole number",
+    'server.workers: must be a whole number or "auto"',
     "server.stream_cost_comment: must be true or false",
     "server.head_timeout_s: must be a finite number",
     "server.body_timeout_s: must be greater than 0",
@@ -370,6 +370,7 @@ def test_no_error_repeats_a_value(load: Load) -> None:
         ("plugins = 3", "plugins: must be a table"),
         ("[plugins]\nonly = 'keys'", "plugins.only: must be an array"),
         ("[server]\nhost = ''", "server.host: must have at least 1 character"),
+        ("[project]\nspend_caps = [{ usd = '1e-13' }]", "project.spend_caps[0].usd: must have no more than 12 decimal places"),
         ("a.b = 1\n[server]\n\"x\\ny\" = 1", 'server."x\\ny": unknown key'),
     ],
 )
@@ -395,6 +396,12 @@ def test_a_file_that_is_no_toml_gives_one_line(tmp_path: Path, content: bytes, c
     (line,) = raised.value.errors
     assert line.startswith(f"{file}: {complaint}")
     assert "canary" not in line
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "muxx.toml"
+    file.write_bytes(b"\xef\xbb\xbf[server]\r\nport = 81\r\n")
+    assert load_config(file).server.port == 81
 
 
 def test_a_file_that_cannot_be_read_gives_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,10 @@ class TestSecret:
         from_environment = await derived(tmp_path, secret="configured")
         assert len({from_file, from_config, from_environment}) == 3
         assert await derived(tmp_path) == from_environment
+
+    async def test_a_secret_in_the_environment_may_be_any_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MUXX_SECRET", os.fsdecode(b"\xff\x01 of a vault"))
+        assert len(await derived(tmp_path)) == 32
 
     async def test_with_a_secret_given_no_file_is_made(self, tmp_path: Path) -> None:
         await derived(tmp_path, secret="configured")

@@ -398,6 +398,17 @@ class TestFirstKey:
         assert "MUXX_BOOTSTRAP_KEY" in str(stopped.value)
         assert "hunter2" not in str(stopped.value)
 
+    async def test_a_bootstrap_key_that_comes_too_late_is_told_of(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, other = format.generate("live"), format.generate("live")
+        for text in (first, first, other):
+            assert not caplog.messages
+            monkeypatch.setenv("MUXX_BOOTSTRAP_KEY", text)
+            assert await bench.keys.first_key(bench.host) is None
+        assert ["no key of this database" in line and other not in line for line in caplog.messages] == [True]
+        assert await bench.is_refused(other)
+
 
 class TestCommands:
     def test_create_prints_the_four_fields_scripts_rely_on(self, config_file: Path) -> None:
@@ -454,6 +465,8 @@ class TestCommands:
             ["--expires", "2001-01-01"],
             ["--expires", "30x"],
             ["--expires", "0d"],
+            ["--expires", "999999999w"],
+            ["--expires", "9999-12-31T23:59:59-12:00"],
             ["--project", "a b"],
             ["--project", ""],
             ["--project", "x" * 65],
@@ -463,6 +476,7 @@ class TestCommands:
             ["--name", "evil\x1b[2J"],
             ["--name", "evil\u202e"],
             ["--models", "gpt\r\n*"],
+            ["--models", ""],
         ],
     )
     def test_wrong_usage_exits_2_and_makes_nothing(self, config_file: Path, options: list[str]) -> None:
@@ -495,6 +509,13 @@ class TestCommands:
         muxx(config_file, "rotate", old["id"], "--overlap", "1h")
         first, second = listed(config_file)
         assert first["expires_at"] < second["expires_at"]
+
+    def test_a_successor_ends_before_dates_do(self, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        old = created(config_file, "--expires", "9999-12-30")
+        later = time.time() + 7 * 86_400
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert muxx(config_file, "rotate", old["id"]).exit_code == 0
+        assert [key["expires_at"][:10] for key in listed(config_file)][1] == "9999-12-31"
 
     def test_only_a_working_key_can_be_rotated_and_only_once(self, config_file: Path) -> None:
         one, two = created(config_file), created(config_file)

@@ -40,7 +40,7 @@ async def gateway() -> AsyncIterator[RunningGateway]:
 
 
 async def filled(gateway: RunningGateway) -> None:
-    users = {3: "=HYPERLINK(1)", 4: "+1", 5: "-1", 6: "@x", 7: 'a,"b"'}
+    users = {3: "=HYPERLINK(1)", 4: "+1", 5: "-1", 6: "@x", 7: 'a,"b"', 8: "＝1"}
     rows = [kept(number, user_id=users.get(number)) for number in range(ROWS)]
     await keep(gateway.gateway.db, *rows, kept(9_998, project="bank"), kept(9_999, environment="test"))
 
@@ -73,6 +73,9 @@ async def test_rows_are_filtered_as_the_list_of_them_is(gateway: RunningGateway)
     assert len(json_rows(await export(gateway, format="jsonl", from_=MIDNIGHT + 10, to=MIDNIGHT + 13))) == 3
     assert [found["request_id"] for found in json_rows(await export(gateway, format="jsonl", environment="test"))] == ["req_009999"]
     assert json_rows(await export(gateway, format="jsonl", model="nobody")) == []
+    for path in ("/v1/logs?status=500&status=502", "/v1/logs/export?format=jsonl&status=500&status=502"):
+        twice = await get(gateway.base_url, path, gateway.key)
+        assert (twice.status, twice.error["param"]) == (400, "status")
 
 
 async def test_csv_reads_back_as_it_was_and_runs_nothing_in_a_spreadsheet(gateway: RunningGateway) -> None:
@@ -81,7 +84,7 @@ async def test_csv_reads_back_as_it_was_and_runs_nothing_in_a_spreadsheet(gatewa
     assert response.header("content-type") == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(io.StringIO(response.body.decode(), newline="")))
     assert len(rows) == ROWS
-    assert [found["user_id"] for found in rows[2:8]] == ["", "'=HYPERLINK(1)", "'+1", "'-1", "'@x", 'a,"b"']
+    assert [found["user_id"] for found in rows[2:9]] == ["", "'=HYPERLINK(1)", "'+1", "'-1", "'@x", 'a,"b"', "'＝1"]
     assert {found["output"] for found in rows} == {"'=1+1"}
     assert orjson.loads(rows[0]["input"]) == orjson.loads(PROMPT)
     assert rows[0]["cost_usd"] == "0.000075"

@@ -43,6 +43,19 @@ def said(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("projects", "show", "\udcff"), ("projects", "audit", "--project", "\udcff"), ("caps", "list", "--project", "\udcff"),
+        ("limits", "show", "--project", "\udcff"), ("cache", "purge", "--project", "\udcff"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_no_text_is_one_line_and_exit_code_2(arguments: tuple[str, ...], run: Run) -> None:
+    result = run(*arguments, code=2)
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "UTF-8" in result.stderr
+
+
 def test_a_project_is_made_set_shown_and_archived(run: Run) -> None:
     made = said(run("projects", "create", "shop", "cache.ttl=1h", "--json"))
     assert made["settings"] == {"cache": {"ttl": 3600}}
@@ -58,6 +71,9 @@ def test_a_project_is_made_set_shown_and_archived(run: Run) -> None:
         ["cache.enabled", "false", "yes"],
         ["cache.ttl", "86400"],
     ]
+    caps = run("projects", "set", "shop", 'spend_caps=[{window="day",usd="5"}]').stdout.splitlines()
+    assert ["spend_caps", '[{"window":"day","usd":"5","action":"block"}]', "yes"] in [line.split() for line in caps]
+    assert 'settings.spend_caps=[{"window":"day","usd":"5"}]' in run("projects", "audit").stdout
     assert run("projects", "archive", "shop").stderr == "Archived shop.\n"
     assert [row["name"] for row in said(run("projects", "list", "--json"))] == ["default"]
     assert [row["name"] for row in said(run("projects", "list", "--all", "--json"))] == ["default", "shop"]

@@ -114,6 +114,8 @@ async def test_an_admin_key_may_be_made_and_an_expiring_one_ends(gateway: Runnin
         ("/v1/keys", {"environment": "root"}, "environment"),
         ("/v1/keys", {"expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
         ("/v1/keys", {"expires_at": "2999-01-01T00:00:00"}, "expires_at"),
+        ("/v1/keys", {"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
+        ("/v1/keys", {"models": ["gpt-*", ""]}, "models[1]"),
         ("/v1/keys", {"name": "a\u202eb"}, "name"),
     ],
 )  # fmt: skip

@@ -331,6 +331,8 @@ class TestTheMost:
             ({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}}, 10),
             ({"n": 2}, 32_768),
             ({"max_tokens": 10, "best_of": 4}, 40),
+            ({"max_tokens": 10, "n": 1_000}, 10_000),
+            ({"max_tokens": 10, "n": 1e300}, 10 * 2**53),
         ],
     )
     def test_output_is_what_the_request_allows_else_what_the_model_can(self, members: dict[str, Any], output: int) -> None:

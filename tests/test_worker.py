@@ -57,6 +57,13 @@ def test_connections_that_come_at_once_do_not_wait_for_a_turn_each(run: Callable
     assert run(turns_to_accept_all()) < AT_ONCE // 4
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
+def test_what_can_be_no_name_of_a_host_is_refused_with_exit_code_4(host: str) -> None:
+    with pytest.raises(StartError, match="is no address to listen on") as refused:
+        listen(host, 80)
+    assert refused.value.exit_code == 4
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

@@ -374,7 +374,7 @@ async def test_C06_a_hit_is_the_same_answer_byte_for_byte_and_costs_nothing(endp
         assert (paid["cache"], free["cache"]) == ("miss", "hit")
         assert (free["cost_usd"], free["usage_source"], free["attempts"]) == ("0", "cache", 0)
         assert free["saved_usd"] == paid["cost_usd"]
-        told = ("input_tokens", "output_tokens", "reasoning_tokens", "provider", "model", "finish_reasons", "output", "status")
+        told = ("input_tokens", "output_tokens", "reasoning_tokens", "provider", "model", "finish_reasons", "output", "status", "phase")
         assert {name: free[name] for name in told} == {name: paid[name] for name in told}
         assert free["input"] is not None
 

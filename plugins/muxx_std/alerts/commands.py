@@ -117,7 +117,7 @@ def test(config: Config, receiver: str, as_json: bool) -> None:
 @_of_one
 @click.option("--usd", metavar="AMOUNT", help="When so many US dollars are spent in the window.")
 @click.option("--limit", type=click.Choice(LIMITS), help="When a share of this limit is used.")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=0.8, show_default=True, help="Of the limit.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="Of the limit.  [default: 0.8]")
 @click.option("--window", type=click.Choice(["day", "month"]), default="day", show_default=True, help="Of spend, by UTC.")
 @click.option("--to", multiple=True, metavar="RECEIVER", help="Who is told; may be repeated.  [default: every receiver]")
 @_as_json
@@ -126,7 +126,7 @@ def add(
     project: str,
     usd: str | None,
     limit: str | None,
-    share: float,
+    share: float | None,
     window: str,
     to: tuple[str, ...],
     as_json: bool,
@@ -134,7 +134,12 @@ def add(
     """Tell somebody from now on: `muxx alerts add --project shop --usd 80 --window day --to ops`."""
     if (usd is None) == (limit is None):
         raise click.UsageError("say either --usd AMOUNT or --limit NAME")
-    what = {"usd": _amount(usd), "window": window} if usd is not None else {"limit": limit, "share": share, "window": window}
+    if usd is not None:
+        if share is not None:
+            raise click.UsageError("--share is of a --limit; --usd tells at its amount")
+        what: dict[str, Any] = {"usd": _amount(usd), "window": window}
+    else:
+        what = {"limit": limit, "share": 0.8 if share is None else share, "window": window}
     alert = {**what, "to": list(to)}
     _change(config, project, lambda now: [*now, alert], as_json)
 

@@ -17,11 +17,11 @@ from muxx import Config, Host, config_option, echo_json, run_async, table, usd
 from .figures import Found, Line, ask
 from .periods import INTERVALS, Interval, Span, hours_around, last_span, moment, month_span
 from .present import spend
-from .question import BY, METADATA, Question
+from .question import BY, METADATA, WAYS, Question
 from .schema import MIGRATIONS
 from .shapes import MOST_VALUES
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@＝＋－＠\t\r")
 ENVIRONMENTS = ("live", "test", "all")
 COLUMNS = ("start", "requests", "errors", "input_tokens", "output_tokens", "cost_usd", "saved_usd", "unpriced_requests")
 
@@ -33,7 +33,7 @@ class By(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch(BY, value):
-            self.fail("model, provider, user, key, project, environment, endpoint or metadata.MEMBER, please", param, ctx)
+            self.fail(f"{WAYS}, please", param, ctx)
         return str(value)
 
 

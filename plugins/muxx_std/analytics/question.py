@@ -12,6 +12,8 @@ METADATA = "metadata."
 MEASURES = ("model", "provider", "user", "key", "project", "environment", "endpoint")
 BY = r"^(model|provider|user|key|project|environment|endpoint|metadata\..{1,100})$"
 """What figures may be asked by, as a regular expression."""
+WAYS = f"{', '.join(MEASURES)} or metadata.MEMBER"
+"""The same in words."""
 
 Source = Literal["models", "users", "metadata", "answers", "rows"]
 

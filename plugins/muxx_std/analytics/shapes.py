@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from muxx import Asked, Moment, Shown
 
 from .periods import Interval
-from .question import BY
+from .question import BY, WAYS
 
 MOST_VALUES = 1000
 MOST_HITS = 100
@@ -17,6 +18,15 @@ DEFAULT_HITS = 10
 
 Text = Annotated[str, Field(max_length=1000)]
 Time = Annotated[str | None, Field(max_length=100)]
+
+
+def _by(value: str) -> str:
+    if not re.fullmatch(BY, value):
+        raise ValueError(f"must be {WAYS}")
+    return value
+
+
+By = Annotated[str, AfterValidator(_by), WithJsonSchema({"type": "string", "pattern": BY})]
 
 
 class SpanQuery(Asked):
@@ -31,7 +41,7 @@ class SpanQuery(Asked):
 
 
 class SpendQuery(SpanQuery):
-    by: Annotated[str, Field(pattern=BY)] | None = None
+    by: By | None = None
     """model, provider, user, key, project, environment, endpoint, or metadata.MEMBER."""
     model: Text | None = None
     """As it was served."""

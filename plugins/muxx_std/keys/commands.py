@@ -16,7 +16,7 @@ from muxx import Config, Host, config_option, echo_json, run_async, table
 
 from . import format
 from .present import Status, present
-from .store import DEFAULT_PROJECT, KeyRow, KeyStore, new_row
+from .store import DEFAULT_PROJECT, LATEST, KeyRow, KeyStore, new_row
 
 MAX_TEXT = 200
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -43,16 +43,23 @@ class Expiry(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if _DURATION.fullmatch(value):
-            seconds = Duration().convert(value, param, ctx)
-            return time.time() + seconds if seconds else self.fail("a key that ends at once is of no use", param, ctx)
+            lasting = Duration().convert(value, param, ctx)
+            end = time.time() + lasting if lasting else self.fail("a key that ends at once is of no use", param, ctx)
+        else:
+            end = self._end(value, param, ctx)
+        if end > LATEST:
+            self.fail("that is after 9999-12-31; leave it out for a key that does not end", param, ctx)
+        return end
+
+    def _end(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail("write how long it lasts (30d) or when it ends (2027-01-31T12:00:00Z)", param, ctx)
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        if seconds <= time.time():
+        end = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if end <= time.time():
             self.fail("that moment has passed", param, ctx)
-        return seconds
+        return end
 
 
 class ProjectName(click.ParamType[Any]):
@@ -75,6 +82,17 @@ class Plain(click.ParamType[Any]):
         return str(value)
 
 
+class Pattern(Plain):
+    """A pattern of models; an empty one, as of a variable that is not set, would let a key use none."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("it is empty; leave it out for every model", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.group()
 def keys() -> None:
     """Make, list, revoke and rotate muxx's own API keys."""
@@ -89,7 +107,7 @@ def keys() -> None:
 @click.option(
     "--expires", "expires_at", type=Expiry(), metavar="30d|ISO", help="When it stops working: 30d, or 2027-01-31T12:00:00Z."
 )
-@click.option("--models", type=Plain(), multiple=True, metavar="PATTERN", help="Only these; `*` stands for anything. Repeatable.")
+@click.option("--models", type=Pattern(), multiple=True, metavar="PATTERN", help="Only these; `*` is anything. Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(
     config: Config,
@@ -164,7 +182,7 @@ def show(config: Config, key_id: str, as_json: bool) -> None:
 @click.option("--name", type=Plain(), help="What the key is for; an empty one takes the name away.")
 @click.option("--expires", "expires_at", type=Expiry(), metavar="30d|ISO", help="When it stops working, from now on.")
 @click.option("--never-expires", is_flag=True, help="It stops working only when it is revoked.")
-@click.option("--models", type=Plain(), multiple=True, metavar="PATTERN", help="Only these from now on. Repeatable.")
+@click.option("--models", type=Pattern(), multiple=True, metavar="PATTERN", help="Only these from now on. Repeatable.")
 @click.option("--all-models", is_flag=True, help="Every model from now on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def change(

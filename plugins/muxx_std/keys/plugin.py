@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BOOTSTRAP_VARIABLE = "MUXX_BOOTSTRAP_KEY"
 REREAD_SECONDS = 15.0
+
+log = logging.getLogger("muxx.keys")
 
 
 class Keys:
@@ -127,6 +130,8 @@ class Keys:
         store = await KeyStore.prepared(host)
         row = new_row(text, host.derive("keys"), project=project, name="first key")
         if not await store.add_first(row):
+            if given and row.hmac not in {known.hmac for known in await store.rows()}:
+                log.warning("%s is no key of this database: it makes the first key of an empty one only", BOOTSTRAP_VARIABLE)
             return None
         host.shared.bump("keys")
         return None if given else text

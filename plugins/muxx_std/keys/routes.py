@@ -11,7 +11,7 @@ from muxx import Asked, Environment, HttpRequest, InvalidRequest, Listed, NotFou
 
 from . import format
 from .present import Key, NewKey, RevokedKey, Status, present, present_new
-from .store import DEFAULT_PROJECT, KeyStore, new_row
+from .store import DEFAULT_PROJECT, LATEST, KeyStore, new_row
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,7 +31,8 @@ def _printable(text: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_printable)]
-Models = Annotated[tuple[Text, ...], Field(max_length=MOST_PATTERNS)]
+Pattern = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_printable)]
+Models = Annotated[tuple[Pattern, ...], Field(max_length=MOST_PATTERNS)]
 
 
 class KeyToMake(Asked):
@@ -155,6 +156,8 @@ def _moment(expires_at: datetime | None) -> float | None:
         return None
     if expires_at.timestamp() <= time.time():
         raise InvalidRequest("expires_at has passed. DELETE /v1/keys/{id} ends a key now.", param="expires_at")
+    if expires_at.timestamp() > LATEST:
+        raise InvalidRequest("expires_at is after 9999-12-31. Leave it out for a key that does not end.", param="expires_at")
     return expires_at.timestamp()
 
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from muxx import (
@@ -30,6 +31,9 @@ from . import format
 from .present import Status
 
 DEFAULT_PROJECT = "default"
+
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""When a key ends that ends at all, at the latest: there is no date for what comes much later."""
 
 MIGRATIONS = (
     Migration(
@@ -246,7 +250,7 @@ class KeyStore:
             old = await _active(db, key_id)
             text = format.generate(old.environment)
             now = time.time()
-            expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+            expires_at = None if old.expires_at is None else min(now + (old.expires_at - old.created_at), LATEST)
             row = new_row(text, pepper, project=old.project, name=old.name, models=old.models, expires_at=expires_at)
             await _insert(db, row)
             end = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)

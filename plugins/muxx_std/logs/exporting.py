@@ -37,7 +37,7 @@ _QUERY_OF_LISTS = ("limit", "after")
 async def export(gateway: Gateway, request: HttpRequest) -> Reply:
     """Every row, oldest first, streamed as JSON Lines or as CSV, with what was asked and answered only where `content=true`.
     It is filtered as the list of rows is."""
-    query = dict(request.query)
+    query = request.query_once
     kind, content = _choice(query, "format", tuple(CONTENT_TYPES)), _choice(query, "content", ("true", "false"))
     if kind is None:
         raise InvalidRequest("format must be jsonl or csv.", param="format")

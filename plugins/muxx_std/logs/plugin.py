@@ -102,7 +102,7 @@ class Logs:
 async def list_logs(gateway: Gateway, request: HttpRequest) -> Reply:
     """Requests and what became of them, newest first. Their content comes with the single row; `metadata.KEY` filters by a
     member of the metadata."""
-    filter, page = filters.parse(request.query, _identity(request))
+    filter, page = filters.parse(request.query_once, _identity(request))
     found = await LogReader(gateway.db, decode=orjson.Fragment).page(filter, page)
     if found is None:
         raise InvalidRequest("after must be the request_id of a row you have been given.", param="after")

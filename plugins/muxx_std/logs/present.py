@@ -17,7 +17,8 @@ from muxx import usd
 
 _BIDI = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f" + _BIDI + "\ufeff\ud800-\udfff]")
-_FORMULA = ("=", "+", "-", "@")
+_FORMULA = tuple("=+-@＝＋－＠")
+"""The wide ones too, which spreadsheets take for the others where such are written."""
 
 CONTENT = ("input", "output")
 

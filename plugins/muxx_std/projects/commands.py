@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
+import orjson
 
 from muxx import Config, Host, InvalidRequest, ProjectStore, audit_log, config_option, echo_json, nested_setting, run_async, table
 
@@ -241,7 +242,7 @@ def _show(config: Config, row: Any, as_json: bool) -> None:
         return
     click.echo(f"{shown['name']} ({shown['id']})" + (", archived" if shown["archived_at"] else ""), err=True)
     own = dict(_flat(shown["settings"]))
-    rows = [(key, value, "yes" if key in own else "") for key, value in _flat(shown["effective"])]
+    rows = [(key, _plain(value), "yes" if key in own else "") for key, value in _flat(shown["effective"])]
     table(("setting", "value", "its own"), rows)
 
 
@@ -253,4 +254,9 @@ def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 
 def _words(settings: dict[str, Any]) -> str:
-    return " ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in _flat(settings))
+    return " ".join(f"{key}={value if isinstance(value, str) else _plain(value)}" for key, value in _flat(settings))
+
+
+def _plain(value: Any) -> str:
+    """As `muxx config explain` shows it."""
+    return orjson.dumps(value).decode()

@@ -247,9 +247,11 @@ class Relay:
     def _send(self, pieces: list[bytes]) -> None:
         if len(pieces) > 1 and max(map(len, pieces)) > LARGE:  # joined, it would be there twice
             for piece in pieces:
-                self._send([piece])
-            return
-        data = b"".join(pieces)  # of one piece it is that piece itself
+                self._emit(piece)
+        else:
+            self._emit(b"".join(pieces))  # of one piece it is that piece itself
+
+    def _emit(self, data: bytes) -> None:
         if data:
             self._down.send(data)
             for tap in self._taps:

@@ -34,6 +34,7 @@ from process_kit import Upstream, forget_peak, gateway_process, peak, workers_of
 from thoroughness import some
 from wire.recordings import recordings
 
+from muxx import Chunk, hookimpl
 from muxx.testing import DONE, RunningGateway, chat_body, cuts, event, sse
 
 # ── S01: identity ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -254,6 +255,26 @@ async def test_S04_an_event_of_fifteen_mebibytes_takes_no_more_than_twice_its_si
                 got += len(piece)
         assert got > len(large)
         assert peak(pid) - before < times * len(large) + FIXED
+
+
+class Sees:
+    @hookimpl
+    def on_chunk(self, chunk: Chunk) -> None:
+        """It is left as it is."""
+
+
+@pytest.mark.parametrize("plugins", [{}, {"sees": Sees}], ids=["as it comes", "through a plugin"])
+async def test_S04_small_events_beside_a_large_one_stay_in_their_order(
+    plugins: dict[str, type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = delta("first") + delta("x" * 200) + delta("last") + finish() + DONE
+    monkeypatch.setattr("muxx.relay.LARGE", 200)
+    async with serving(plugins=plugins) as gateway:
+        gateway.upstream.script(sse(stream))
+        response = await gateway.chat(**ASKED)
+        assert without_comment(response) == stream
+        row = await gateway.get_row(response.request_id)
+        assert row["output"]["choices"][0]["message"]["content"] == f"first{'x' * 200}last"
 
 
 @both_transports

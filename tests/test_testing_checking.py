@@ -69,12 +69,16 @@ def _broken_start() -> Any:
     return Plugin
 
 
+async def answered(gateway: muxx.Gateway, request: muxx.HttpRequest) -> muxx.Reply:
+    return muxx.Reply()
+
+
 @refused("it serves /v1/models, which is the kernel's; give its route another path")
 def _reserved_route() -> Any:
     class Plugin:
         @hookimpl
         def register_routes(self) -> list[muxx.Route]:
-            return [muxx.Route("GET", "/v1/models", lambda gateway, request: None)]
+            return [muxx.Route("GET", "/v1/models", answered)]
 
     return Plugin
 

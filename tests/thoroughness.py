@@ -13,16 +13,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 WHOLE = os.environ.get("MUXX_TESTS") == "whole"
-LEAST = 20
-"""So many are tried, where there are as many."""
 
 
-def some(items: Iterable[T], share: float = 0.2) -> list[T]:
-    """A share of the items, in their order."""
+def some(items: Iterable[T], share: float = 0.2, least: int = 20) -> list[T]:
+    """A share of the items, in their order; `least` or more, where there are as many."""
     found = list(items)
     if WHOLE:
         return found
-    count = min(len(found), max(LEAST, round(len(found) * share)))
+    count = min(len(found), max(least, round(len(found) * share)))
     return [found[at] for at in sorted(random.Random(count).sample(range(len(found)), count))]
 
 

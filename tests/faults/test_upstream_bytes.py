@@ -18,6 +18,7 @@ from carrying_kit import (
     finish,
     serving,
 )
+from thoroughness import examples
 
 from muxx.config import ProviderConfig
 from muxx.testing import (
@@ -324,7 +325,7 @@ async def tags_stay_apart(transport: str, total: int, most: float = 0.15) -> Non
 
 @both_transports
 async def test_U11_no_answer_ever_carries_another_requests_tag(transport: str) -> None:
-    await tags_stay_apart(transport, 1000)
+    await tags_stay_apart(transport, examples(1000))
 
 
 @pytest.mark.soak

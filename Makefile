@@ -27,7 +27,7 @@ serve: $(VENV)/.run ## Run the gateway with the mock provider: no account, no ne
 
 # In the order of their names: files of few but long tests would else be begun last, and one worker be left with each.
 test: $(VENV)/.dev ## Run the tests, but for the long ones. More arguments for pytest: make test ARGS="-k keys".
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not soak" $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types.
 	$(BIN)/ruff check .

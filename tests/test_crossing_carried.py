@@ -90,7 +90,7 @@ def same(up: Wire, called: Wire, before: Judged, after: Judged) -> None:
 @both_transports
 async def test_every_recording_of_messages_passes_byte_for_byte_and_is_booked_as_its_sdk_reads_it(transport: str) -> None:
     async with serving(transport) as gateway:
-        for seed, (name, stream) in enumerate(some(recorded(MESSAGES).items())):
+        for seed, (name, stream) in enumerate(some(recorded(MESSAGES).items(), least=8)):
             gateway.upstream.script(sse(chunks=cut(stream, seed), chunked=seed % 3 > 0))
             response = await gateway.ask("messages", stream=True)
             assert less_comment(response, events_of(stream)[-1][0]) == stream, name
@@ -108,7 +108,7 @@ async def test_every_recording_of_messages_passes_byte_for_byte_and_is_booked_as
 @both_transports
 async def test_every_recording_of_googles_passes_byte_for_byte_under_both_paths_and_as_an_array(transport: str) -> None:
     async with serving(transport) as gateway:
-        for seed, (name, stream) in enumerate(some(recorded(GENERATE_CONTENT).items())):
+        for seed, (name, stream) in enumerate(some(recorded(GENERATE_CONTENT).items(), least=8)):
             expected = booked(JUDGES["generate_content"](stream, strict=False))
             for version in ("v1beta", "v1"):
                 gateway.upstream.script(sse(chunks=cut(stream, seed), chunked=seed % 3 > 0))

@@ -151,6 +151,7 @@ def test_whatever_it_is_called_it_keeps_ruffs_rules_and_has_types(tmp_path: Path
     assert shown.count("Success: no issues found") == 2
 
 
+@pytest.mark.soak  # the tutorial is in `make test`
 @pytest.mark.timeout(300)
 def test_its_tests_pass_and_a_running_gateway_loads_its_wheel(tmp_path: Path) -> None:
     """The tutorial does the same by another way: here it is a name of two words, and what was written stays as it is."""

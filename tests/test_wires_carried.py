@@ -44,7 +44,7 @@ from muxx.testing.answers import json as plain
 @both_transports
 async def test_every_recording_of_responses_passes_byte_for_byte_and_is_booked_as_its_terminal_event_says(transport: str) -> None:
     async with serving(transport) as gateway:
-        for seed, path in enumerate(some(recordings("openai-responses"))):
+        for seed, path in enumerate(some(recordings("openai-responses"), least=8)):
             stream = path.read_bytes()
             gateway.upstream.script(sse(chunks=cut(stream, seed), chunked=seed % 3 > 0))
             response = await post(gateway, RESPONSES, stream=True)
@@ -72,7 +72,7 @@ async def test_every_recording_of_completions_passes_byte_for_byte_and_is_booked
 
 async def test_without_the_comment_not_a_byte_of_a_stream_differs() -> None:
     async with serving(config={"server": {"stream_cost_comment": False}}) as gateway:
-        cases = [(RESPONSES, path) for path in some(recordings("openai-responses"))]
+        cases = [(RESPONSES, path) for path in some(recordings("openai-responses"), least=8)]
         for seed, (endpoint, path) in enumerate([*cases, *((COMPLETIONS, path) for path in completion_recordings())]):
             stream = path.read_bytes()
             gateway.upstream.script(sse(chunks=cut(stream, seed)))

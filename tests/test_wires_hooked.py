@@ -47,7 +47,7 @@ FORMS_OF_LOOKING = ({}, {"X-Muxx-User-Id": "returned"})
 
 async def test_a_plugin_that_only_looks_leaves_every_byte_of_every_recording() -> None:
     async with serving(plugins={"looks": Looks}) as gateway:
-        cases = [(RESPONSES, path) for path in some(recordings("openai-responses"))]
+        cases = [(RESPONSES, path) for path in some(recordings("openai-responses"), least=8)]
         for seed, (endpoint, path) in enumerate([*cases, *((COMPLETIONS, path) for path in completion_recordings())]):
             stream = path.read_bytes()
             gateway.upstream.script(sse(chunks=cut(stream, seed)))

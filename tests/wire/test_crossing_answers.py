@@ -100,7 +100,7 @@ def assert_broken(called: Wire, answer: Crossed) -> None:
 @each_pair
 async def test_every_recording_says_the_same_to_a_client_of_another_format(pair: str) -> None:
     up, called = BY_PAIR[pair]
-    for name, data in some(recorded(up).items()):
+    for name, data in some(recorded(up).items(), least=8):
         answer = await crossed(up, called, [data])
         before = _said(up, name)
         assert answer.error is None, name
@@ -111,7 +111,7 @@ async def test_every_recording_says_the_same_to_a_client_of_another_format(pair:
 @each_pair
 def test_every_recording_as_a_plain_answer_says_the_same_to_a_client_of_another_format(pair: str) -> None:
     up, called = BY_PAIR[pair]
-    for name, data in some(recorded(up).items()):
+    for name, data in some(recorded(up).items(), least=8):
         body = dumps(up.assembled(observed(up, [data])[0]))
         before = JUDGES[up.name](body, strict=False, stream=False)
         out, lost = crossed_whole(up, called, body)
@@ -144,7 +144,7 @@ def _each_recording_once() -> list[tuple[Wire, Wire, bytes]]:
     for up in ups.values():
         others = [called for other, called in PAIRS if other is up]
         found += [(up, dice.choice(others), data) for data in recorded(up).values()]
-    return some(found)
+    return some(found, least=8)
 
 
 # Answers that break off, and errors.

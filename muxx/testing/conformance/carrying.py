@@ -69,8 +69,7 @@ class Examination:
         await evidence.settle("the gateway's rest after the last request", lambda: not more(open_tasks(), at_rest))
         await self._stored()
         evidence.left_behind += [f"{name} (while running)" for name in more(open_tasks(), at_rest)]
-        evidence.calls, evidence.records = list(self._notes.watch.calls), list(self._notes.records)
-        await self._committed()
+        evidence.calls, evidence.records = list(self._notes.watch.calls), await self._all_records()
         evidence.rows = await self._listed()
         evidence.tables = await self._tables_around_redelivery()
 
@@ -269,8 +268,15 @@ class Examination:
                 break
         return before, after
 
+    async def _all_records(self) -> list[Record]:
+        """All that the hooks were brought, also what was said of a row later, as what a shared call came to in the end."""
+        records, came = self._notes.records, len(self._notes.records)
+        await self._committed()
+        return records[:came] + [record for record in records[came:] if record["request_id"] != records[0]["request_id"]]
+
     async def _committed(self) -> None:
-        """Wait until all that the hooks were brought is in the database: the next batch begins only then."""
+        """Wait until all that the hooks were brought is in the database, and all that was noted before has been brought to them:
+        one record is brought again behind it."""
         await self._deliver(self._notes.records[:1])
 
     async def _deliver(self, records: Sequence[Record]) -> None:

@@ -37,6 +37,7 @@ class TestGuardThatAllows(Beside):
     ways = FEW_WAYS
 
 
+@pytest.mark.soak
 class TestGuardThatAllowsInWindows(Beside):
     """Text waits for its window, and what belongs to another channel does not wait for it: the order of events changes."""
 

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -454,6 +455,34 @@ class TestCommands:
         assert len(table) == total
         assert table[0]["cost_usd"] == "0.0000975"
         assert json.loads(table[0]["input"]) == rows[0]["input"]
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            ("--from 1970-01-01T00:00:20Z", [2, 3, 4]), ("--to 20", [1]), ("--from 20 --to 1970-01-01T01:00:30+01:00", [2]),
+            ("--model b", [2]), ("--provider other", [3]), ("--user-id ada", [4]), ("--status 500", [2]), ("--cache hit", [3]),
+            ("--metadata team=search --metadata n=1", [1]), ("--metadata team=search", [1, 4]), ("--environment all --status 499", [5]),
+            ("--project rival", []),
+        ],
+    )  # fmt: skip
+    async def test_commands_filter_as_the_list_does(self, bench: Bench, options: str, found: list[int]) -> None:
+        await bench.record(
+            record(1, started_at=10.0, metadata={"team": "search", "n": 1}),
+            record(2, started_at=20.0, model="b", status=500),
+            record(3, started_at=30.0, provider="other", cache="hit"),
+            record(4, started_at=40.0, user_id="ada", metadata={"team": "search"}),
+            record(5, started_at=50.0, environment="test", status=499),
+        )
+        exported = (await bench.run("export", "--format", "jsonl", *options.split())).stdout
+        assert [json.loads(line)["request_id"] for line in exported.splitlines()] == [f"req_{number:06d}" for number in found]
+        shown = (await bench.run("tail", *options.split())).stdout
+        assert re.findall(r"req_\d+", shown) == [f"req_{number:06d}" for number in found]
+
+    @pytest.mark.parametrize("option", ["--from=yesterday", "--status=7", "--metadata=team", "--metadata==x", "--cache=warm"])
+    async def test_a_filter_that_is_none_is_a_usage_error(self, bench: Bench, option: str) -> None:
+        refused = await bench.run("stats", option)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert option.partition("=")[0] in refused.stderr
 
     async def test_l09_no_stored_value_reaches_the_terminal_raw(self, bench: Bench) -> None:
         fields = ("user_id", "model", "model_requested", "provider", "endpoint", "client_ip", "error_code", "key_last4")

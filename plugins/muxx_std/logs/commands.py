@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields, replace
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -15,7 +17,7 @@ import click
 from muxx import Config, Host, config_option, run_async, table
 
 from .exporting import Format, written
-from .filters import MAX_LIMIT, MAX_TEXT, Filter, Page
+from .filters import CACHE_VALUES, MAX_LIMIT, MAX_TEXT, Filter, Page, moment_of
 from .plugin import find_generation
 from .present import generation, json_line, printable, summary
 from .schema import MIGRATIONS
@@ -49,20 +51,59 @@ class Text(click.ParamType[Any]):
         return str(value)
 
 
-def filter_options(command: Command) -> Command:
-    """`--project` and `--environment`, the same for every command that looks at many rows."""
-    command = click.option("--project", type=Text(), help="Only this project's rows.")(command)
-    return click.option(
+class Moment(click.ParamType[float]):
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return moment_of(value)
+        except ValueError:
+            self.fail("write 2026-11-22T10:00:00Z, or seconds since 1970", param, ctx)
+
+
+class Member(click.ParamType[tuple[str, str]]):
+    """A member of the metadata, and its value."""
+
+    name = "member"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        key, found, wanted = Text().convert(value, param, ctx).partition("=")
+        return (key, wanted) if key and found else self.fail("write KEY=VALUE", param, ctx)
+
+
+_FILTERS = (
+    click.option("--project", type=Text(), help="Only this project's rows."),
+    click.option(
         "--environment",
         type=click.Choice(["live", "test", "all"]),
         default="live",
         show_default=True,
         help="Traffic of live keys, of test keys, or all.",
-    )(command)
+    ),
+    click.option("--from", "since", type=Moment(), metavar="TIME", help="From then on: ISO 8601, UTC, or seconds since 1970."),
+    click.option("--to", "until", type=Moment(), metavar="TIME", help="Before then."),
+    click.option("--model", type=Text(), help="Asked for or served."),
+    click.option("--provider", type=Text(), help="Who was asked."),
+    click.option("--user-id", type=Text(), help="As X-Muxx-User-Id named the user."),
+    click.option("--status", type=click.IntRange(100, 599), help="The status of the answer; 499: the client left."),
+    click.option("--cache", type=click.Choice(CACHE_VALUES), help="What the cache did."),
+    click.option("--metadata", type=Member(), multiple=True, metavar="KEY=VALUE", help="Of X-Muxx-Metadata; repeatable."),
+)
 
 
-def _filter(project: str | None, environment: str, text: str | None = None) -> Filter:
-    return Filter(project=project, environment=None if environment == "all" else environment, text=text)
+def filter_options(command: Command) -> Command:
+    """Options that say which rows, the same for every command that looks at many, and as `GET /v1/logs` filters them; the command
+    gets them as a `Filter`."""
+
+    @wraps(command)
+    def filtered(*, environment: str, **given: Any) -> Any:
+        chosen = {field.name: given.pop(field.name) for field in fields(Filter) if field.name in given and field.name != "text"}
+        filter = Filter(environment=None if environment == "all" else environment, **chosen)
+        return command(filter=filter, **given)
+
+    for option in reversed(_FILTERS):
+        option(filtered)
+    return filtered  # type: ignore[return-value]
 
 
 @click.group()
@@ -75,13 +116,12 @@ def logs() -> None:
 @filter_options
 @click.option("-n", "count", type=click.IntRange(0, MAX_LIMIT), default=20, show_default=True, help="Rows to begin with.")
 @click.option("--follow", "-f", is_flag=True, help="Go on as rows arrive, until interrupted.")
-def tail(config: Config, project: str | None, environment: str, count: int, follow: bool) -> None:
+def tail(config: Config, filter: Filter, count: int, follow: bool) -> None:
     """Show the newest rows, the newest last."""
 
     async def run() -> None:
         async with _host(config) as host:
             reader = LogReader(host.db)
-            filter = _filter(project, environment)
             position = await reader.last_position()
             newest = await _newest(reader, filter, count)
             for record in reversed(newest):
@@ -101,12 +141,12 @@ def tail(config: Config, project: str | None, environment: str, count: int, foll
 @click.argument("text", type=Text())
 @click.option("-n", "count", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="Most rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def search(config: Config, project: str | None, environment: str, text: str, count: int, as_json: bool) -> None:
+def search(config: Config, filter: Filter, text: str, count: int, as_json: bool) -> None:
     """Find rows whose stored content holds TEXT, newest first."""
 
     async def run() -> list[dict[str, Any]]:
         async with _host(config) as host:
-            return await _newest(LogReader(host.db), _filter(project, environment, text), count)
+            return await _newest(LogReader(host.db), replace(filter, text=text), count)
 
     for record in run_async(run()):
         click.echo(json_line(generation(record)) if as_json else summary(record))
@@ -139,12 +179,12 @@ def show(config: Config, request_id: str, as_json: bool) -> None:
 @config_option
 @filter_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def stats(config: Config, project: str | None, environment: str, as_json: bool) -> None:
+def stats(config: Config, filter: Filter, as_json: bool) -> None:
     """Requests, tokens, cost, errors and times of each model."""
 
     async def run() -> list[dict[str, Any]]:
         async with _host(config) as host:
-            return await LogReader(host.db).stats(_filter(project, environment))
+            return await LogReader(host.db).stats(filter)
 
     rows = run_async(run())
     if as_json:
@@ -173,12 +213,12 @@ def stats(config: Config, project: str | None, environment: str, as_json: bool) 
 @filter_options
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), required=True, help="One JSON object a line, or CSV.")
 @click.option("--content/--no-content", default=True, show_default=True, help="With what was asked and answered.")
-def export(config: Config, project: str | None, environment: str, kind: Format, content: bool) -> None:
-    """Write every row to stdout, oldest first."""
+def export(config: Config, filter: Filter, kind: Format, content: bool) -> None:
+    """Write rows to stdout, oldest first."""
 
     async def run() -> None:
         async with _host(config) as host:
-            async for piece in written(LogReader(host.db), _filter(project, environment), kind, content):
+            async for piece in written(LogReader(host.db), filter, kind, content):
                 click.echo(piece, nl=False)
 
     run_async(run())

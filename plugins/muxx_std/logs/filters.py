@@ -159,17 +159,19 @@ def _integer(query: Mapping[str, str], name: str, least: int, most: int) -> int 
 
 
 def _moment(query: Mapping[str, str], name: str) -> float | None:
-    """ISO 8601, UTC unless it says otherwise, or epoch seconds."""
     value = query.get(name)
-    if value is None:
-        return None
-    if _NUMBER.fullmatch(value):
-        return float(value)
     try:
-        moment = datetime.fromisoformat(value)
+        return None if value is None else moment_of(value)
     except ValueError:
         what = f"{name} must be ISO 8601 (2026-11-22T10:00:00Z; write + as %2B) or epoch seconds."
         raise InvalidRequest(what, param=name) from None
+
+
+def moment_of(text: str) -> float:
+    """ISO 8601, UTC unless it says otherwise, or epoch seconds; as these. Raises `ValueError` for anything else."""
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

@@ -24,7 +24,7 @@ class Fragments:
     __slots__ = ("_before", "_before_bytes", "_utf8")
 
     def __init__(self) -> None:
-        self._before: list[str] = []
+        self._before: tuple[str, ...] = ()
         """What came up to the last large piece."""
         self._before_bytes = 0
         self._utf8 = bytearray()
@@ -48,10 +48,10 @@ class Fragments:
             return iter((self._utf8.decode("utf-8", "surrogatepass"),))
         if self._utf8:
             self._begin_anew()
-        self._before = ["".join(self._before)]  # of one it is that one itself
+        self._before = ("".join(self._before),)  # of one it is that one itself
         return iter(self._before)
 
     def _begin_anew(self, *large: str) -> None:
-        self._before += [self._utf8.decode("utf-8", "surrogatepass"), *large] if self._utf8 else large
+        self._before += (self._utf8.decode("utf-8", "surrogatepass"), *large) if self._utf8 else large
         self._before_bytes += len(self._utf8) + sum(map(utf8_size, large))
         self._utf8.clear()

@@ -42,7 +42,7 @@ class BroughtTransport:
         attempt.sent = True
         if (problem := _problem_of(response)) is not None:
             crashed(sending, problem)
-        return BroughtResponse(response, partial(self._part, response.pump, "an answer"))
+        return BroughtResponse(response, self._part(response.pump, "an answer"))
 
     async def close(self) -> None:
         closing = self._part(self._transport.close, "close")
@@ -56,9 +56,9 @@ class BroughtTransport:
 class BroughtResponse:
     """The same of an answer."""
 
-    def __init__(self, response: UpstreamResponse, pumping: Callable[[], Step]) -> None:
+    def __init__(self, response: UpstreamResponse, pumping: Step) -> None:
         self._response = response
-        self._pumping = pumping()
+        self._pumping = pumping
         self.status: int = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 

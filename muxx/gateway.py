@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .plugins import PluginSet
     from .shared import Shared
 
+
 class Chains:
     """The request hooks, compiled: one tuple of steps each, empty where no plugin has the hook."""
 

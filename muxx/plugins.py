@@ -120,7 +120,7 @@ def candidates(plugins_dir: Path | None = None, sources: Sources | None = None) 
     """Every plugin of the entry-point group, and every file of `plugins_dir`, by name; those that share one are all in it."""
     there: dict[tuple[str, str], Candidate] = {}
     for distribution in _distributions():
-        about = distribution.metadata  # parsed too
+        about = distribution.metadata  # parsed anew each time it is asked for
         origin, version = about["Name"], about["Version"]
         for entry in distribution.entry_points.select(group=GROUP):
             there[entry.name, origin] = Candidate(entry.name, origin, version, partial(_import, entry, origin))
@@ -138,7 +138,7 @@ def _distributions() -> Iterator[metadata.Distribution]:
     """
     section = f"[{GROUP}]"
     bringing = (item for item in metadata.distributions() if section in (item.read_text("entry_points.txt") or ""))
-    return map(metadata.distribution, {name for item in bringing if (name := item.name)})  # parsed anew each time it is asked for
+    return map(metadata.distribution, {name for item in bringing if (name := item.name)})  # a name is parsed metadata
 
 
 def _import(entry: metadata.EntryPoint, distribution: str) -> type:

@@ -195,3 +195,11 @@ async def each_later(items: Iterable[Any]) -> AsyncIterator[Any]:
 def plugin_config(**tables: Mapping[str, Any]) -> dict[str, Any]:
     """`[plugins.NAME]` for each, over a chain limit that lets a hang be seen in a test's time."""
     return merged({"server": {"chain_timeout_s": 0.2}}, {"plugins": tables})
+
+
+class Sees:
+    """Has every chunk pass through the hooks."""
+
+    @hookimpl
+    def on_chunk(self, chunk: Chunk) -> None:
+        """It is left as it is."""

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 
 import pytest
 from carrying_kit import STREAM, serving
+from hooks_kit import Sees
 
-from muxx import Attempt, Chunk, Exchange, HttpRequest, Request, hookimpl
+from muxx import Attempt, Exchange, HttpRequest, Request
 from muxx.call import Call
 from muxx.flight import Flight
 from muxx.reader import Reader
@@ -79,14 +80,6 @@ async def aborted(gateway: RunningGateway, number: int) -> None:
 WAYS: dict[str, Way] = {
     way.__name__: way for way in (plain, streamed, hit, streamed_hit, joined, translated, refused, broken, aborted)
 }
-
-
-class Sees:
-    """Has every chunk pass through the hooks."""
-
-    @hookimpl
-    def on_chunk(self, chunk: Chunk) -> None:
-        """It is left as it is."""
 
 
 @pytest.mark.parametrize("plugins", [{}, {"sees": Sees}], ids=["as it comes", "through a plugin"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .large import LARGE
 
 
-def utf8_size(text: str) -> int:
+def utf8_length(text: str) -> int:
     """How many bytes of UTF-8 a text is."""
     if text.isascii():
         return len(text)
@@ -53,5 +53,5 @@ class Fragments:
 
     def _begin_anew(self, *large: str) -> None:
         self._before += (self._utf8.decode("utf-8", "surrogatepass"), *large) if self._utf8 else large
-        self._before_bytes += len(self._utf8) + sum(map(utf8_size, large))
+        self._before_bytes += len(self._utf8) + sum(map(utf8_length, large))
         self._utf8.clear()

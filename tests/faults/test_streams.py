@@ -30,11 +30,11 @@ from carrying_kit import (
     without_comment,
     without_usage,
 )
+from hooks_kit import Sees
 from process_kit import Upstream, forget_peak, gateway_process, peak, workers_of
 from thoroughness import some
 from wire.recordings import recordings
 
-from muxx import Chunk, hookimpl
 from muxx.testing import DONE, RunningGateway, chat_body, cuts, event, sse
 
 # ── S01: identity ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,12 +255,6 @@ async def test_S04_an_event_of_fifteen_mebibytes_takes_no_more_than_twice_its_si
                 got += len(piece)
         assert got > len(large)
         assert peak(pid) - before < times * len(large) + FIXED
-
-
-class Sees:
-    @hookimpl
-    def on_chunk(self, chunk: Chunk) -> None:
-        """It is left as it is."""
 
 
 @pytest.mark.parametrize("plugins", [{}, {"sees": Sees}], ids=["as it comes", "through a plugin"])

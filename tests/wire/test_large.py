@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from thoroughness import examples, some
 
 from muxx.wire import large, sse
-from muxx.wire.fragments import Fragments, utf8_size
+from muxx.wire.fragments import Fragments, utf8_length
 from muxx.wire.sse import Event, EventSplitter
 from muxx.wire.wire import Wire
 
@@ -116,7 +116,7 @@ def test_large_pieces_are_part_of_the_text(pieces: list[str]) -> None:
     text = Fragments()
     for number, piece in enumerate(pieces):
         text.append(piece)
-        assert len(text) == utf8_size("".join(pieces[: number + 1]))
+        assert len(text) == utf8_length("".join(pieces[: number + 1]))
         if number % 3 == 0:
             assert "".join(text) == "".join(pieces[: number + 1])
     assert "".join(text) == "".join(pieces)

@@ -11,7 +11,7 @@ from ...money import Usage
 from .. import large
 from ..alike import PROBE, Alike, Padding, likeness
 from ..failures import told_in_answer
-from ..fragments import Fragments, utf8_size
+from ..fragments import Fragments, utf8_length
 from ..openai import Verdict
 from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, whole_answer
 from ..sse import Event, is_comment, is_done
@@ -114,7 +114,7 @@ class MessageFacts:
     @property
     def output_bytes(self) -> int:
         """UTF-8 bytes of all the model wrote: text, thinking, what tools are called with. Not what tools returned."""
-        return sum(utf8_size(text) for block in self._blocks.values() for text in block.written())
+        return sum(utf8_length(text) for block in self._blocks.values() for text in block.written())
 
     @property
     def text_since_usage(self) -> bool:

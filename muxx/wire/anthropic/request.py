@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...request import Part
+from ..fragments import utf8_length
 from ..openai.request import (
     MODEL,
     STREAM,
@@ -17,7 +18,6 @@ from ..openai.request import (
     definition_bytes,
     is_array,
     part_at,
-    utf8_length,
 )
 from .blocks import CALLS, dicts, strings_in, texts_in, type_of
 

@@ -10,7 +10,7 @@ from ...errors import UpstreamProtocolError
 from ...money import Usage
 from .. import large
 from ..failures import told_in_answer
-from ..fragments import Fragments, utf8_size
+from ..fragments import Fragments, utf8_length
 from ..large import Data
 from ..openai.answer import DROP, ERROR_EVENT, FORWARD, Verdict, whole_answer
 from ..sse import Event, is_done
@@ -149,7 +149,7 @@ class GenerateFacts:
     @property
     def output_bytes(self) -> int:
         """UTF-8 bytes of all the model wrote."""
-        return sum(utf8_size(text) for candidate in self.candidates.values() for text in candidate.texts())
+        return sum(utf8_length(text) for candidate in self.candidates.values() for text in candidate.texts())
 
     @property
     def text_since_usage(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import InvalidRequest
 from ...request import Part
+from ..fragments import utf8_length
 from ..openai.request import (
     MODEL,
     STREAM,
@@ -22,7 +23,6 @@ from ..openai.request import (
     check,
     definition_bytes,
     part_at,
-    utf8_length,
 )
 from .names import entries, member, snake, spellings
 

@@ -14,7 +14,7 @@ from orjson import JSONDecodeError, loads
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
 from ..failures import told_in_answer
-from ..fragments import Fragments, utf8_size
+from ..fragments import Fragments, utf8_length
 from .usage import read_usage, usage_object
 
 
@@ -154,7 +154,7 @@ class Choice:
         """UTF-8 bytes of all the model wrote, for estimates."""
         texts = (*self.refusal, *self.transcript, *(call.name or "" for call in self._calls()))
         pieces = (self.text, self.reasoning, *(call.arguments for call in self._calls()))
-        return sum(map(utf8_size, texts)) + sum(map(len, pieces))
+        return sum(map(utf8_length, texts)) + sum(map(len, pieces))
 
     def fragments(self) -> int:
         """A number that grows with every piece of text."""

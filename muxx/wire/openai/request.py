@@ -11,6 +11,7 @@ from orjson import dumps
 
 from ...errors import InvalidRequest
 from ...request import Part
+from ..fragments import utf8_length
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_MODEL_LENGTH = 256
@@ -147,10 +148,6 @@ def definition_bytes(body: dict[str, Any]) -> int:
 
 def _is_simple(message: Any) -> bool:
     return type(message) is dict and len(message) == 2 and "role" in message and type(message.get("content")) is str
-
-
-def utf8_length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def ask_for_usage(body: dict[str, Any]) -> bool:

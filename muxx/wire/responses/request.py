@@ -7,6 +7,7 @@ from typing import Any
 
 from ...errors import InvalidRequest
 from ...request import Part
+from ..fragments import utf8_length
 from ..openai.request import (
     MODEL,
     STREAM,
@@ -19,7 +20,6 @@ from ..openai.request import (
     definition_bytes,
     is_string,
     part_at,
-    utf8_length,
 )
 from .items import Path, all_texts, is_returned, shown
 

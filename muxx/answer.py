@@ -101,11 +101,16 @@ class Answer:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data)
 
     def _send_large(self, data: bytes) -> None:
-        """The same, without making another one of it."""
+        """The same, without making another one of it. `writelines` would in Python 3.11, and in 3.12 before 3.12.9 and 3.13
+        before 3.13.2 it takes any amount for a client that does not read (CVE-2024-12254)."""
         transport = self._connection.transport
         if transport is not None and not transport.is_closing():
-            framing = (b"%x\r\n" % len(data), b"\r\n") if self._http11 else (b"", b"")
-            transport.writelines((self._take_head() + framing[0], data, framing[1]))
+            before, behind = (b"%x\r\n" % len(data), b"\r\n") if self._http11 else (b"", b"")
+            if before := self._take_head() + before:
+                transport.write(before)
+            transport.write(data)
+            if behind:
+                transport.write(behind)
 
     def end(self, data: bytes = b"", otherwise: Callable[[MuxxError], bytes] | None = None) -> None:
         """Send the stream's last bytes and its end, in one write; `otherwise` makes the error event where they cannot be."""

@@ -43,14 +43,25 @@ HOLD = "hold"
 """A prompt that `Upstream` answers with one event, and the rest when `release` is set."""
 
 
+class WholeGateway(GatewayProcess):
+    """A gateway that is ready when all its workers are there; for its users it is so with the first."""
+
+    workers = 1
+
+    async def ready(self, within: float = 20.0) -> None:
+        await super().ready(within)
+        await eventually(lambda: len(workers_of(self)) >= self.workers, within)
+
+
 def gateway_process(
     directory: Path, upstream: ScriptedUpstream, config: Mapping[str, Any] | None = None, *, workers: int = 1, **environment: str
 ) -> GatewayProcess:
     """A gateway to start. Its key comes from the environment, which saves each test the command that makes one."""
     key = format.generate("live")
     settings = merged({"server": {"workers": workers}}, config or {})
-    process = GatewayProcess(directory, upstream.base_url, settings, environment={"MUXX_BOOTSTRAP_KEY": key, **environment})
+    process = WholeGateway(directory, upstream.base_url, settings, environment={"MUXX_BOOTSTRAP_KEY": key, **environment})
     process.key = key
+    process.workers = workers
     return process
 
 

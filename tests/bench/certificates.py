@@ -12,6 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 VALID = datetime.timedelta(days=2)
+SIGNS = x509.KeyUsage(
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+    key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+"""Python 3.13 takes no certificate that lacks what RFC 5280 wants in it."""
 
 
 class Certificates:
@@ -20,7 +25,7 @@ class Certificates:
     def __init__(self, directory: Path) -> None:
         self.authority, self.chain, self.key = (directory / name for name in ("authority.pem", "chain.pem", "key.pem"))
         root, leaf = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        of_root = _certificate("bench authority", root, "bench authority", root, x509.BasicConstraints(True, 0))
+        of_root = _certificate("bench authority", root, "bench authority", root, x509.BasicConstraints(True, 0), SIGNS)
         address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         of_leaf = _certificate("127.0.0.1", leaf, "bench authority", root, x509.BasicConstraints(False, None), address)
         self.authority.write_bytes(_pem(of_root))
@@ -45,8 +50,10 @@ def _certificate(
         .not_valid_before(now - VALID)
         .not_valid_after(now + VALID)
     )
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+    of_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    of_signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    for extension in (*extensions, of_key, of_signer):
+        builder = builder.add_extension(extension, critical=isinstance(extension, (x509.BasicConstraints, x509.KeyUsage)))
     return builder.sign(signer, hashes.SHA256())
 
 

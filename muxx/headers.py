@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC
@@ -27,6 +28,10 @@ SENT_DOWN = ("openai-processing-ms",)
 MUXX_HEADERS = "x-muxx"
 """The kernel's entry in a head's memory."""
 
+TRACEPARENT = "traceparent"
+"""The attribute of a row that says in whose trace its request was made."""
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
 METADATA_BYTES = 4096
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 64
@@ -35,14 +40,25 @@ LONGEST_WAIT = 60.0
 """Seconds of Retry-After passed on; a longer wait is the application's decision, so the SDK is told not to retry."""
 
 
-def read_muxx_headers(head: HttpRequest, request: Request) -> None:
-    """Take X-Muxx-Metadata and X-Muxx-User-Id into the request; `InvalidRequest` for what does not fit."""
+def read_said(head: HttpRequest, exchange: Exchange) -> None:
+    """What a caller says of its request beside it: X-Muxx-User-Id, X-Muxx-Metadata and traceparent. `InvalidRequest` for what
+    does not fit of muxx's own."""
     known = head.memory.get(MUXX_HEADERS)
     if known is None:
-        known = head.memory[MUXX_HEADERS] = _user_id(head.headers), head.headers.getall("X-Muxx-Metadata", ())
-    request.user_id, metadata = known
+        known = head.memory[MUXX_HEADERS] = (
+            _user_id(head.headers), head.headers.getall("X-Muxx-Metadata", ()), _traceparent(head.headers)
+        )  # fmt: skip
+    exchange.request.user_id, metadata, traceparent = known
     if metadata:
-        request.metadata = _metadata(*metadata)
+        exchange.request.metadata = _metadata(*metadata)
+    if traceparent is not None:
+        exchange.attributes[TRACEPARENT] = traceparent
+
+
+def _traceparent(headers: CIMultiDictProxy[str]) -> str | None:
+    """W3C Trace Context: a header that is not in order counts as none."""
+    lines = headers.getall("traceparent", ())
+    return lines[0] if len(lines) == 1 and _TRACEPARENT.fullmatch(lines[0]) else None
 
 
 def _user_id(headers: CIMultiDictProxy[str]) -> str | None:

@@ -13,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from .call import Call
 from .errors import InvalidRequest, MuxxError, PluginError
 from .exchange import Exchange
+from .headers import TRACEPARENT
 from .pipeline import carry
 from .request import HttpRequest, Request
 from .wire.wires import BY_NAME
@@ -97,6 +98,8 @@ async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent
     exchange.parent, exchange.depth = parent, parent.depth + 1
     exchange.identity = parent.identity
     exchange.attributes["parent"] = parent.id
+    if TRACEPARENT in parent.attributes:
+        exchange.attributes[TRACEPARENT] = parent.attributes[TRACEPARENT]
     down = Collected()
     await carry(Call(gateway, exchange, wire, head, down, asyncio.current_task()))
     if exchange.error is not None:

@@ -38,7 +38,7 @@ from .errors import (
     Unavailable,
     UpstreamError,
 )
-from .headers import answer_lines, error_headers, lines, read_muxx_headers
+from .headers import answer_lines, error_headers, lines, read_said
 from .money import Usage
 from .reply import Chunk, Reply, WholeAnswer
 from .replying import answer_from_plugin
@@ -110,7 +110,7 @@ async def accept(call: Call) -> None:
     exchange.identity, call.provider_keys = identity, projects.provider_keys(identity.project)
     exchange.phase = "head"
     request, server = exchange.request, gateway.config.server
-    read_muxx_headers(head, request)
+    read_said(head, exchange)
     data, most = head.body_now(), server.json_max_tokens
     counted = data is None
     if data is None:

@@ -25,6 +25,7 @@ from muxx_std.limits import RateLimits
 from muxx_std.logs import Logs
 from muxx_std.metrics import Metrics
 from muxx_std.mock import Mock
+from muxx_std.otel import Traces
 from muxx_std.pricing import Pricing
 from muxx_std.spend_caps import SpendCaps
 
@@ -34,7 +35,7 @@ STANDARD = config_classes(
         Found(name, cls, "muxx", "0")
         for name, cls in (
             ("alerts", Alerts), ("cache", Cache), ("keys", Keys), ("limits", RateLimits), ("logs", Logs),
-            ("metrics", Metrics), ("mock", Mock), ("pricing", Pricing), ("spend_caps", SpendCaps),
+            ("metrics", Metrics), ("mock", Mock), ("otel", Traces), ("pricing", Pricing), ("spend_caps", SpendCaps),
         )
     ]
 )

@@ -414,7 +414,7 @@ def test_both_locks_agree() -> None:
 def test_every_dependency_has_its_reason_written_down() -> None:
     rows = re.findall(r"^\| ([a-z][\w-]*) \| (.+) \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     reasons = {name: (purposes, reason) for name, purposes, reason in rows if name != "package"}
-    words = {"running": "running", "building": "building", "dev": "development", "uvloop": "extra `uvloop`"}
+    words = {"running": "running", "building": "building", "dev": "development", "uvloop": "extra `uvloop`", "otel": "extra `otel`"}
     wanted: dict[str, set[str]] = {}
     for purpose, found in requirements().items():
         for requirement in found:

@@ -92,6 +92,17 @@ async def connect(
 class Connection(aiosqlite.Connection):
     """aiosqlite's. Each of its methods is a way to the connection's thread and back, which costs as much as ten rows."""
 
+    opened: Sequence[sqlite3.Connection] = ()
+    """What its thread has opened. aiosqlite forgets it where whoever wanted it was cancelled before it came."""
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        self._tx.put_nowait((None, self._close_opened))
+        return super().stop()
+
+    def _close_opened(self) -> None:
+        for connection in self.opened:
+            connection.close()
+
     async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """What `fn` returns, called with the connection itself in its thread: for many statements on one way. All of aiosqlite's
         methods go through `_execute`."""
@@ -121,9 +132,11 @@ class _Inline(Connection):
 async def connect_with(database: str | Path, settings: Iterable[str], *, uri: bool = False, inline: bool = False) -> Connection:
     """A connection with these pragmas, run where it is made: each by itself would be a way to its thread and back."""
     problems: list[sqlite3.Error] = []
+    opened: list[sqlite3.Connection] = []
 
     def made(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = sqlite3.Connection(*arguments, **options)
+        opened.append(connection)
         try:
             for setting in settings:
                 connection.execute("PRAGMA " + setting)
@@ -133,6 +146,7 @@ async def connect_with(database: str | Path, settings: Iterable[str], *, uri: bo
 
     kind = _Inline if inline else Connection
     connection = kind(partial(made, database, uri=uri, isolation_level=None), ROWS_FETCHED)
+    connection.opened = opened
     await connection
     if problems:  # told here, for aiosqlite lets nobody wait for the thread of a connection that was not made
         await connection.close()

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 import pytest
@@ -24,7 +25,7 @@ import muxx.db as db_module
 from muxx import scanning
 from muxx.db import Database, Migration, begin_log_anew, statements
 from muxx.errors import StartError
-from muxx.sqlite import Connection, Writer
+from muxx.sqlite import Connection, Writer, connect
 from muxx.testing import eventually
 
 TABLE = Migration("main", "CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT); CREATE INDEX by_name ON things (name);")
@@ -101,6 +102,30 @@ class TestWriting:
         await asyncio.gather(task, return_exceptions=True)
         await db.write(lambda connection: add(connection, "c"))
         assert await names(db) in (["c"], ["a", "b", "c"])
+
+    async def test_a_connection_whose_caller_is_cancelled_before_it_comes_is_closed(
+        self, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever holds one keeps the write-ahead log from being brought into the file."""
+        opening, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+        class Slow(sqlite3.Connection):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                opening.set()
+                go_on.wait(10)
+                super().__init__(*arguments, **options)
+
+            def close(self) -> None:
+                super().close()
+                closed.set()
+
+        monkeypatch.setattr("muxx.sqlite.sqlite3.Connection", Slow)
+        task = asyncio.ensure_future(connect(tmp_path / "muxx.db"))
+        await eventually(opening.is_set)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        go_on.set()
+        await eventually(closed.is_set)
 
     async def test_a_write_that_cancels_itself_does_not_stop_the_next(self, db: Database) -> None:
         async def cancelled(connection: Connection) -> None:

@@ -121,6 +121,14 @@ class ProjectStore:
         """Every project, oldest first, archived ones too."""
         return [_row(row) for row in await self._db.read(_ALL)]
 
+    async def doubt(self, name: str | None) -> str | None:
+        """A sentence for whoever asks what a project did, where there is none of this name: nothing will be found of it, or only
+        what is left of another database's."""
+        if name is None or await self._db.read(_BY_NAME, (name,)):
+            return None
+        near = get_close_matches(name, [row.name for row in await self.rows()], n=1)
+        return f"There is no project of the name {name!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+
     async def page(self, name: str | None, archived: bool | None, after: str | None, limit: int) -> list[ProjectRow]:
         """Some projects, oldest first, behind the one with the id `after`. None means any."""
         if after is not None and not await self._db.read(_BY_ID, (after,)):

@@ -90,6 +90,8 @@ def costs(
     async def run() -> Found:
         async with Host.open(config) as host:
             await host.db.migrate("analytics", MIGRATIONS)
+            if doubt := await host.projects.doubt(project):
+                click.echo(doubt, err=True)
             return await ask(host.db, question)
 
     found = run_async(run())

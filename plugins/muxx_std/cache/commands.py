@@ -40,6 +40,8 @@ def stats(config: Config, project: str | None, environment: str, hours: int, as_
     async def run() -> dict[str, Any]:
         async with Host.open(config) as host:
             await host.db.migrate("cache", MIGRATIONS)
+            if doubt := await host.projects.doubt(project):
+                click.echo(doubt, err=True)
             store = CacheStore(host.db)
             wanted = None if environment == "all" else environment
             projects = await store.outcomes(time.time() - hours * 3600, project, wanted)
@@ -72,6 +74,8 @@ def purge(config: Config, project: str | None, as_json: bool) -> None:
 
     async def run() -> None:
         async with Host.open(config) as host:
+            if doubt := await host.projects.doubt(project):
+                raise click.ClickException(doubt)
             empty(host.shared, project)
 
     run_async(run())

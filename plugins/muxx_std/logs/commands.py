@@ -29,10 +29,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @asynccontextmanager
-async def _host(config: Config) -> AsyncIterator[Host]:
+async def _host(config: Config, project: str | None = None) -> AsyncIterator[Host]:
     """The host's databases, with the log's tables there also when no server has run yet."""
     async with Host.open(config) as host:
         await host.db.migrate("logs", MIGRATIONS)
+        if doubt := await host.projects.doubt(project):
+            click.echo(doubt, err=True)
         yield host
 
 
@@ -120,7 +122,7 @@ def tail(config: Config, filter: Filter, count: int, follow: bool) -> None:
     """Show the newest rows, the newest last."""
 
     async def run() -> None:
-        async with _host(config) as host:
+        async with _host(config, filter.project) as host:
             reader = LogReader(host.db)
             position = await reader.last_position()
             newest = await _newest(reader, filter, count)
@@ -145,7 +147,7 @@ def search(config: Config, filter: Filter, text: str, count: int, as_json: bool)
     """Find rows whose stored content holds TEXT, newest first."""
 
     async def run() -> list[dict[str, Any]]:
-        async with _host(config) as host:
+        async with _host(config, filter.project) as host:
             return await _newest(LogReader(host.db), replace(filter, text=text), count)
 
     for record in run_async(run()):
@@ -183,7 +185,7 @@ def stats(config: Config, filter: Filter, as_json: bool) -> None:
     """Requests, tokens, cost, errors and times of each model."""
 
     async def run() -> list[dict[str, Any]]:
-        async with _host(config) as host:
+        async with _host(config, filter.project) as host:
             return await LogReader(host.db).stats(filter)
 
     rows = run_async(run())
@@ -217,7 +219,7 @@ def export(config: Config, filter: Filter, kind: Format, content: bool) -> None:
     """Write rows to stdout, oldest first."""
 
     async def run() -> None:
-        async with _host(config) as host:
+        async with _host(config, filter.project) as host:
             async for piece in written(LogReader(host.db), filter, kind, content):
                 click.echo(piece, nl=False)
 

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .row import CacheStatus, EndedBy, Phase, Record
     from .settings import Alert, Limits, Project, ProjectSettings, SpendCap, Standing, Window
     from .shared import Holding, Shared
+    from .shown import csv_cell, json_line, printable
     from .sqlite import Connection
     from .targets import Attempt, Provider, Target, Timeouts
     from .textwindow import TextWindow
@@ -98,6 +99,7 @@ _HOME = {
     "row": "CacheStatus EndedBy Phase Record",
     "settings": "Alert Limits Project ProjectSettings SpendCap Standing Window",
     "shared": "Holding Shared",
+    "shown": "csv_cell json_line printable",
     "sqlite": "Connection",
     "targets": "Attempt Provider Target Timeouts",
     "textwindow": "TextWindow",
@@ -197,17 +199,20 @@ __all__ = [
     "audit_log",
     "body_as",
     "config_option",
+    "csv_cell",
     "echo_json",
     "ensure_project",
     "find_record",
     "hookimpl",
     "journalled",
+    "json_line",
     "known_providers",
     "lives",
     "load_config",
     "nested_setting",
     "note_change",
     "pico_of",
+    "printable",
     "project_layers",
     "query_as",
     "resolved_settings",

@@ -26,6 +26,7 @@ from .checking import Loaded, load_checked
 from .config import Config
 from .configfile import ConfigError
 from .errors import MuxxError, StartError
+from .shown import printable
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +42,6 @@ PLUGINS_DIR = f"{__name__}.plugins_dir"
 WIDEST = 10_000
 """Columns of a table: one that does not fit is the terminal's to wrap, for an id that is cut short can be given to no command."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 """What Python makes of bytes of the system that are no text: no database and no terminal takes it."""
 
@@ -197,5 +197,4 @@ def _rich_table(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
 
 def _cell(value: Any) -> str:
     """One line of text for any value; `-` for none."""
-    text = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return printable(str(value).lower() if isinstance(value, bool) else value)

@@ -446,7 +446,7 @@ def test_a_table_on_a_narrow_terminal_cuts_nothing_short(
 
 def test_what_is_shown_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.table(("x",), [("\x1b[2Jgone\nline\u202e",)])
-    assert capsys.readouterr().out == "x\n\\x1b[2Jgone\\nline\\u202e\n"
+    assert capsys.readouterr().out == "x\n\\u001b[2Jgone\\u000aline\\u202e\n"
 
 
 def test_echo_json_prints_one_value(capsys: pytest.CaptureFixture[str]) -> None:

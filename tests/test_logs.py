@@ -21,7 +21,7 @@ from journal_kit import as_chain
 from logs_kit import ADMIN, RIVAL, SHOP, START, Bench, muxx, opened, record
 
 import muxx_std
-from muxx import Host, InvalidRequest, NotFound, Record, load_config
+from muxx import Host, InvalidRequest, NotFound, Record, json_line, load_config
 from muxx.journal import Journal
 from muxx.recorder import Recorder
 from muxx_std.logs import plugin as logs_plugin
@@ -517,7 +517,7 @@ class TestCommands:
 
 @given(st.text())
 def test_escaped_json_means_what_it_meant(text: str) -> None:
-    line = present.json_line({"value": text})
+    line = json_line({"value": text})
     assert json.loads(line) == {"value": text}
     assert not RAW_CONTROL & set(line)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from muxx import Config, Host, config_option, echo_json, run_async, table, usd
+from muxx import Config, Host, config_option, csv_cell, echo_json, run_async, table, usd
 
 from .figures import Found, Line, ask
 from .periods import INTERVALS, Interval, Span, hours_around, last_span, moment, month_span
@@ -21,7 +21,6 @@ from .question import BY, METADATA, WAYS, Question
 from .schema import MIGRATIONS
 from .shapes import MOST_VALUES
 
-_FORMULA = tuple("=+-@＝＋－＠\t\r")
 ENVIRONMENTS = ("live", "test", "all")
 COLUMNS = ("start", "requests", "errors", "input_tokens", "output_tokens", "cost_usd", "saved_usd", "unpriced_requests")
 
@@ -99,7 +98,7 @@ def costs(
         echo_json(spend(found, by, interval))
     elif kind == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows(_csv_row(row) for row in _rows(found, question))
+        writer.writerows(map(csv_cell, row) for row in _rows(found, question))
     else:
         columns, *rows = _rows(found, question)
         table(columns, rows)
@@ -136,9 +135,3 @@ def _cells(line: Line, question: Question) -> list[Any]:
     money = usd(line.cost_pico), usd(line.saved_pico)
     cells = [line.requests, line.errors, line.input_tokens, line.output_tokens, *money, line.unpriced]
     return cells if question.interval == "total" else [start, *cells]
-
-
-def _csv_row(row: Iterable[Any]) -> list[str]:
-    """Text for a spreadsheet, which shall run nothing: values may be strangers'."""
-    cells = ["" if value is None else str(value) for value in row]
-    return ["'" + cell if cell.startswith(_FORMULA) else cell for cell in cells]

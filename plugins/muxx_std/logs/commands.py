@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import click
 
-from muxx import Config, Host, config_option, run_async, table
+from muxx import Config, Host, config_option, json_line, printable, run_async, table
 
 from .exporting import Format, written
 from .filters import CACHE_VALUES, MAX_LIMIT, MAX_TEXT, Filter, Page, moment_of
 from .plugin import find_generation
-from .present import generation, json_line, printable, summary
+from .present import generation, summary
 from .schema import MIGRATIONS
 from .store import LogReader
 
@@ -196,7 +196,7 @@ def stats(config: Config, filter: Filter, as_json: bool) -> None:
         ("model", "requests", "input", "output", "cost", "errors", "p50", "p95"),
         [
             (
-                printable(row["model"]),
+                row["model"],
                 str(row["requests"]),
                 str(row["input_tokens"]),
                 str(row["output_tokens"]),

@@ -11,11 +11,11 @@ import io
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from muxx import HttpRequest, InvalidRequest, Reply, Route
+from muxx import HttpRequest, InvalidRequest, Reply, Route, csv_cell, json_line
 
 from . import described, filters
 from .filters import Filter
-from .present import CONTENT, FIELDS, csv_cell, generation, json_line
+from .present import CONTENT, FIELDS, generation
 from .store import LogReader
 
 if TYPE_CHECKING:

@@ -1,24 +1,12 @@
-"""How a row looks outside: the JSON of the wire contract, a line of a table, a cell of a CSV.
-
-Stored values come from strangers. Whatever is printed is free of control characters, of C1 and bidirectional ones too, so that no
-value can move a terminal's cursor, forge a second line, or reverse what stands around it.
-"""
+"""How a row looks outside: the JSON of the wire contract, and a line of a terminal."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
-from muxx import usd
-
-_BIDI = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f" + _BIDI + "\ufeff\ud800-\udfff]")
-_FORMULA = tuple("=+-@＝＋－＠")
-"""The wide ones too, which spreadsheets take for the others where such are written."""
+from muxx import printable, usd
 
 CONTENT = ("input", "output")
 
@@ -59,28 +47,6 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def printable(value: Any) -> str:
-    """Text fit for a terminal: what is unsafe stands there as its escape. None is a dash."""
-    if value is None:
-        return "-"
-    return _UNSAFE.sub(lambda match: _escape(match[0]), str(value))
-
-
-def json_line(value: Any) -> str:
-    """One line of JSON, fit for a terminal. Unsafe characters occur inside strings only, where their escapes mean the same."""
-    return _UNSAFE.sub(lambda match: _escape(match[0]), orjson.dumps(value).decode())
-
-
-def csv_cell(value: Any) -> str:
-    """Text for a spreadsheet: JSON for what is not plain, nothing that a spreadsheet would run as a formula. None is empty."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return json_line(value)
-    text = printable(value)
-    return "'" + text if text.startswith(_FORMULA) else text
-
-
 def summary(record: Mapping[str, Any]) -> str:
     """A row in a line of a terminal."""
     tokens = f"{record['input_tokens']}→{record['output_tokens']}"
@@ -96,7 +62,3 @@ def summary(record: Mapping[str, Any]) -> str:
         record["request_id"],
     )
     return "  ".join(printable(cell) for cell in cells if cell != "")
-
-
-def _escape(character: str) -> str:
-    return f"\\u{ord(character):04x}"

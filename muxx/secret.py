@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NAME = "secret"
 VARIABLE = "MUXX_SECRET"
 SECRET_BYTES = 32
+SHORT_SECRET = 16
+"""Bytes below which one is thought to be a word."""
 MARK_BYTES = 16
 
 MIGRATIONS = (

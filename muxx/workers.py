@@ -34,6 +34,7 @@ from .journal import Journal
 from .loop import run
 from .memory import give_large_back
 from .plugins import Found, PluginSet, build
+from .secret import SHORT_SECRET, configured
 from .server import allow_files, most_calls
 from .shared import Shared
 from .sources import Sources
@@ -226,6 +227,9 @@ def _announce(config: Config, listener: socket.socket, key: str | None, mock: bo
         )
     if host in ("0.0.0.0", "::"):
         log.warning("listening on every interface: put TLS and a firewall in front of it")
+    if 0 < len(configured(config) or b"") < SHORT_SECRET:
+        text = "a secret of fewer than %d bytes can be guessed by whoever has a copy of the database: set a longer one, %s"
+        log.warning(text, SHORT_SECRET, "as `openssl rand -base64 32` prints it, with `muxx secret rotate`")
     workers = config.server.workers
     log.info("muxx listens on %s with %d worker%s", base, workers, "" if workers == 1 else "s")
 

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 from journal_kit import config_in
+from process_kit import Upstream, gateway_process, messages
 
 from muxx import StartError, secret
 from muxx.cli import cli
@@ -254,3 +255,10 @@ async def test_a_database_of_before_is_marked_at_its_next_start(tmp_path: Path, 
     monkeypatch.setenv("MUXX_SECRET", NEW)
     with pytest.raises(StartError):
         await Host.open(config_in(tmp_path))
+
+
+@pytest.mark.parametrize(("given", "warned"), [("fifteen-bytes-!", 1), ("sixteen-bytes-!!", 0), ("", 0)])
+async def test_a_start_with_a_secret_that_can_be_guessed_warns_of_it(given: str, warned: int, tmp_path: Path) -> None:
+    async with Upstream() as upstream, gateway_process(tmp_path, upstream, MUXX_SECRET=given) as gateway:
+        assert messages(gateway).count("a secret of fewer than 16 bytes can be guessed") == warned
+        assert not given or given not in gateway.stderr

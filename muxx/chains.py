@@ -352,7 +352,7 @@ def _is_sum(cost: Any) -> TypeGuard[Cost]:
     return isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int and cost[0] >= 0 and cost[1] >= 0
 
 
-def isolated(tap: Callable[[T], None]) -> Callable[[T], None]:
+def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:
     """`tap`, until it crashes: then the log says so, and it is called no more. It only looks on, so the answer goes on."""
     alive = True
 
@@ -360,7 +360,7 @@ def isolated(tap: Callable[[T], None]) -> Callable[[T], None]:
         nonlocal alive
         if alive:
             try:
-                tap(data)
+                refuse_coroutine(tap(data))
             except BaseException as error:  # called by the event loop itself, so not even an exit may pass
                 alive = False
                 log.error("a plugin's tap failed: %s", describe_crash(error))

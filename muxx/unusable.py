@@ -20,7 +20,7 @@ def note_unusable_request(call: Call) -> bool:
     """Whether `pre_request` has left such a thing."""
     exchange, wrong = call.exchange, []
     targets: Any = exchange.targets
-    if not isinstance(targets, tuple | list) or not all(isinstance(target, Target) for target in targets):
+    if not isinstance(targets, tuple | list) or not targets or not all(isinstance(target, Target) for target in targets):
         wrong.append("`exchange.targets` is no tuple of muxx.Target, as `gateway.plan(model)` gives one")
     if not isinstance(exchange.request.body, dict) or not _is_json(exchange.request.body):
         wrong.append("`exchange.request.body` is no dict that JSON can say")

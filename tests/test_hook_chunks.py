@@ -248,6 +248,20 @@ async def test_tap_gets_the_bytes_as_delivered_and_leaves_the_fast_path_alone(st
     assert b"".join(tapped) == (STREAM if stream else response.body)
 
 
+async def test_a_tap_that_nobody_awaits_is_told_and_the_answer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def looks(data: bytes) -> None:
+        raise AssertionError("it never begins")
+
+    class Taps:
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> None:
+            exchange.tap(looks)  # type: ignore[arg-type]
+
+    async with serving(plugins={"taps": Taps}) as gateway:
+        assert delivered(await gateway.chat(stream=True)) == "Hello there."
+    assert caplog.text.count("a plugin's tap failed: CoroutineNobodyAwaits") == 1
+
+
 async def test_a_tap_that_crashes_ends_neither_the_answer_nor_the_gateway(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[bytes] = []
 

@@ -298,6 +298,7 @@ def leaving(hook: str, place: str, value: Any) -> type:
         ("pre_request", "targets", "gpt-4o", "`exchange.targets` is no tuple of muxx.Target"),
         ("pre_request", "targets", ["openai/gpt-4o"], "`exchange.targets` is no tuple of muxx.Target"),
         ("pre_request", "targets", None, "`exchange.targets` is no tuple of muxx.Target"),
+        ("pre_request", "targets", (), "`exchange.targets` is no tuple of muxx.Target"),
         ("pre_request", "body", None, "`exchange.request.body` is no dict that JSON can say"),
         ("pre_attempt", "url", None, "`attempt.url` is no str"),
         ("pre_attempt", "headers", None, "`attempt.headers` is no dict"),

@@ -34,15 +34,20 @@ _CONTENT_NAMES = ("request_id", "started_at", "input", "output")
 @lru_cache(maxsize=64)
 def _upsert(table: str, shared: tuple[str, ...], own: tuple[str, ...], rows: int) -> str:
     """Insert so many rows, binding first the values they share and then the `own` ones of each. A row whose `request_id`, the
-    first of those, is there already changes in its place."""
-    common = ["?" + str(number + 1) for number in range(len(shared))]
-    values = []
-    for row in range(rows):
-        first = len(shared) + row * len(own) + 1
-        values.append("(" + ", ".join([*common, *("?" + str(first + number) for number in range(len(own)))]) + ")")
+    first of those, is there already changes in its place.
+
+    Not by numbers (`?1`): Python from 3.12 on asks for the name of each, and 3.12 before 3.12.4 warns of each.
+    """
+    values = "VALUES " + ", ".join([_places(own)] * rows)
+    if shared:
+        values = " ".join(("SELECT * FROM (VALUES", _places(shared), "), (", values, ") WHERE true"))
     into = table + " (" + ", ".join([*shared, *own]) + ")"
     changes = ", ".join(name + " = excluded." + name for name in (*shared, *own[1:]))
-    return " ".join(("INSERT INTO", into, "VALUES", ", ".join(values), "ON CONFLICT (request_id) DO UPDATE SET", changes))
+    return " ".join(("INSERT INTO", into, values, "ON CONFLICT (request_id) DO UPDATE SET", changes))
+
+
+def _places(names: tuple[str, ...]) -> str:
+    return "(" + ", ".join("?" * len(names)) + ")"
 
 
 _STATS_HEAD = (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .bodies import Asked, Listed, Moment, Shown, asked_project, body_as, query_as, whose
     from .config import Config, PluginConfig, ProjectConfig
     from .configfile import ConfigError, load_config
+    from .configtypes import is_web_address
     from .console import config_option, echo_json, run_async, table
     from .counters import Counters
     from .db import Database, Migration
@@ -76,6 +77,7 @@ _HOME = {
     "bodies": "Asked Listed Moment Shown asked_project body_as query_as whose",
     "config": "Config PluginConfig ProjectConfig",
     "configfile": "ConfigError load_config",
+    "configtypes": "is_web_address",
     "console": "config_option echo_json run_async table",
     "counters": "Counters",
     "db": "Database Migration",
@@ -204,6 +206,7 @@ __all__ = [
     "ensure_project",
     "find_record",
     "hookimpl",
+    "is_web_address",
     "journalled",
     "json_line",
     "known_providers",

@@ -26,7 +26,7 @@ LONGEST_NAME = 128
 log = logging.getLogger("muxx")
 
 
-def printable(text: str) -> str:
+def _one_line(text: str) -> str:
     """`text` with everything that could steer a terminal or a log parser escaped, and cut to `LONGEST` characters."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
@@ -40,20 +40,20 @@ def _said(record: logging.LogRecord) -> str:
     except Exception as error:  # a plugin's mistake, and nothing that a line of the log should fail at
         written = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         text = f"{written} (its arguments do not fit, {type(error).__name__} at {record.pathname}:{record.lineno})"
-    return printable(text)
+    return _one_line(text)
 
 
 class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock} {printable(record.levelname.lower()):<7} {_named(record)}: {_said(record)}"
+        return f"{clock} {_one_line(record.levelname.lower()):<7} {_named(record)}: {_said(record)}"
 
 
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": printable(record.levelname.lower()),
+            "level": _one_line(record.levelname.lower()),
             "logger": _named(record),
             "message": _said(record),
         }
@@ -61,7 +61,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _named(record: logging.LogRecord) -> str:
-    return printable(str(record.name))[:LONGEST_NAME]
+    return _one_line(str(record.name))[:LONGEST_NAME]
 
 
 class _Handler(logging.StreamHandler[TextIO]):

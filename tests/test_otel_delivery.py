@@ -6,15 +6,13 @@ import asyncio
 import logging
 import os
 import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from carrying_kit import serving
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
 from otel_kit import OK, answering, collecting, spans, spans_at, tracing
-from process_kit import Upstream, gateway_process, keeper_of
+from process_kit import Upstream, gateway_process, keeper_of, logs_file, query, rows
 
 from muxx.testing import RunningGateway, Script, eventually, fin, unused_port
 from muxx_std.otel import collector as collector_module
@@ -33,7 +31,7 @@ async def test_spans_wait_for_a_collector_that_is_away_and_come_in_order_once(
     async with tracing(away, directory=tmp_path) as gateway:
         ids = [(await gateway.chat()).request_id for _ in range(3)]
         await eventually(lambda: bool(warnings(caplog)), 10.0)
-        await eventually(lambda: _rows(tmp_path) == 3, 10.0)
+        await eventually(lambda: len(rows(tmp_path)) == 3, 10.0)
     async with collecting() as collector, tracing(collector, directory=tmp_path) as gateway:
         found = await spans(collector, 3)
         assert [span.span_id for span in found] == list(map(span_id, ids))
@@ -116,7 +114,7 @@ async def test_the_log_from_before_the_plugin_was_switched_on_is_not_sent(
 ) -> None:
     async with serving(directory=tmp_path) as gateway:
         await gateway.chat()
-        await eventually(lambda: _rows(tmp_path) == 1, 10.0)
+        await eventually(lambda: len(rows(tmp_path)) == 1, 10.0)
     monkeypatch.setattr(plugin, "BEFORE", 0.0)
     async with collecting() as collector, tracing(collector, directory=tmp_path) as gateway:
         await eventually(lambda: _position(tmp_path) is not None, 10.0)
@@ -129,7 +127,7 @@ async def test_rows_that_waited_too_long_are_not_sent_any_more(tmp_path: Path, m
     async with tracing(f"http://127.0.0.1:{unused_port()}", directory=tmp_path) as gateway:
         for _ in range(3):
             await gateway.chat()
-        await eventually(lambda: _rows(tmp_path) == 3 and _position(tmp_path) is not None, 10.0)
+        await eventually(lambda: len(rows(tmp_path)) == 3 and _position(tmp_path) is not None, 10.0)
     await asyncio.sleep(1.0)
     monkeypatch.setattr(collector_module, "KEPT_SECONDS", 1.0)
     async with collecting() as collector, tracing(collector, directory=tmp_path) as gateway:
@@ -138,15 +136,9 @@ async def test_rows_that_waited_too_long_are_not_sent_any_more(tmp_path: Path, m
         assert span.span_id == span_id(late.request_id)
 
 
-def _rows(directory: Path) -> int:
-    with closing(sqlite3.connect(directory / "muxx-logs.db")) as log:
-        return int(log.execute("SELECT count(*) FROM generations").fetchone()[0])
-
-
 def _position(directory: Path) -> int | None:
     """Of the last row that was sent; None: nothing has begun."""
-    with closing(sqlite3.connect(directory / "muxx-logs.db")) as log:
-        return next((int(position) for (position,) in log.execute("SELECT position FROM otel_state")), None)
+    return next((int(position) for (position,) in query(logs_file(directory), "SELECT position FROM otel_state")), None)
 
 
 async def test_without_the_log_there_is_nothing_to_send_and_muxx_says_so(caplog: pytest.LogCaptureFixture) -> None:

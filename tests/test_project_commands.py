@@ -217,9 +217,6 @@ def test_explain_names_the_layer_of_each_of_a_projects_values(run: Run, tmp_path
     assert everyones["project.cache.ttl"] == 86_400
 
 
-# ── two workers ──
-
-
 def test_a_project_that_is_not_there_is_doubted_where_nothing_would_be_found_of_it(run: Run) -> None:
     run("projects", "create", "shop")
     doubt = "There is no project of the name 'shpo'. Did you mean 'shop'?"
@@ -228,6 +225,9 @@ def test_a_project_that_is_not_there_is_doubted_where_nothing_would_be_found_of_
         assert run(*command, "--project", "shop").stderr == "", command
     assert run("cache", "stats", "--project", "shpo").stderr == f"{doubt}\n"
     assert run("cache", "purge", "--project", "shpo", code=1).stderr == f"Error: {doubt}\n"
+
+
+# ── two workers ──
 
 
 async def test_commands_beside_two_workers_bind_on_the_next_request_in_both(

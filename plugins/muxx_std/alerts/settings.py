@@ -8,24 +8,17 @@ from base64 import b64decode
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from muxx import Config, PluginConfig
+from muxx import Config, PluginConfig, is_web_address
 
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
 
 
 def _web_address(url: SecretStr) -> SecretStr:
-    """What `urlsplit` objects to is dropped, for it quotes its input."""
     text = url.get_secret_value()
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or not re.fullmatch(r"[!-~]+", text):
+    if not is_web_address(text) or not re.fullmatch(r"[!-~]+", text):
         raise ValueError("must be an http:// or https:// URL with a host")
     return url
 

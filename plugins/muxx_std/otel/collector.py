@@ -32,6 +32,8 @@ LONGEST_WAIT = 300.0
 KEPT_SECONDS = 86_400.0
 """Rows that began longer ago are not sent any more."""
 ANSWER_BYTES = 65_536
+TOLD_CHARACTERS = 200
+"""Of what a collector says; the log itself escapes what cannot be printed."""
 UNUSABLE = frozenset({400, 413, 415, 422})
 """The collector will never take this; every other status may become another one when somebody has set it right."""
 
@@ -118,7 +120,7 @@ class Collector:
             return Outcome()
         if told.rejected_spans:
             text = "the collector of [plugins.otel] left out %d spans: %s"
-            self._gateway.log.warning(text, told.rejected_spans, _printable(told.error_message))
+            self._gateway.log.warning(text, told.rejected_spans, " ".join(told.error_message.split())[:TOLD_CHARACTERS])
         return Outcome()
 
 
@@ -133,7 +135,3 @@ def _refused(response: ClientResponse) -> Outcome:
     asked = response.headers.get("Retry-After", "")
     wait = min(float(asked), LONGEST_WAIT) if asked.isascii() and asked.isdigit() else None
     return Outcome(f"answered {status}", drop=status in UNUSABLE, wait=wait)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:200])

@@ -10,20 +10,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from muxx import Config, PluginConfig
+from muxx import Config, PluginConfig, is_web_address
 
 PATH = "/v1/traces"
 OURS = {"content-type", "content-length", "content-encoding", "host"}
 
 
 def _web_address(url: str) -> str:
-    """What `urlsplit` objects to is dropped, for it quotes its input."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if url and (not usable or not re.fullmatch(r"[!-~]+", url) or parts.query or parts.fragment or "@" in parts.netloc):
+    usable = is_web_address(url) and re.fullmatch(r"[!-~]+", url)
+    if url and (not usable or (parts := urlsplit(url)).query or parts.fragment or "@" in parts.netloc):
         raise ValueError('must be an http:// or https:// URL without user, query and fragment, as in "http://127.0.0.1:4318"')
     return url.rstrip("/")
 

@@ -43,6 +43,8 @@ class Place(NamedTuple):
     trace_id: bytes
     parent_id: bytes
     """Empty: it is the first of its trace."""
+    remote: bool
+    """Its parent is the caller's."""
     sampled: bool
 
 
@@ -64,7 +66,7 @@ def span_of(row: Mapping[str, Any], config: OtelConfig) -> Span | None:
     started = int(row["started_at"] * 1e9)
     operation = OPERATIONS.get(row["endpoint"], row["endpoint"])
     flags = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | 1
-    if place.parent_id and "parent" not in attributes:
+    if place.remote:
         flags |= SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
     return Span(
         trace_id=place.trace_id,
@@ -86,9 +88,9 @@ def place_of(request_id: str, attributes: Mapping[str, Any], share: float) -> Pl
     inner = span_id(parent) if parent else b""
     if given := _TRACEPARENT.fullmatch(str(attributes.get("traceparent", ""))):
         trace, caller, flags = map(bytes.fromhex, given.groups())
-        return Place(trace, inner or caller, bool(flags[0] & 1))
+        return Place(trace, inner or caller, not inner, bool(flags[0] & 1))
     trace = _digest("trace", parent or request_id)[:16]
-    return Place(trace, inner, int.from_bytes(trace[8:]) < share * 2**64)
+    return Place(trace, inner, False, int.from_bytes(trace[8:]) < share * 2**64)
 
 
 def span_id(request_id: str) -> bytes:

@@ -30,7 +30,7 @@ from .translating import DROPPED, DROPPED_HEADER, no_counterpart, translated, up
 from .tries import Tries, nobody_tried
 from .unusable import note_unusable_attempt
 from .wire.prompt import MOST_NAMED
-from .wire.seals import SEAL_MARK, without_seals
+from .wire.seals import may_hold_seals, without_seals
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -134,7 +134,7 @@ async def _attempt(call: Call, attempt: Attempt) -> None:
     if exchange.request.size > HEAVY_BYTES:
         await asyncio.sleep(0)
     attempt.payload = _payload(call, attempt)
-    if SEAL_MARK in attempt.payload and up is call.wire:
+    if up is call.wire and may_hold_seals(attempt.payload):
         attempt.body, unsealed = without_seals(attempt.body)
         _tell_dropped(exchange, unsealed)
         attempt.payload = _payload(call, attempt)

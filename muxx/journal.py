@@ -8,8 +8,6 @@ Invariants, beside those of a line and a segment in `muxx.segments`:
 - Each line is one write, or part of the one write of its turn (see `gather`). A writer that got a short one goes on in a new
   segment, so a torn line is the last of its segment.
 - All lines of a request come from one writer, in order.
-
-`trace` and `final` stand in the way of every answer: what they do when all goes well is written out in each, once too often.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -40,10 +38,14 @@ BALLAST = "ballast"
 BALLAST_BYTES = 16 * 1024 * 1024
 _PROBE_TEXT = b" " * 4096
 """A file system's usual block: a probe must not fit into what is left of one on a full disk."""
-_PROBE_LINE = line_of(PROBE, _PROBE_TEXT)
+_PROBE_LINE = (line_of(PROBE, _PROBE_TEXT),)
 
-LARGE = 1 << 20
-"""Bytes of a row's texts that are written on their own."""
+Pieces = Sequence[bytes]
+"""A line, to be written one piece behind the other: the texts of a large one are never copied."""
+COPIED = 8192
+"""Bytes of a row's texts up to which copying them costs less than pieces do."""
+MOST_PIECES = os.sysconf("SC_IOV_MAX")
+"""Of one write."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -59,6 +61,18 @@ def _sync_and_close(fds: list[int]) -> bool:
         finally:
             os.close(fd)
     return synced
+
+
+def _dumped(record: Mapping[str, Any]) -> bytes:
+    """As JSON; what that cannot hold, as text."""
+    try:
+        return dumps(record)
+    except TypeError:
+        return dumps(plain(record))
+
+
+def _size(pieces: Pieces) -> int:
+    return sum(map(len, pieces))
 
 
 class Journal:
@@ -93,14 +107,14 @@ class Journal:
         self._opened = 0.0
         self._left: list[int] = []
         """Segments left but not yet synced (durability "power" only)."""
-        self._unsynced: dict[str, bytes] = {}
+        self._unsynced: dict[str, Pieces] = {}
         """Last line of each request since the last sync (durability "power" only): what a failed fsync may have lost."""
         self._rewrite = False
         self._written = 0
         self._synced = 0
         self._group: asyncio.Future[bool] | None = None
         self.gathers = False
-        self._held: list[tuple[bytes, Mapping[str, Any]]] = []
+        self._held: list[tuple[Pieces, Mapping[str, Any]]] = []
         self.outbox = Outbox(self)
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -121,56 +135,43 @@ class Journal:
         held, self._held = self._held, []
         if not held:
             return
-        data = b"".join([line for line, _ in held])
+        pieces = [piece for line, _ in held for piece in line]
+        if len(pieces) > MOST_PIECES:
+            pieces = [b"".join(pieces)]
         failure: OSError | None = None
         try:
-            written = os.write(self._fd, data)
+            written = os.writev(self._fd, pieces)
         except OSError as error:
             written, failure = 0, error
         self._room -= written
-        if written != len(data):
+        if written != _size(pieces):
             self._flush_rest(held, written, failure)
         elif self._room < 0:
             self._rotate()
 
-    def _flush_rest(self, held: list[tuple[bytes, Mapping[str, Any]]], written: int, failure: OSError | None) -> None:
+    def _flush_rest(self, held: list[tuple[Pieces, Mapping[str, Any]]], written: int, failure: OSError | None) -> None:
         """The lines a short or failed write left out, the torn one first."""
         unavailable: LogUnavailable | None = None
         for line, record in held:
-            begun = min(written, len(line))
+            size = _size(line)
+            begun = min(written, size)
             written -= begun
             try:
                 if begun == 0:
                     self._put(line, record, failure)
-                elif begun < len(line):
+                elif begun < size:
                     self._after(line, begun, record)
             except LogUnavailable as error:
                 unavailable = error
-            if begun < len(line):
+            if begun < size:
                 failure = None
         if unavailable is not None:
             raise unavailable
 
-    def _hold(self, line: bytes, record: Mapping[str, Any]) -> None:
-        self._held.append((line, record))
-        self.outbox.schedule()
-
     def trace(self, trace: Mapping[str, Any]) -> None:
         """Note a request that is about to be sent to a provider. Raises `LogUnavailable` when that cannot be noted."""
-        try:
-            record = dumps(trace)
-            line = pack_bare_header(TRACE, len(record), crc32(record)) + record
-            if self.gathers:
-                self._hold(line, trace)
-                return
-            written = os.write(self._fd, line)
-            self._room = room = self._room - written
-            if written != len(line) or room < 0:
-                self._after(line, written, trace)
-        except TypeError:
-            self._put_odd(line_of(TRACE, dumps(plain(trace))), trace)
-        except OSError as error:
-            self._put(line, trace, error)
+        record = _dumped(trace)
+        self._note((pack_bare_header(TRACE, len(record), crc32(record)) + record,), trace)
 
     def final(
         self, row: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None, *, mark: bytes = FINAL
@@ -180,28 +181,15 @@ class Journal:
         When this returned, its answer may be acknowledged (gathered: through the `outbox`; durability "power": after `sync`).
         `mark` is for `amend`.
         """
-        if sent is None:
-            sent = b""
-        if delivered is None:
-            delivered = b""
-        if len(sent) + len(delivered) > LARGE:
-            self._put_large(mark, row, sent, delivered)
-            return
-        try:
-            record = dumps(row)
+        record, sent, delivered = _dumped(row), sent or b"", delivered or b""
+        lengths = len(record), len(sent), len(delivered)
+        if len(sent) + len(delivered) > COPIED:
+            checksum = crc32(delivered, crc32(sent, crc32(record)))
+            line: Pieces = (pack_header(mark, *lengths, checksum), record, sent, delivered)
+        else:
             texts = record + sent + delivered
-            line = pack_header(mark, len(record), len(sent), len(delivered), crc32(texts)) + texts
-            if self.gathers:
-                self._hold(line, row)
-                return
-            written = os.write(self._fd, line)
-            self._room = room = self._room - written
-            if written != len(line) or room < 0:
-                self._after(line, written, row)
-        except TypeError:
-            self._put_odd(line_of(mark, dumps(plain(row)), sent, delivered), row)
-        except OSError as error:
-            self._put(line, row, error)
+            line = (pack_header(mark, *lengths, crc32(texts)) + texts,)
+        self._note(line, row)
 
     def amend(
         self, row: Mapping[str, Any], changes: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None
@@ -209,66 +197,44 @@ class Journal:
         """Note the row of an earlier `final` again, with `changes` and its texts: who reads this line needs no other."""
         self.final({**row, **changes}, sent, delivered, mark=AMEND)
 
-    def _put_large(self, mark: bytes, row: Mapping[str, Any], sent: bytes, delivered: bytes) -> None:
-        """Write a row whose texts may be the largest things in memory, without another copy of them: at once, behind the lines
-        that were gathered."""
-        self.outbox.flush()
-        try:
-            record = dumps(row)
-        except TypeError:
-            record = dumps(plain(row))
-        checksum = crc32(delivered, crc32(sent, crc32(record)))
-        pieces = (pack_header(mark, len(record), len(sent), len(delivered), checksum), record, sent, delivered)
-        try:
-            written = os.writev(self._fd, pieces)
-        except OSError as error:
-            self._put(b"".join(pieces), row, error)
-            return
-        self._room -= written
-        if self._power or written != sum(map(len, pieces)):
-            self._after(b"".join(pieces), written, row)
-        elif self._room < 0:
-            self._rotate()
-
-    def _put_odd(self, line: bytes, record: Mapping[str, Any]) -> None:
-        """A line whose record JSON could not hold as it was. It must not overtake the gathered ones of its request."""
+    def _note(self, line: Pieces, record: Mapping[str, Any]) -> None:
         if self.gathers:
-            self._hold(line, record)
+            self._held.append((line, record))
+            self.outbox.schedule()
         else:
             self._put(line, record)
 
-    def _put(self, line: bytes, record: Mapping[str, Any] | None = None, failure: OSError | None = None) -> None:
-        """Write a line the long way: after a first write that failed, or one that is no request's news, without a `record`."""
+    def _put(self, line: Pieces, record: Mapping[str, Any] | None = None, failure: OSError | None = None) -> None:
+        """Write a line by itself: the news of a `record`, or none's. `failure` is what a first try came to."""
         written = self._write(line) if failure is None else self._write_elsewhere(line, failure)
         self._room -= written
         self._after(line, written, record)
 
-    def _after(self, line: bytes, written: int, record: Mapping[str, Any] | None) -> None:
+    def _after(self, line: Pieces, written: int, record: Mapping[str, Any] | None) -> None:
         """What a line may need beyond its write.
 
-        A second one when that was short, a new segment behind it when this one is full, and a copy of a request's line until the
-        sync.
+        A second one when that was short, a new segment behind it when this one is full, and to be kept until the sync.
         """
-        if written != len(line):
+        if written != _size(line):
             self._room -= self._write_elsewhere(line, None)
-        if self._size > self._segment_bytes:
+        if self._filled > self._segment_bytes:
             self._rotate()
         if self._power and record is not None:
             self._written += 1
             self._unsynced[record["request_id"]] = line
 
     @property
-    def _size(self) -> int:
+    def _filled(self) -> int:
         """Bytes in the present segment."""
         return self._whole_room - self._room
 
-    def _write(self, line: bytes) -> int:
+    def _write(self, line: Pieces) -> int:
         try:
-            return os.write(self._fd, line)
+            return os.writev(self._fd, line)
         except OSError as error:
             return self._write_elsewhere(line, error)
 
-    def _write_elsewhere(self, line: bytes, failure: OSError | None) -> int:
+    def _write_elsewhere(self, line: Pieces, failure: OSError | None) -> int:
         """The second and last try: without the ballast, and in a new segment when the old one is torn or refuses writes.
 
         `failure` is None after a short write, which tears the segment and counts as a full disk.
@@ -280,10 +246,10 @@ class Journal:
         try:
             if failure is None or failure.errno not in _FULL:
                 self._open_segment()
-            written = os.write(self._fd, line)
+            written = os.writev(self._fd, line)
         except OSError as error:
             raise LogUnavailable from error
-        if written != len(line):
+        if written != _size(line):
             self._fd = -1
             raise LogUnavailable
         self.healthy = True
@@ -336,7 +302,7 @@ class Journal:
                 self.healthy = True
             except LogUnavailable:
                 return
-        if self._size and time.monotonic() - self._opened >= self._segment_seconds:
+        if self._filled and time.monotonic() - self._opened >= self._segment_seconds:
             self._rotate()
 
     async def sync(self) -> None:
@@ -372,7 +338,7 @@ class Journal:
         group.add_done_callback(partial(self._end_group, self._written, batch))
         return group
 
-    def _end_group(self, upto: int, batch: dict[str, bytes], group: asyncio.Future[bool]) -> None:
+    def _end_group(self, upto: int, batch: dict[str, Pieces], group: asyncio.Future[bool]) -> None:
         """Runs before any waiter resumes: callbacks are called in the order they were added."""
         self._group = None
         if not group.cancelled() and group.exception() is None and group.result():

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,17 @@ def journal(tmp_path: Path) -> Any:
 
 
 class Disk:
-    """Stands in for `os.write`: what it will do with the next writes. An int is a short write, an errno's name a failure."""
+    """Stands in for `os.writev`: what it will do with the next writes. An int is a short write, an errno's name a failure."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plan: list[int | str] = []
-        self._write = os.write
-        monkeypatch.setattr(journal_module.os, "write", self.write)
-        monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: self.write(fd, b"".join(pieces)))
+        monkeypatch.setattr(journal_module.os, "writev", self.write)
 
-    def write(self, fd: int, data: bytes) -> int:
+    def write(self, fd: int, pieces: Sequence[bytes]) -> int:
         fault = self.plan.pop(0) if self.plan else None
         if isinstance(fault, str):
             raise OSError(getattr(errno, fault), fault)
-        return self._write(fd, data[:fault])
+        return os.write(fd, b"".join(pieces)[:fault])
 
 
 @pytest.fixture
@@ -69,8 +68,8 @@ class TestLines:
 
     def test_each_line_is_one_write(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         writes: list[int] = []
-        write = os.write
-        monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(1) or write(fd, data))
+        write = os.writev
+        monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: writes.append(1) or write(fd, pieces))
         journal.trace(trace("a"))
         journal.final(row("a"), SENT, DELIVERED)
         assert len(writes) == 2
@@ -88,7 +87,7 @@ class TestLines:
         large: bool,
     ) -> None:
         if large:
-            monkeypatch.setattr(journal_module, "LARGE", -1)
+            monkeypatch.setattr(journal_module, "COPIED", -1)
         journal.final(row("a"), sent, delivered)
         journal.final(row("b"))
         first, second = lines_of(tmp_path)
@@ -281,7 +280,7 @@ class TestFullDisk:
     @pytest.fixture(autouse=True, params=["rows", "large rows"])
     def _size(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         if request.param == "large rows":
-            monkeypatch.setattr(journal_module, "LARGE", -1)
+            monkeypatch.setattr(journal_module, "COPIED", -1)
 
     def test_the_ballast_makes_room_for_the_line(self, tmp_path: Path, journal: Journal, disk: Disk) -> None:
         keep_ballast(tmp_path)
@@ -349,8 +348,8 @@ class TestGathered:
         self, tmp_path: Path, gathering: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         writes: list[int] = []
-        write = os.write
-        monkeypatch.setattr(journal_module.os, "write", lambda fd, data: writes.append(1) or write(fd, data))
+        write = os.writev
+        monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: writes.append(1) or write(fd, pieces))
         gathering.trace(trace("a"))
         gathering.final(row("a", attributes={"lone": "\ud800"}), SENT)  # the long way round must not overtake the trace
         gathering.amend(row("a"), {"status": 499}, SENT, DELIVERED)
@@ -359,18 +358,27 @@ class TestGathered:
         assert [line.kind for line in lines_of(tmp_path)] == ["trace", "final", "amend"]
         assert len(writes) == 1
 
-    async def test_a_large_row_stands_behind_the_lines_before_it(
+    async def test_the_texts_of_a_large_row_are_written_from_where_they_are(
         self, tmp_path: Path, gathering: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(journal_module, "LARGE", 1000)
-        text = b'"%b"' % (b"x" * 1000)
+        written: list[bytes] = []
+        write = os.writev
+        monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: written.extend(pieces) or write(fd, pieces))
+        sent, delivered = (b'"%b"' % (letter * 5000) for letter in (b"x", b"y"))
         gathering.trace(trace("a"))
+        gathering.final(row("a", attributes={"lone": "\ud800"}), sent, delivered)
         gathering.final(row("b"), SENT)
-        gathering.final(row("a", attributes={"lone": "\ud800"}), SENT, text)
-        gathering.final(row("c"))
-        assert [line.delivered for line in lines_of(tmp_path)] == [None, None, text]
         await asyncio.sleep(0)
-        assert ids(lines_of(tmp_path)) == ["a", "b", "a", "c"]
+        assert ids(lines_of(tmp_path)) == ["a", "a", "b"]
+        assert [line.delivered for line in lines_of(tmp_path)] == [None, delivered, None]
+        assert {id(sent), id(delivered)} <= set(map(id, written))
+
+    async def test_a_turn_may_have_more_lines_than_one_write_takes_pieces(self, tmp_path: Path, gathering: Journal) -> None:
+        names = [str(number) for number in range(journal_module.MOST_PIECES + 1)]
+        for name in names:
+            gathering.final(row(name))
+        await asyncio.sleep(0)
+        assert ids(lines_of(tmp_path)) == names
 
     @pytest.mark.parametrize("written", [0, 1, 500, 1000, 1500, 2500])
     async def test_after_a_short_write_every_line_is_there_once(

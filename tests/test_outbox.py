@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def ids(directory: Path) -> list[str]:
     return [line.request_id for segment in segments(directory) for line in read_segment(segment.path, 0)[0]]
 
 
-def refusing(fd: int, data: bytes) -> int:
+def refusing(fd: int, pieces: Sequence[bytes]) -> int:
     raise OSError(errno.ENOSPC, "full")
 
 
@@ -53,8 +54,8 @@ async def journal(tmp_path: Path) -> Any:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes each write of the journal had."""
     sizes: list[int] = []
-    real = os.write
-    monkeypatch.setattr(journal_module.os, "write", lambda fd, data: sizes.append(len(data)) or real(fd, data))
+    real = os.writev
+    monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: sizes.append(sum(map(len, pieces))) or real(fd, pieces))
     return sizes
 
 
@@ -83,7 +84,7 @@ async def test_what_is_put_leaves_at_once_behind_its_line_while_no_other_call_is
     assert leaving.left == [(b"request a", ["a"])]
     await asyncio.sleep(0)
     with monkeypatch.context() as full:
-        full.setattr(journal_module.os, "write", refusing)
+        full.setattr(journal_module.os, "writev", refusing)
         journal.final(row("a"))
         journal.outbox.put(leaving.send, b"answer a", leaving.failed.append)
     assert (len(leaving.left), [type(error) for error in leaving.failed]) == (1, [LogUnavailable])
@@ -126,7 +127,7 @@ async def test_what_cannot_be_written_holds_back_what_was_put_behind_it(
 ) -> None:
     leaving = Leaving(tmp_path)
     with monkeypatch.context() as full:
-        full.setattr(journal_module.os, "write", refusing)
+        full.setattr(journal_module.os, "writev", refusing)
         journal.final(row("a"))
         journal.outbox.put(leaving.send, b"answer", leaving.failed.append)
         if now:
@@ -147,13 +148,13 @@ async def test_a_short_write_of_a_turn_loses_no_line(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """Each line is about a thousand bytes: the first write ends in the first line, at its end, or in a later one."""
-    real = os.write
     plan = [kept]
 
-    def write(fd: int, data: bytes) -> int:
-        return real(fd, data[: plan.pop()] if plan else data)
+    def write(fd: int, pieces: Sequence[bytes]) -> int:
+        data = b"".join(pieces)
+        return os.write(fd, data[: plan.pop()] if plan else data)
 
-    monkeypatch.setattr(journal_module.os, "write", write)
+    monkeypatch.setattr(journal_module.os, "writev", write)
     leaving = Leaving(tmp_path)
     for name in "abc":
         journal.final(row(name))

@@ -6,15 +6,21 @@ other provider would refuse them. On the way to a provider of the client's own f
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .prompt import is_sealed
 
-SEAL_MARK = b'"bXV4eD'
-"""How a sealed value begins in JSON: what looks for seals need not look at payloads without it."""
+_SEAL_MARK = re.compile(rb'"bXV4eD')
+"""How a sealed value begins in JSON. In a long prompt `in` takes twice as long to look for it."""
 
 _ITEMS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning.text", "reasoning.encrypted"})
 """Types of entries that are nothing without their signature."""
+
+
+def may_hold_seals(payload: bytes) -> bool:
+    """Whether it pays to look for seals in what this is the JSON of."""
+    return _SEAL_MARK.search(payload) is not None
 
 
 def without_seals(body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

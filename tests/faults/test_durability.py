@@ -9,7 +9,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,13 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
-        self._write = os.write
-        monkeypatch.setattr(os, "write", self.write)
+        self._write = os.writev
+        monkeypatch.setattr(os, "writev", self.write)
 
-    def write(self, fd: int, data: bytes) -> int:
+    def write(self, fd: int, pieces: Sequence[bytes]) -> int:
         if self.full and os.readlink(f"/proc/self/fd/{fd}").endswith(".seg"):
             raise OSError(errno.ENOSPC, "no space left on device")
-        return self._write(fd, data)
+        return self._write(fd, pieces)
 
 
 async def test_L02_what_cannot_be_recorded_is_not_acknowledged(

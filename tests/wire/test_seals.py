@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muxx.wire.prompt import is_sealed, opened, sealed
-from muxx.wire.seals import SEAL_MARK, without_seals
+from muxx.wire.seals import may_hold_seals, without_seals
 
 SEALED = sealed("anthropic", "EqQBCkYIBRgC")
 OWN = "c2lnbmVkIGJ5IGl0cyBtb2RlbA=="
@@ -22,7 +22,7 @@ def test_a_seal_is_opened_by_its_own_format_alone(format: str, signature: str) -
     assert is_sealed(value)
     assert opened(format, value) == signature
     assert [other for other in ("openai", "anthropic", "gemini") if opened(other, value) is not None] == [format]
-    assert SEAL_MARK in orjson.dumps({"signature": value})
+    assert may_hold_seals(orjson.dumps({"signature": value}))
 
 
 @given(st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import tempfile
 from collections import Counter
@@ -12,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from analytics_kit import Row, keep, log_of, row, run
 from carrying_kit import serving
@@ -227,3 +229,49 @@ async def test_without_a_log_there_are_the_figures_of_now() -> None:
         found = await told_by(gateway.base_url)
         assert total(found, "muxx_workers") == 1
         assert total(found, "muxx_requests_total") == 0
+
+
+_SERIES = re.compile(r"muxx_[a-z_]+")
+_LABELS = re.compile(r"(?:by ?\(([a-z_, ]+)\)|([a-z_]+)(?:=~|!=|=))")
+_PROMETHEUS_OWN = {"instance", "le"}
+_DOCS = Path(__file__).parents[1] / "docs"
+
+
+def _asked_for(expression: str) -> tuple[set[str], set[str]]:
+    """The series and labels that a PromQL expression names."""
+    labels = {label.strip() for pair in _LABELS.findall(expression) for label in ",".join(pair).split(",")} - {""}
+    return set(_SERIES.findall(expression)), labels - _PROMETHEUS_OWN
+
+
+async def test_the_dashboard_and_the_page_ask_for_series_and_labels_that_there_are() -> None:
+    board = orjson.loads((_DOCS / "grafana.json").read_bytes())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked += re.findall(r"^\| [^|]+ \| `(.*)` \|$", (_DOCS / "metrics.md").read_text(), re.MULTILINE)
+    asked += [f"{variable['query']['query']} {variable['name']}=" for variable in board["templating"]["list"][1:]]
+    async with serving() as gateway:
+        gateway.upstream.choose = chat()
+        for model in ("gpt-4o", "gpt-4o", "openai/nobodys-model"):  # asked, answered by the cache, and without a price
+            await gateway.chat("Hello", model=model, stream=True)
+        await once(lambda: _three_requests(gateway.base_url))
+        found = await told_by(gateway.base_url)
+    labels = {label for _, its in found for label, _ in its}
+    for expression in asked:
+        series, by = _asked_for(expression)
+        assert set() < series <= {name for name, _ in found}, expression
+        assert by <= labels, expression
+
+
+async def _three_requests(base_url: str) -> bool:
+    return total(await told_by(base_url), "muxx_requests_total") == 3
+
+
+def test_panels_of_the_dashboard_lie_side_by_side() -> None:
+    panels = orjson.loads((_DOCS / "grafana.json").read_bytes())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 15
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells

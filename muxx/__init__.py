@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .host import Host
     from .journal import find_record, journalled
+    from .moments import iso_time, moment_of
     from .money import Cost, Usage, UsageSource, pico_of, usd
     from .processes import lives, this_process
     from .projectsettings import nested_setting, resolved_settings, settings_of
@@ -91,6 +92,7 @@ _HOME = {
     "hookspecs": "hookimpl",
     "host": "Host",
     "journal": "find_record journalled",
+    "moments": "iso_time moment_of",
     "money": "Cost Usage UsageSource pico_of usd",
     "providercommands": "known_providers",
     "processes": "lives this_process",
@@ -207,11 +209,13 @@ __all__ = [
     "find_record",
     "hookimpl",
     "is_web_address",
+    "iso_time",
     "journalled",
     "json_line",
     "known_providers",
     "lives",
     "load_config",
+    "moment_of",
     "nested_setting",
     "note_change",
     "pico_of",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 
 from .errors import InvalidRequest, NotFound
+from .moments import iso_time
 from .tomlfile import TomlFile, key_path
 from .validation import validated
 from .wire.body import parse_json_object
@@ -23,12 +23,9 @@ T = TypeVar("T")
 _CONVERTIBLE = re.compile(r"-?\d{1,17}|true|false", re.ASCII)
 
 
-def iso(moment: float) -> str:
-    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+_DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
 
-
-Moment = Annotated[float, PlainSerializer(iso), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")]
+Moment = Annotated[float, PlainSerializer(iso_time), _DATE_TIME]
 """In a `Shown`: Unix seconds that are shown as ISO 8601."""
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxx import Alert, ConfigError, Host, InvalidRequest, PluginConfig, ProjectSettings, SpendCap, load_config
+from muxx import Alert, ConfigError, Host, InvalidRequest, PluginConfig, ProjectSettings, SpendCap, iso_time, load_config
 from muxx.cli import cli
 from muxx.testing import RunningGateway, eventually, leak, rst
 from muxx.testing.settings import write_config
@@ -190,7 +190,7 @@ def test_a_share_is_crossed_exactly(permille: int, limit: int) -> None:
 )
 def test_windows_are_of_the_utc_calendar(moment: str, month: tuple[str, str]) -> None:
     now = datetime.fromisoformat(moment).timestamp()
-    assert tuple((message.iso(edge) or "")[:10] for edge in bounds("month", now)) == month
+    assert tuple(iso_time(edge)[:10] for edge in bounds("month", now)) == month
     assert [bounds(window, now)[1] - bounds(window, now)[0] for window in ("day", "hour")] == [86_400, 3_600]
 
 

@@ -16,10 +16,9 @@ import pytest
 from logs_kit import Bench, opened, record
 from pydantic import ValidationError
 
-from muxx import ProjectSettings
+from muxx import ProjectSettings, iso_time
 from muxx_std.logs import retention, upkeep
 from muxx_std.logs.indexes import INDEXES
-from muxx_std.logs.present import iso
 from muxx_std.logs.retention import used_bytes
 from muxx_std.logs.settings import LogsConfig
 
@@ -167,7 +166,7 @@ class TestCommand:
         kept = json.loads((await bench.run("retention", "--json")).stdout)
         assert {name: kept["content"][name] for name in ("count", "due")} == {"count": 130, "due": 100}
         assert {name: kept["rows"][name] for name in ("count", "due")} == {"count": 130, "due": 0}
-        assert kept["content"]["oldest"] == kept["rows"]["oldest"] == iso(NOW - 31 * DAY)
+        assert kept["content"]["oldest"] == kept["rows"]["oldest"] == iso_time(NOW - 31 * DAY)
         assert kept["index"]["waiting"] == {}
         assert kept["file"]["bytes"] >= kept["content"]["bytes"] + kept["rows"]["bytes"] > 0
         lines = (await bench.run("retention")).stdout.splitlines()

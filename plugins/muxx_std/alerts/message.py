@@ -9,20 +9,13 @@ from typing import Any
 
 import orjson
 
-from muxx import usd
+from muxx import iso_time, usd
 
 from .rules import DAY_SECONDS, HOUR_SECONDS, Crossing, Rule, bounds
 from .settings import Smtp
 from .store import Event
 
 TEST = "alert.test"
-
-
-def iso(moment: float | None) -> str | None:
-    """UTC, to the millisecond."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def kind_of(rule: Rule) -> str:
@@ -40,8 +33,8 @@ def facts(crossing: Crossing) -> dict[str, Any]:
         "alert": rule.name,
         "measure": rule.measure,
         "window": rule.window,
-        "window_start": iso(start),
-        "window_end": iso(end),
+        "window_start": iso_time(start),
+        "window_end": iso_time(end),
         "share": rule.share,
         "spent_usd": usd(crossing.used) if money else None,
         "limit_usd": usd(rule.limit) if money else None,
@@ -70,7 +63,7 @@ def test_facts() -> dict[str, Any]:
 
 def body(event: Event) -> bytes:
     """What a webhook gets, and what its signature is of: the same bytes each time."""
-    told = {"type": event.type, "timestamp": iso(event.at), "data": {"id": event.id, **event.facts}}
+    told = {"type": event.type, "timestamp": iso_time(event.at), "data": {"id": event.id, **event.facts}}
     return orjson.dumps(told)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from muxx import Config, Host, config_option, csv_cell, echo_json, run_async, table, usd
+from muxx import Config, Host, config_option, csv_cell, echo_json, moment_of, run_async, table, usd
 
 from .figures import Found, Line, ask
-from .periods import INTERVALS, Interval, Span, hours_around, last_span, moment, month_span
+from .periods import INTERVALS, Interval, Span, hours_around, last_span, month_span
 from .present import spend
 from .question import BY, METADATA, WAYS, Question
 from .schema import MIGRATIONS
@@ -37,7 +37,7 @@ class By(click.ParamType[str]):
 
 
 class Time(click.ParamType[Any]):
-    """A moment, a month or a length of time, read by one of the functions of `periods`."""
+    """A moment, a month or a length of time, in words."""
 
     def __init__(self, name: str, read: Callable[[str], Any], example: str) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Time(click.ParamType[Any]):
             self.fail(f"like {self._example}, please", param, ctx)
 
 
-MOMENT = Time("time", moment, "2026-11-22, 2026-11-22T10:00:00Z or 1795341600")
+MOMENT = Time("time", moment_of, "2026-11-22, 2026-11-22T10:00:00Z or 1795341600")
 MONTH = Time("month", month_span, "2026-11")
 LAST = Time("length", lambda text: last_span(text, time.time()), "24h or 30d")
 

@@ -16,7 +16,6 @@ _HOURS = {"hour": 1, "day": 24, "week": 7 * 24, "month": 28 * 24}
 """Of the shortest one."""
 _LAST_MOMENT = 253_402_214_400
 """The last day of the year 9999 begins: no period ends beyond it."""
-_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 _LAST = re.compile(r"([1-9]\d{0,4})([hd])", re.ASCII)
 
@@ -52,14 +51,6 @@ def hours_around(start: float, end: float) -> Span:
     return Span(int(start // HOUR) * HOUR, int(-(-end // HOUR)) * HOUR)
 
 
-def moment(text: str) -> float:
-    """ISO 8601, in UTC unless it says otherwise, or seconds since 1970; `ValueError` for what is neither."""
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
 def month_span(text: str) -> Span:
     """`2026-11`; `ValueError` where it is no month."""
     if not _MONTH.fullmatch(text):
@@ -76,11 +67,6 @@ def last_span(text: str, now: float) -> Span:
     length = HOUR if found[2] == "h" else DAY
     end = (int(now // length) + 1) * length
     return Span(max(0, end - int(found[1]) * length), end)
-
-
-def iso(at: int) -> str:
-    """ISO 8601, as everywhere in the API."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def hour_name(at: int) -> str:

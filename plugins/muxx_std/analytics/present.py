@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from muxx import usd
+from muxx import iso_time, usd
 
 from .figures import Found, Line
-from .periods import Interval, Span, iso
+from .periods import Interval, Span
 
 
 def spend(found: Found, by: str | None, interval: Interval) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def cache(found: Found, interval: Interval, top: Iterable[dict[str, Any]]) -> di
 
 
 def _times(span: Span, known: dict[Span, dict[str, str]]) -> dict[str, str]:
-    return known.get(span) or known.setdefault(span, {"start": iso(span.start), "end": iso(span.end)})
+    return known.get(span) or known.setdefault(span, {"start": iso_time(span.start), "end": iso_time(span.end)})
 
 
 def _spent(line: Line) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from muxx import HttpRequest, InvalidRequest, Reply, Route, asked_project, query_as
+from muxx import HttpRequest, InvalidRequest, Reply, Route, asked_project, moment_of, query_as
 
 from .figures import ask
 from .hits import most_frequent
-from .periods import DAY, Interval, Span, hours_around, moment
+from .periods import DAY, Interval, Span, hours_around
 from .present import cache, spend
 from .question import Question
 from .shapes import CacheHistory, CacheQuery, SpanQuery, Spend, SpendQuery
@@ -66,7 +66,7 @@ def _span(asked: SpanQuery) -> Span:
 
 def _moment(text: str, name: str) -> float:
     try:
-        return moment(text)
+        return moment_of(text)
     except (ValueError, OverflowError):
         what = f"{name} must be ISO 8601 (2026-11-22T10:00:00Z; write + as %2B) or seconds since 1970."
         raise InvalidRequest(what, param=name) from None

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import click
 
-from muxx import Config, Host, config_option, json_line, printable, run_async, table
+from muxx import Config, Host, config_option, json_line, moment_of, printable, run_async, table
 
 from .exporting import Format, written
-from .filters import CACHE_VALUES, MAX_LIMIT, MAX_TEXT, Filter, Page, moment_of
+from .filters import CACHE_VALUES, MAX_LIMIT, MAX_TEXT, Filter, Page
 from .plugin import find_generation
 from .present import generation, summary
 from .schema import MIGRATIONS

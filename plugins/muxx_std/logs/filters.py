@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from muxx import Identity, InvalidRequest
+from muxx import Identity, InvalidRequest, moment_of
 
 CACHE_VALUES = ("hit", "miss", "bypass", "joined")
 ENVIRONMENTS = ("live", "test", "admin", "all")
@@ -23,7 +22,6 @@ MAX_TEXT = 1000
 METADATA = "metadata."
 
 _NAMES = ("after", "cache", "environment", "from", "limit", "model", "provider", "q", "status", "to", "user_id")
-_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 MEMBER_VALUE = "CASE WHEN m.type IN ('true', 'false', 'null') THEN m.type ELSE CAST(m.value AS TEXT) END"
@@ -165,14 +163,6 @@ def _moment(query: Mapping[str, str], name: str) -> float | None:
     except ValueError:
         what = f"{name} must be ISO 8601 (2026-11-22T10:00:00Z; write + as %2B) or epoch seconds."
         raise InvalidRequest(what, param=name) from None
-
-
-def moment_of(text: str) -> float:
-    """ISO 8601, UTC unless it says otherwise, or epoch seconds; as these. Raises `ValueError` for anything else."""
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _search_text(query: Mapping[str, str]) -> str | None:

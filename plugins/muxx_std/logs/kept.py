@@ -6,9 +6,8 @@ from typing import Any
 
 import orjson
 
-from muxx import Database
+from muxx import Database, iso_time
 
-from .present import iso
 from .retention import Rules, used_bytes
 
 _HAS_SIZES = "SELECT 1 FROM pragma_module_list WHERE name = 'dbstat'"
@@ -59,4 +58,4 @@ async def overview(db: Database, rules: Rules) -> dict[str, Any]:
 
 def _part(row: Any) -> dict[str, Any]:
     oldest = row["oldest"]
-    return {"count": row["count"], "oldest": None if oldest is None else iso(oldest), "due": row["due"]}
+    return {"count": row["count"], "oldest": None if oldest is None else iso_time(oldest), "due": row["due"]}

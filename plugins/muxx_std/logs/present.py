@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from muxx import printable, usd
+from muxx import iso_time, printable, usd
 
 CONTENT = ("input", "output")
 
@@ -36,15 +35,10 @@ def _value(record: Mapping[str, Any], name: str) -> Any:
         return usd(record.get(_MONEY[name]))
     value = record.get(name)
     if name == "started_at" and value is not None:
-        return iso(value)
+        return iso_time(value)
     if name == "stream" and value is not None:
         return bool(value)
     return value
-
-
-def iso(moment: float) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def summary(record: Mapping[str, Any]) -> str:
@@ -52,7 +46,7 @@ def summary(record: Mapping[str, Any]) -> str:
     tokens = f"{record['input_tokens']}→{record['output_tokens']}"
     cost = usd(record["cost_pico"])
     cells = (
-        iso(record["started_at"]),
+        iso_time(record["started_at"]),
         record["status"],
         record["model"] or record["model_requested"],
         tokens,

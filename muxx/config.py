@@ -288,8 +288,8 @@ class AlertConfig(Section):
     """A limit of the project; `spend_cap` is its cap of the window."""
     window: Literal["day", "month"] = "day"
     """Whose spend is looked at; limits have their own windows."""
-    share: float = Field(0.8, gt=0, le=1)
-    """Of the limit at which somebody is told."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Of the limit at which somebody is told; left out: 0.8."""
     to: tuple[Name, ...] = ()
     """Receivers, by their names in `[plugins.alerts.receivers]`; left out: all of them."""
 
@@ -297,6 +297,8 @@ class AlertConfig(Section):
     def _one_measure(self) -> AlertConfig:
         if (self.usd is None) == (self.limit is None):
             raise ValueError('set either usd (as in usd = "80.00") or limit (as in limit = "rpm", share = 0.8)')
+        if self.usd is not None and self.share is not None:
+            raise ValueError('share is of a limit; of dollars write the amount itself (as in usd = "40.00")')
         return self
 
 

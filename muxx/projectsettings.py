@@ -19,6 +19,9 @@ from .settings import Alert, Limits, ProjectSettings, SpendCap
 from .tomlfile import Loc, TomlFile, key_path
 from .validation import validated
 
+USUAL_SHARE = 0.8
+"""Of a limit, at which an alert is told that names none."""
+
 Own = Mapping[str, Any]
 """A project's own settings, nested as in the file; only what it sets."""
 
@@ -58,9 +61,12 @@ def settings_of(section: ProjectConfig) -> ProjectSettings:
     found["limits"] = limits if any(limits) else None
     found["spend_caps"] = tuple(SpendCap(cap.window, pico_of(cap.usd), cap.action) for cap in section.spend_caps)
     found["alerts"] = tuple(
-        Alert(alert.window, None if alert.usd is None else pico_of(alert.usd), alert.limit, alert.share, alert.to)
+        Alert(
+            alert.window, None if alert.usd is None else pico_of(alert.usd), alert.limit,
+            USUAL_SHARE if alert.share is None else alert.share, alert.to,
+        )
         for alert in section.alerts
-    )
+    )  # fmt: skip
     return ProjectSettings(**{field.name: found[field.name] for field in fields(ProjectSettings)})
 
 

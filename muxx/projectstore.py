@@ -62,6 +62,18 @@ MIGRATIONS = (
         """,
     ),
     Migration("main", audit.TABLE),
+    Migration(  # an alert of dollars could once have a share, which meant nothing
+        "main",
+        """
+        UPDATE projects SET settings = json_set(settings, '$.alerts', (
+            SELECT json_group_array(
+                CASE WHEN json_extract(value, '$.usd') IS NULL THEN json(value) ELSE json_remove(value, '$.share') END
+            )
+            FROM json_each(settings, '$.alerts')
+        ))
+        WHERE json_type(settings, '$.alerts') = 'array';
+        """,
+    ),
 )
 
 _ALL = "SELECT id, name, created_at, archived_at, settings FROM projects ORDER BY created_at, name"

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from http_kit import add_key
 
@@ -68,7 +69,7 @@ class TestSettings:
         with pytest.raises(InvalidRequest, match="spend_caps"):
             checked({"spend_caps": [{"window": "day", "usd": usd}]})
 
-    @pytest.mark.parametrize("alert", [{}, {"usd": "1", "limit": "rpm"}, {"limit": "rpd", "share": 1.1}])
+    @pytest.mark.parametrize("alert", [{}, {"usd": "1", "limit": "rpm"}, {"limit": "rpd", "share": 1.1}, {"usd": "80", "share": 0.5}])
     def test_an_alert_has_one_measure(self, alert: dict[str, Any]) -> None:
         with pytest.raises(InvalidRequest, match="alerts"):
             checked({"alerts": [alert]})
@@ -246,6 +247,24 @@ class TestStore:
             await KeyStore.prepared(host)
             assert {row.name: row.own for row in await host.projects.rows()} == {"default": {}, "shop": {}}
             assert (await host.projects.named("shop")).created_at == 12.5
+
+    async def test_a_share_that_an_alert_of_dollars_has_from_before_is_taken_out_and_all_else_is_kept(self, tmp_path: Path) -> None:
+        config = config_at(tmp_path)
+        of_limit, before = {"limit": "rpm", "share": 0.5}, {"usd": "80.00", "share": 0.5, "to": ["ops"]}
+        settings = {"shop": {"alerts": [before, of_limit], "cache": {"ttl": 60}}, "plain": {"cache": {"ttl": 60}}}
+        async with Host.open(config) as host:
+            for name in settings:
+                await host.projects.create(name)
+        with closing(sqlite3.connect(tmp_path / "muxx.db", isolation_level=None)) as db:
+            db.execute("DELETE FROM schema_migrations WHERE plugin = 'projects' AND number = 2")
+            for name, own in settings.items():
+                db.execute("UPDATE projects SET settings = ? WHERE name = ?", (orjson.dumps(own).decode(), name))
+        async with Host.open(config) as host:
+            assert (await host.projects.named("shop")).own == {
+                "alerts": [{"usd": "80.00", "to": ["ops"]}, of_limit],
+                "cache": {"ttl": 60},
+            }
+            assert (await host.projects.named("plain")).own == settings["plain"]
 
 
 def config_at(directory: Path) -> Config:

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidRequest, MethodNotAllowed, MuxxError, RateLimited, StrangerLimited
+from .errors import InvalidRequest, MethodNotAllowed, MuxxError, StrangerLimited
 from .exchange import Exchange
 from .reply import AT_TIMES_HEADERS, KERNEL_HEADERS
 from .request import CREDENTIAL_HEADERS, HttpRequest, Request
@@ -36,8 +36,8 @@ METADATA_BYTES = 4096
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 64
 USER_ID_BYTES = 256
-LONGEST_WAIT = 60.0
-"""Seconds of Retry-After passed on; a longer wait is the application's decision, so the SDK is told not to retry."""
+LONGEST_WAIT = 366 * 86_400
+"""Seconds that a provider may ask to wait and be believed."""
 
 
 def read_said(head: HttpRequest, exchange: Exchange) -> None:
@@ -214,7 +214,7 @@ def error_headers(error: MuxxError) -> dict[str, str]:
     """What every error says besides its body: whether to retry, when, and how to authenticate."""
     headers = {"x-should-retry": "true" if error.should_retry else "false"}
     wait = error.retry_after
-    if wait is not None and (wait <= LONGEST_WAIT or isinstance(error, RateLimited)):
+    if wait is not None and wait <= LONGEST_WAIT:
         headers["Retry-After"] = str(max(0, -int(-wait // 1)))
         headers["retry-after-ms"] = str(round(wait * 1000))
     if isinstance(error, MethodNotAllowed):

@@ -253,11 +253,12 @@ async def test_U04_status_and_body_of_a_refusal_are_the_providers(transport: str
         ({"Retry-After": "7"}, (7, 7), "true"),
         ({"Retry-After": "0.5"}, (1, 1), "true"),
         ({"Retry-After": "60"}, (60, 60), "true"),
-        ({"Retry-After": "61"}, None, "false"),
-        ({"Retry-After": "300"}, None, "false"),
+        ({"Retry-After": "61"}, (61, 61), "false"),
+        ({"Retry-After": "300"}, (300, 300), "false"),
         ({"retry-after-ms": "1500"}, (2, 2), "true"),
         ({"retry-after-ms": "1500", "Retry-After": "300"}, (2, 2), "true"),
-        ({"retry-after-ms": "90000"}, None, "false"),
+        ({"retry-after-ms": "90000"}, (90, 90), "false"),
+        ({"Retry-After": "31622401"}, None, "false"),
         ({"Retry-After": "-5"}, None, "true"),
         ({"Retry-After": "soon"}, None, "true"),
         ({"Retry-After": "1e3"}, None, "true"),
@@ -288,7 +289,7 @@ async def test_U04_a_wait_until_a_date_is_a_wait() -> None:
             gateway.upstream.script(json(REFUSAL, 503, {"Retry-After": formatdate(time.time() + seconds, usegmt=True)}))
             response = await gateway.chat()
             assert response.header("x-should-retry") == retry
-            assert retry == "false" or 10 <= int(response.header("retry-after") or -1) <= 20
+            assert seconds - 10 <= int(response.header("retry-after") or -1) <= seconds
 
 
 @both_transports
@@ -388,7 +389,7 @@ async def test_U04_a_wait_is_told_where_the_refusal_is_a_page() -> None:
     async with serving() as gateway:
         gateway.upstream.script(json(b"<html>busy</html>", 429, headers={"Retry-After": "300", "Content-Type": "text/html"}))
         response = await gateway.chat()
-        assert (response.status, response.header("x-should-retry")) == (502, "false")
+        assert (response.status, response.header("x-should-retry"), response.header("retry-after")) == (502, "false", "300")
 
 
 def trailing(fields: bytes) -> Script:

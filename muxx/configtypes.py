@@ -48,7 +48,7 @@ def is_web_address(text: str) -> bool:
     """True for http(s) with a host. Whatever `urlsplit` objects to is dropped, for it quotes its input."""
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and text.isprintable()
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
     except ValueError:
         return False
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from loop_probe import LoopProbe
 from money_kit import CHECKED, check_money, check_sums
 from template_kit import Template
 from thoroughness import examples
@@ -29,6 +30,21 @@ def pytest_collection_finish() -> None:
     """Thousands of tests and the SDKs they use live to the end: the collector, which many tests call, need not look at them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _loop_probe() -> Iterator[LoopProbe]:
+    probe = LoopProbe()
+    with probe.watches():
+        yield probe
+
+
+@pytest.fixture(autouse=True)
+def _nothing_holds_the_loop(_loop_probe: LoopProbe) -> Iterator[None]:
+    """X04, in every test: see `loop_probe`."""
+    _loop_probe.held.clear()
+    yield
+    assert _loop_probe.held == []
 
 
 @pytest.fixture(scope="session", autouse=True)

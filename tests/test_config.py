@@ -365,6 +365,7 @@ def test_no_error_repeats_a_value(load: Load) -> None:
         ("[[models]]\nname='a'\ntargets=['x/*']", "models[0]: a name may hold one *, its targets at most as many as the name"),
         ("[providers.x]\nca_file='nowhere.pem'", "providers.x.ca_file: there is no such file"),
         ("[providers.x]\nbase_url='https://[::1'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
+        ("[providers.x]\nbase_url='https://h:0'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
         ("[providers.x]\nbase_url='https://h:port'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
         ("server = 3", "server: must be a table"),
         ("models = {}", "models: must be an array"),

@@ -100,6 +100,8 @@ URL = "http://127.0.0.1:9/judge"
 SLIPS: list[tuple[dict[str, Any], str]] = [
     ({}, ".url: is required"),
     ({"url": "example.org"}, ".url: must be an http:// or https:// URL with a host"),
+    ({"url": "http://[::1"}, ".url: must be an http:// or https:// URL with a host"),
+    ({"url": "http://example.org:0/"}, ".url: must be an http:// or https:// URL with a host"),
     ({"url": "https://u:hunter2@example.org/"}, ".url: may not hold a user; put the service's secret into token"),
     ({"url": URL, "token": "a b"}, ".token: may hold printable ASCII without spaces only, for it is sent in a header"),
     ({"url": URL, "overlap_chars": 200, "batch_chars": 200}, ": overlap_chars must be below batch_chars, or a long text would "

@@ -6,19 +6,14 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from muxx import PluginConfig
+from muxx import PluginConfig, is_web_address
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 
 def _address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable() or " " in text:
+    if not is_web_address(text) or " " in text:
         raise ValueError("must be an http:// or https:// URL with a host")
-    if "@" in parts.netloc:
+    if "@" in urlsplit(text).netloc:
         raise ValueError("may not hold a user; put the service's secret into token")
     return text
 

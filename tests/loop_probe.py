@@ -1,0 +1,58 @@
+"""X04 for every test: whatever muxx does in a test's event loop, no step of it holds the loop.
+
+What counts is CPU time, which other processes of a busy machine do not lengthen. Steps of the tests' own coroutines are not
+looked at: they may make and compare what they like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import thread_time
+from types import CodeType
+from typing import Any
+
+MOST_SECONDS = 0.25
+
+_TESTS = str(Path(__file__).parent)
+_KIT = str(Path(__file__).parents[1] / "muxx" / "testing")
+
+
+class LoopProbe:
+    """While it `watches`, `held` grows by each step of a loop that took too long."""
+
+    def __init__(self, most: float = MOST_SECONDS) -> None:
+        self.held: list[str] = []
+        self._most = most
+
+    @contextmanager
+    def watches(self) -> Iterator[None]:
+        run = asyncio.Handle._run
+
+        def timed(handle: asyncio.Handle) -> None:
+            begun = thread_time()
+            run(handle)
+            took = thread_time() - begun
+            if took > self._most and not _is_a_tests(handle):
+                self.held.append(f"{took:.2f} s of CPU in one step of the event loop: {handle!r}")
+
+        asyncio.Handle._run = timed  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            asyncio.Handle._run = run  # type: ignore[method-assign]
+
+
+def _is_a_tests(handle: asyncio.Handle) -> bool:
+    code = _code_of(handle._callback)
+    return code is not None and code.co_filename.startswith((_TESTS, _KIT))
+
+
+def _code_of(callback: Any) -> CodeType | None:
+    """Of the function, or of the coroutine whose task has its turn."""
+    owner = getattr(callback, "__self__", None)
+    if isinstance(owner, asyncio.Task):
+        return getattr(owner.get_coro(), "cr_code", None)
+    return getattr(getattr(callback, "__func__", callback), "__code__", None)

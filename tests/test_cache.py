@@ -255,6 +255,7 @@ async def test_the_routes_show_a_project_its_own_and_an_admin_all() -> None:
         async with asyncio.timeout(5):
             while (await shown("/v1/cache"))["data"] != [own]:
                 await asyncio.sleep(0.02)
+        assert (await shown("/v1/cache"))["has_more"] is False
         assert (await gateway.get("/v1/cache?project=other")).status == 400
         for target in ("hours=0", "hours=x", "environment=none", "unknown=1"):
             assert (await gateway.get(f"/v1/cache?{target}")).status == 400

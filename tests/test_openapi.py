@@ -104,6 +104,25 @@ async def test_every_answer_conforms_to_the_document(role: str, mode: str, thing
     assert await asyncio.to_thread(fuzz, things, role, mode, 2) > 20
 
 
+@one_loop
+@pytest.mark.parametrize(
+    ("method", "target", "param"),
+    [("POST", "/v1/projects", "name"), ("PUT", "/v1/projects/{spare}/provider-keys/openai", "key"), ("GET", "/v1/logs/export", "format")],
+)
+async def test_what_is_missing_is_told_from_what_is_wrong(
+    method: str, target: str, param: str, things: Things, gateway: RunningGateway
+) -> None:
+    for given, code in ((None, "missing_field"), (7, "invalid_type")):
+        body = b"{}" if given is None else orjson.dumps({param: given})
+        query = f"?{param}={given}" if given is not None and method == "GET" else ""
+        async with await gateway.connect() as client:
+            headers = {"X-Muxx-Api-Key": things.keys["admin"]}
+            path = target.format(spare=things.ids["/v1/projects/"]) + query
+            await client.request(method, path, headers, None if method == "GET" else body)
+            refused = await client.read_response()
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (400, code, param)
+
+
 class ShelfQuery(Asked):
     limit: int = 10
     open: bool = False

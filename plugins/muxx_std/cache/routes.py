@@ -53,6 +53,7 @@ class Held(Shown):
 class Stats(Shown):
     object: Literal["list"] = "list"
     data: list[Outcomes]
+    has_more: Literal[False] = False
     workers: list[Held]
     """What each worker holds now; for admin keys only."""
 

@@ -179,7 +179,7 @@ def test_what_this_format_cannot_say_is_told_by_its_place(prompt: Prompt, place:
         (asking(user="u", service_tier="scale", places={"user": "metadata.user_id"}), ["metadata.user_id", "service_tier"]),
         (asking(Text("a", CACHE, "t")), ["t.cache_control"]),
         (asking(parallel_tool_calls=False, places={"parallel_tool_calls": "p"}), ["p"]),
-        (asking(Media("image", "image/png", data="aGk=", name="n", detail="low", cache=CACHE, path="m")), ["m.cache_control", "m.name", "m.detail"]),
+        (asking(Media("image", "image/png", data="aGk=", name="n", detail="low", cache=CACHE, path="m")), ["m.cache_control", "m.filename", "m.detail"]),
         (asking(tools=[Tool("f", strict=True, cache=CACHE, path="tools[0]")]), ["tools[0].strict", "tools[0].cache_control"]),
         (Prompt("m", turns=[Turn("user", [Text("a")], name="Ada", path="messages[0]")]), ["messages[0].name"]),
         (asking(parallel_tool_calls=True, logprobs=False, top_logprobs=0, verbosity="medium", service_tier="auto", n=1), []),

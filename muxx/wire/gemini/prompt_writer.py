@@ -215,9 +215,10 @@ class _Contents:
 
     def _media(self, block: Media) -> list[dict[str, Any]]:
         self._note_cache(block)
-        for said, value in (("name", block.name), ("detail", None if block.detail == "auto" else block.detail)):
-            if value is not None:
-                self._losses.hint(f"{block.path}.{said}")
+        if block.name is not None:
+            self._losses.hint(f"{block.path}.{block.name_at}")
+        if block.detail not in (None, "auto"):
+            self._losses.hint(f"{block.path}.{block.detail_at}")
         if block.url is not None and is_googles(block.url):
             mime = {"mimeType": block.mime} if block.mime is not None else {}
             return [{"fileData": {**mime, "fileUri": block.url}}]

@@ -275,6 +275,16 @@ async def test_an_admin_purges_over_http() -> None:
         assert (await say(gateway)).header("x-muxx-cache") == "MISS"
 
 
+async def test_a_purge_of_a_project_without_a_name_is_refused_and_purges_nothing() -> None:
+    async with caching() as gateway, await gateway.connect() as client:
+        admin = await add_key(gateway, "admin", None)
+        await say(gateway)
+        await client.request("DELETE", "/v1/cache?project=", {"Authorization": f"Bearer {admin}"})
+        refused = await client.read_response()
+        assert (refused.status, refused.error["param"]) == (400, "project")
+        assert (await say(gateway)).header("x-muxx-cache") == "HIT"
+
+
 async def test_the_commands_work_beside_two_workers(tmp_path: Path) -> None:
     config = ROOM | {"server": {"workers": 2}}
     async with ScriptedUpstream() as upstream, GatewayProcess(tmp_path, upstream.base_url, config) as gateway:

@@ -143,7 +143,7 @@ async def _project(gateway: Gateway, asked: KeyToMake) -> str | None:
         if asked.project is not None:
             raise InvalidRequest("An admin key belongs to no project; leave out project.", param="project")
         return None
-    name = asked.project or DEFAULT_PROJECT
+    name = DEFAULT_PROJECT if asked.project is None else asked.project
     try:
         await gateway.host.projects.named(name)
     except NotFound:

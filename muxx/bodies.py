@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 from .errors import InvalidRequest, NotFound
 from .moments import iso_time
 from .tomlfile import TomlFile, key_path
-from .validation import validated
+from .validation import REQUIRED, validated
 from .wire.body import parse_json_object
 
 if TYPE_CHECKING:
@@ -115,5 +115,7 @@ def _read(data: dict[str, Any], model: type[M], file: TomlFile) -> M:
     found = validated(model, data, (), file)
     if found is None:
         words = "; ".join(f"{key_path(problem.loc)[:100]} {problem.text}" for problem in file.problems[:10])
-        raise InvalidRequest(words + ".", param=key_path(file.problems[0].loc)[:100])
+        first = file.problems[0]
+        code = "missing_field" if first.text == REQUIRED else None
+        raise InvalidRequest(words + ".", param=key_path(first.loc)[:100], code=code)
     return found

@@ -88,6 +88,8 @@ class Table:
 
     def find(self, method: str, path: str, format: Format = "openai") -> tuple[Route, Mapping[str, str]]:
         """The route and its decoded parameters; `NotFound`, or 405 when only the method is wrong. `format` is the caller's."""
+        if named_in(path) is not None:  # what is asked of a model is no part of its name, which a GET would show
+            raise MethodNotAllowed({"POST"})
         allowed: dict[str, tuple[Route, Mapping[str, str]]]
         allowed = {route.method: (route, {}) for route in self._exact.get(path, {}).values()}
         for pattern, route in self._patterns:
@@ -98,7 +100,7 @@ class Table:
             return allowed[method]
         if format == "gemini" and (name := _SLASHES.fullmatch(path)) is not None:
             return self.find(method, name[1] + name[2].replace("/", "%2F"))
-        ways = {*allowed, "POST"} if path in KERNEL_PATHS or named_in(path) is not None else set(allowed)
+        ways = {*allowed, "POST"} if path in KERNEL_PATHS else set(allowed)
         if ways and not (method == "POST" and ways == {"GET"} and _ACTION.fullmatch(path)):
             raise MethodNotAllowed(ways)
         raise nothing_at(path)

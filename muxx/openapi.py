@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from .bodies import Asked
 from .explain import describe, models_in
 from .request import Route, Shape
 from .wire.wire import Wire
@@ -195,7 +196,7 @@ class _Shapes:
         return dict(shape) if isinstance(shape, Mapping) else self._references[shape, mode]
 
     def parameters(self, query: Shape) -> list[dict[str, Any]]:
-        if query is None:
+        if query is None or query is Asked:
             return []
         schema = query if isinstance(query, Mapping) else self._definition(query, "validation")
         required = schema.get("required", ())
@@ -219,7 +220,7 @@ def _modelled(routes: Iterable[Route]) -> list[tuple[type[BaseModel], Mode]]:
 def _modes(route: Route) -> Iterable[tuple[type[BaseModel], Mode]]:
     given: tuple[tuple[Shape, Mode], ...]
     given = (route.body, "validation"), (route.query, "validation"), (route.answer, "serialization")
-    return [(shape, mode) for shape, mode in given if isinstance(shape, type)]
+    return [(shape, mode) for shape, mode in given if isinstance(shape, type) and shape is not Asked]
 
 
 def _parameter(name: str, schema: Mapping[str, Any], required: bool) -> dict[str, Any]:

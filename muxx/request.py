@@ -213,7 +213,7 @@ class Route:
     """An HTTP route a plugin serves. `path` may hold `{name}` for one segment; `role` is who may call it.
 
     The handler is `async def handler(gateway, request: HttpRequest) -> Reply`; a raised `MuxxError` becomes the response. What
-    follows `role` is for `GET /v1/openapi.json` only, and all of it may be left out.
+    follows `role` is for `GET /v1/openapi.json`, and all of it may be left out.
     """
 
     method: Method
@@ -224,7 +224,8 @@ class Route:
     body: Shape = None
     """The request's body, as `body_as` takes it; None: it has none."""
     query: Shape = None
-    """The query parameters, as `query_as` takes them; None: nothing is said of them."""
+    """The query parameters, as `query_as` takes them; None: nothing is said of them. `Asked` itself: there are none, and a
+    request with any is refused before the handler is called."""
     answer: Shape = None
     """The body of the answer, where that is JSON; None: any."""
     content_types: tuple[str, ...] = ("application/json",)

@@ -16,6 +16,7 @@ from aiohttp.streams import StreamReader
 
 from .answer import Answer
 from .arrays import AsArray
+from .bodies import Asked, query_as
 from .call import Call
 from .chains import crashed, describe_crash, run_step
 from .connection import Connection, ConnectionServer
@@ -160,6 +161,8 @@ class Service:
                 raise PermissionDenied("This needs an admin key: `muxx keys create --admin` makes one.", code="admin_required")
             if identity.role != "admin":
                 await self.gateway.projects.admit(identity.project)
+        if route.query is Asked:
+            query_as(head, Asked)
         reply = await run_step(handler, (self.gateway, head), None)
         if not isinstance(reply, Reply):
             crashed(handler, "it returned no Reply")

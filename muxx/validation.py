@@ -20,8 +20,9 @@ from .tomlfile import Loc, Problem, TomlFile
 
 M = TypeVar("M", bound=BaseModel)
 
+REQUIRED = "is required"
 _WORDS = {
-    "missing": "is required",
+    "missing": REQUIRED,
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",

@@ -255,6 +255,7 @@ async def test_the_routes_show_a_project_its_own_and_an_admin_all() -> None:
         async with asyncio.timeout(5):
             while (await shown("/v1/cache"))["data"] != [own]:
                 await asyncio.sleep(0.02)
+        assert (await shown("/v1/cache"))["has_more"] is False
         assert (await gateway.get("/v1/cache?project=other")).status == 400
         for target in ("hours=0", "hours=x", "environment=none", "unknown=1"):
             assert (await gateway.get(f"/v1/cache?{target}")).status == 400
@@ -272,6 +273,16 @@ async def test_an_admin_purges_over_http() -> None:
         await client.request("DELETE", "/v1/cache?project=default", {"Authorization": f"Bearer {admin}"})
         assert (await client.read_response()).json() == {"object": "cache", "purged": True, "project": "default"}
         assert (await say(gateway)).header("x-muxx-cache") == "MISS"
+
+
+async def test_a_purge_of_a_project_without_a_name_is_refused_and_purges_nothing() -> None:
+    async with caching() as gateway, await gateway.connect() as client:
+        admin = await add_key(gateway, "admin", None)
+        await say(gateway)
+        await client.request("DELETE", "/v1/cache?project=", {"Authorization": f"Bearer {admin}"})
+        refused = await client.read_response()
+        assert (refused.status, refused.error["param"]) == (400, "project")
+        assert (await say(gateway)).header("x-muxx-cache") == "HIT"
 
 
 async def test_the_commands_work_beside_two_workers(tmp_path: Path) -> None:

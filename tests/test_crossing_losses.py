@@ -83,6 +83,24 @@ def test_a_field_that_is_refused_is_named_and_where_it_may_be_dropped_nothing_el
         assert told == crossed(source, target, example.model, less, Losses("x", drop=True))
 
 
+@pytest.mark.parametrize(
+    ("source", "key", "member"),
+    [
+        ("chat", "filename of a document", "file.filename"),
+        ("chat", "detail of an image", "image_url.detail"),
+        ("responses", "detail of an image", "detail"),
+        ("messages", "title of a document", "title"),
+    ],
+)
+def test_what_is_dropped_of_a_file_is_named_as_the_caller_wrote_it(source: str, key: str, member: str) -> None:
+    example, losses = EXAMPLES[source][key], Losses("x")
+    body = {"model": "asked", **BASES[source], **example.given}
+    crossed(source, "generate_content", example.model, body, losses)
+    [place] = losses.dropped
+    assert place.endswith(f"].{member}")
+    assert at_place(body, place)
+
+
 def at_place(body: Any, place: str) -> Any:
     """The value at a place as refusals name them; None where there is none."""
     for name, number in re.findall(r"(\w+)|\[(\d+)\]", place):

@@ -104,6 +104,48 @@ async def test_every_answer_conforms_to_the_document(role: str, mode: str, thing
     assert await asyncio.to_thread(fuzz, things, role, mode, 2) > 20
 
 
+WITH_QUERIES_OF_THEIR_OWN = ("/v1/models", "/v1beta/models")
+"""SDKs send these what muxx has no use for."""
+
+
+@one_loop
+async def test_a_parameter_that_a_route_does_not_know_or_that_comes_twice_is_refused_before_anything_is_done(
+    things: Things, gateway: RunningGateway
+) -> None:
+    asked = 0
+    for (method, path), found in operations(things.document).items():
+        if found["x-muxx-role"] not in ("project", "admin") or path.startswith(WITH_QUERIES_OF_THEIR_OWN):
+            continue
+        known = {"id": things.ids.get(path.partition("{")[0]), "request_id": things.ids["/v1/logs/"], "provider": "openai"}
+        given = "format=csv&" if path.endswith("/export") else ""
+        for query in ("dry_run=1", "dry_run=1&dry_run=1"):
+            async with await gateway.connect() as client:
+                await client.request(method, f"{path.format(**known)}?{given}{query}", {"X-Muxx-Api-Key": things.keys["admin"]})
+                refused = await client.read_response()
+            assert (refused.status, refused.error["param"]) == (400, "dry_run"), (method, path, refused.text)
+            asked += 1
+    assert asked > 50
+
+
+@one_loop
+@pytest.mark.parametrize(
+    ("method", "target", "param"),
+    [("POST", "/v1/projects", "name"), ("PUT", "/v1/projects/{spare}/provider-keys/openai", "key"), ("GET", "/v1/logs/export", "format")],
+)
+async def test_what_is_missing_is_told_from_what_is_wrong(
+    method: str, target: str, param: str, things: Things, gateway: RunningGateway
+) -> None:
+    for given, code in ((None, "missing_field"), (7, "invalid_type")):
+        body = b"{}" if given is None else orjson.dumps({param: given})
+        query = f"?{param}={given}" if given is not None and method == "GET" else ""
+        async with await gateway.connect() as client:
+            headers = {"X-Muxx-Api-Key": things.keys["admin"]}
+            path = target.format(spare=things.ids["/v1/projects/"]) + query
+            await client.request(method, path, headers, None if method == "GET" else body)
+            refused = await client.read_response()
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (400, code, param)
+
+
 class ShelfQuery(Asked):
     limit: int = 10
     open: bool = False

@@ -110,6 +110,7 @@ async def test_an_admin_key_may_be_made_and_an_expiring_one_ends(gateway: Runnin
         ("/v1/keys", {"is_admin": True}, "is_admin"),
         ("/v1/keys", {"budget": 5}, "budget"),
         ("/v1/keys", {"project": "nowhere"}, "project"),
+        ("/v1/keys", {"project": ""}, "project"),
         ("/v1/keys", {"environment": "admin", "project": "default"}, "project"),
         ("/v1/keys", {"environment": "root"}, "environment"),
         ("/v1/keys", {"expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),

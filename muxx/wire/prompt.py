@@ -59,6 +59,10 @@ class Media:
     """How closely an image is to be looked at: low, high, auto."""
     cache: Mapping[str, Any] | None = None
     path: str = ""
+    name_at: str = field(default="filename", compare=False)
+    """Where its name stands in the caller's request, behind the path."""
+    detail_at: str = field(default="detail", compare=False)
+    """The same of the detail."""
 
 
 @dataclass(slots=True)

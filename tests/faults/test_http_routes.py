@@ -232,6 +232,17 @@ async def test_a_known_path_with_another_method_is_405(method: str, path: str, g
 
 
 @one_loop
+@pytest.mark.parametrize("action", ["generateContent", "streamGenerateContent", "countTokens"])
+async def test_what_is_asked_of_a_model_is_never_shown_as_part_of_its_name(action: str, gateway: RunningGateway) -> None:
+    for way in ("GET", "DELETE"):
+        async with await gateway.connect() as client:
+            await client.request(way, f"/v1beta/models/gemini-1.5-flash:{action}", {"X-Muxx-Api-Key": gateway.key})
+            refused = await client.read_response()
+        check_head(refused)
+        assert (refused.status, refused.header("allow"), refused.error["code"]) == (405, "POST", 405)
+
+
+@one_loop
 @pytest.mark.parametrize(
     "path", ["/", "/v1", "/v2/chat/completions", "/metrics/x", "/favicon.ico", "/v1/chat", "/.env", "/v1/completions/x"]
 )

@@ -73,6 +73,22 @@ def test_googles_own_signatures_go_back_and_others_do_not() -> None:
     assert refused(losses) is None
 
 
+def test_an_empty_text_which_google_refuses_is_left_out_unless_it_carries_a_signature_of_googles() -> None:
+    turns = [
+        Turn("user", [Text(""), Text("a")]),
+        Turn("assistant", [Text(""), Refusal("")]),
+        Turn("user", [Text(" ")]),
+        Turn("assistant", [Text("", signature=sealed("gemini", "c2ln")), Text("", signature=sealed("anthropic", "x"))]),
+    ]
+    body, losses = written(Prompt("gemini-2.5-pro", system=[Text("")], turns=turns))
+    assert body["contents"] == [
+        {"role": "user", "parts": [{"text": "a"}, {"text": " "}]},
+        {"role": "model", "parts": [{"text": "", "thoughtSignature": "c2ln"}]},
+    ]
+    assert "systemInstruction" not in body
+    assert refused(losses) is None
+
+
 def test_models_that_want_their_calls_signed_are_told_that_another_made_them() -> None:
     calls = [Call("c1", "f", "{}"), Call("c2", "f", "{}")]
     signed, _ = written(Prompt("gemini-3-pro", turns=[Turn("assistant", [*calls])]))
@@ -163,7 +179,7 @@ def test_what_this_format_cannot_say_is_told_by_its_place(prompt: Prompt, place:
         (asking(user="u", service_tier="scale", places={"user": "metadata.user_id"}), ["metadata.user_id", "service_tier"]),
         (asking(Text("a", CACHE, "t")), ["t.cache_control"]),
         (asking(parallel_tool_calls=False, places={"parallel_tool_calls": "p"}), ["p"]),
-        (asking(Media("image", "image/png", data="aGk=", name="n", detail="low", cache=CACHE, path="m")), ["m.cache_control", "m.name", "m.detail"]),
+        (asking(Media("image", "image/png", data="aGk=", name="n", detail="low", cache=CACHE, path="m")), ["m.cache_control", "m.filename", "m.detail"]),
         (asking(tools=[Tool("f", strict=True, cache=CACHE, path="tools[0]")]), ["tools[0].strict", "tools[0].cache_control"]),
         (Prompt("m", turns=[Turn("user", [Text("a")], name="Ada", path="messages[0]")]), ["messages[0].name"]),
         (asking(parallel_tool_calls=True, logprobs=False, top_logprobs=0, verbosity="medium", service_tier="auto", n=1), []),

@@ -139,7 +139,7 @@ def _document(block: dict[str, Any], path: str, losses: Losses) -> Media:
 
 def _media(kind: MediaKind, block: dict[str, Any], path: str, losses: Losses) -> Media:
     source, place = expect(block.get("source"), dict, f"{path}.source"), f"{path}.source"
-    media = Media(kind, cache=_cache(block, path), path=path)
+    media = Media(kind, name_at="title", cache=_cache(block, path), path=path)
     how = source.get("type")
     if how == "base64":
         media.mime = expect(source.get("media_type"), str, f"{place}.media_type")

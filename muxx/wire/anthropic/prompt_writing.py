@@ -161,7 +161,7 @@ def _object(arguments: str) -> dict[str, Any] | None:
 
 def _media(media: Media, losses: Losses) -> Iterator[dict[str, Any]]:
     if media.detail not in (None, "auto"):
-        losses.hint(f"{media.path}.detail")
+        losses.hint(f"{media.path}.{media.detail_at}")
     source = _source(media, losses) if media.kind in ("image", "document") else None
     if source is None:
         losses.cannot(media.path)

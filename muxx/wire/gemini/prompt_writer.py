@@ -31,7 +31,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
     """The body, with the model and whether a stream is wanted as the kernel has them there."""
     writer = _Contents(prompt, losses)
     body: dict[str, Any] = {"model": prompt.model, "stream": prompt.stream, "contents": writer.contents()}
-    if instructions := [*(writer.text(block) for block in prompt.system), *writer.moved]:
+    if instructions := [*(part for block in prompt.system for part in writer.text(block)), *writer.moved]:
         body["systemInstruction"] = {"parts": instructions}
     if prompt.tools:
         body["tools"] = [{"functionDeclarations": [_declared(tool, losses) for tool in prompt.tools]}]
@@ -159,15 +159,17 @@ class _Contents:
                 _sign(content)
         return contents
 
-    def text(self, block: Text) -> dict[str, Any]:
+    def text(self, block: Text) -> list[dict[str, Any]]:
+        """The text as a part. Google refuses an empty one, but for those that carry a signature of its own."""
         self._note_cache(block)
-        return {"text": block.text, **self._signature(block.signature, block.path)}
+        signature = self._signature(block.signature, block.path)
+        return [{"text": block.text, **signature}] if block.text or signature else []
 
     def _block(self, block: Block) -> list[dict[str, Any]]:
         if isinstance(block, Text):
-            return [self.text(block)]
+            return self.text(block)
         if isinstance(block, Refusal):
-            return [{"text": block.text}]
+            return [{"text": block.text}] if block.text else []
         if isinstance(block, Media):
             return self._media(block)
         if isinstance(block, Call):
@@ -213,9 +215,10 @@ class _Contents:
 
     def _media(self, block: Media) -> list[dict[str, Any]]:
         self._note_cache(block)
-        for said, value in (("name", block.name), ("detail", None if block.detail == "auto" else block.detail)):
-            if value is not None:
-                self._losses.hint(f"{block.path}.{said}")
+        if block.name is not None:
+            self._losses.hint(f"{block.path}.{block.name_at}")
+        if block.detail not in (None, "auto"):
+            self._losses.hint(f"{block.path}.{block.detail_at}")
         if block.url is not None and is_googles(block.url):
             mime = {"mimeType": block.mime} if block.mime is not None else {}
             return [{"fileData": {**mime, "fileUri": block.url}}]

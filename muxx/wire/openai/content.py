@@ -79,7 +79,8 @@ def _linked(kind: Any) -> Callable[[Part, str, Losses], Media]:
         name = f"{kind}_url"
         link = part.get(name)
         link = {"url": link} if type(link) is str else expect(link, dict, f"{path}.{name}")
-        media = Media(kind, detail=optional(link, "detail", str, path), cache=cache_of(part, path), path=path)
+        detail, cache = optional(link, "detail", str, path), cache_of(part, path)
+        media = Media(kind, detail=detail, detail_at=f"{name}.detail", cache=cache, path=path)
         return _at(media, expect(link.get("url"), str, f"{path}.{name}.url"))
 
     return read
@@ -103,7 +104,7 @@ def _input_audio(part: Part, path: str, losses: Losses) -> Media:
 def _file(part: Part, path: str, losses: Losses) -> Media:
     """Chat's file, whose members stand in one of their own."""
     inner = expect(part.get("file"), dict, f"{path}.file")
-    return _document(inner, f"{path}.file", Media("document", cache=cache_of(part, path), path=path))
+    return _document(inner, f"{path}.file", Media("document", name_at="file.filename", cache=cache_of(part, path), path=path))
 
 
 def _input_file(part: Part, path: str, losses: Losses) -> Media:

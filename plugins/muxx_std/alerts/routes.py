@@ -81,5 +81,5 @@ def _settings(gateway: Gateway) -> AlertsConfig:
 ROUTES = (
     Route("GET", "/v1/alerts", list_rules, query=RulesQuery, answer=Listed[overview.Alert]),
     Route("GET", "/v1/alerts/events", list_events, query=EventsQuery, answer=Listed[overview.AlertEvent]),
-    Route("POST", "/v1/alerts/test", test, "admin", body=TestAsked, answer=overview.AlertTest),
+    Route("POST", "/v1/alerts/test", test, "admin", body=TestAsked, query=Asked, answer=overview.AlertTest),
 )

@@ -28,8 +28,8 @@ class StatsQuery(Asked):
 
 
 class PurgeQuery(Asked):
-    project: str | None = None
-    """Left out: every project's."""
+    project: Annotated[str, Field(min_length=1)] | None = None
+    """Left out: every project's. Empty, as of a variable that was never set, it is refused."""
 
 
 class Outcomes(Shown):
@@ -53,6 +53,7 @@ class Held(Shown):
 class Stats(Shown):
     object: Literal["list"] = "list"
     data: list[Outcomes]
+    has_more: Literal[False] = False
     workers: list[Held]
     """What each worker holds now; for admin keys only."""
 

@@ -130,11 +130,11 @@ async def revoke(gateway: Gateway, request: HttpRequest) -> Reply:
 
 ROUTES = (
     Route("GET", "/v1/keys", list_keys, "admin", query=KeyQuery, answer=Listed[Key]),
-    Route("POST", "/v1/keys", create, "admin", body=KeyToMake, answer=NewKey, status=201),
-    Route("GET", "/v1/keys/{id}", show, "admin", answer=Key),
-    Route("PATCH", "/v1/keys/{id}", change, "admin", body=KeyChanges, answer=Key),
-    Route("POST", "/v1/keys/{id}/rotate", rotate, "admin", body=Rotation, answer=NewKey, status=201),
-    Route("DELETE", "/v1/keys/{id}", revoke, "admin", answer=RevokedKey),
+    Route("POST", "/v1/keys", create, "admin", body=KeyToMake, query=Asked, answer=NewKey, status=201),
+    Route("GET", "/v1/keys/{id}", show, "admin", query=Asked, answer=Key),
+    Route("PATCH", "/v1/keys/{id}", change, "admin", body=KeyChanges, query=Asked, answer=Key),
+    Route("POST", "/v1/keys/{id}/rotate", rotate, "admin", body=Rotation, query=Asked, answer=NewKey, status=201),
+    Route("DELETE", "/v1/keys/{id}", revoke, "admin", query=Asked, answer=RevokedKey),
 )
 
 
@@ -143,7 +143,7 @@ async def _project(gateway: Gateway, asked: KeyToMake) -> str | None:
         if asked.project is not None:
             raise InvalidRequest("An admin key belongs to no project; leave out project.", param="project")
         return None
-    name = asked.project or DEFAULT_PROJECT
+    name = DEFAULT_PROJECT if asked.project is None else asked.project
     try:
         await gateway.host.projects.named(name)
     except NotFound:

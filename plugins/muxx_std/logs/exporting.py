@@ -40,7 +40,7 @@ async def export(gateway: Gateway, request: HttpRequest) -> Reply:
     query = request.query_once
     kind, content = _choice(query, "format", tuple(CONTENT_TYPES)), _choice(query, "content", ("true", "false"))
     if kind is None:
-        raise InvalidRequest("format must be jsonl or csv.", param="format")
+        raise InvalidRequest("format is required: jsonl or csv.", param="format", code="missing_field")
     for name in _QUERY_OF_LISTS:
         if name in query:
             raise InvalidRequest(f"{name} is for lists: an export has every row. Narrow it with from and to.", param=name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from muxx import (
+    Asked,
     Connection,
     Database,
     HttpRequest,
@@ -86,7 +87,7 @@ class Logs:
     def register_routes(self) -> Iterable[Route]:
         return [
             Route("GET", "/v1/logs", list_logs, query=described.QUERY, answer=described.GENERATIONS),
-            Route("GET", "/v1/logs/{request_id}", get_log, answer=described.GENERATION),
+            Route("GET", "/v1/logs/{request_id}", get_log, query=Asked, answer=described.GENERATION),
             exporting.ROUTE,
         ]
 

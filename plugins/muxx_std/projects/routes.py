@@ -144,17 +144,18 @@ async def list_changes(gateway: Gateway, request: HttpRequest) -> Reply:
 
 _ONE = "/v1/projects/{id}"
 _KEYS = "/v1/projects/{id}/provider-keys"
+_KEY = _KEYS + "/{provider}"
 ROUTES = (
-    Route("GET", "/v1/project", show_own, answer=present.Project),
+    Route("GET", "/v1/project", show_own, query=Asked, answer=present.Project),
     Route("GET", "/v1/projects", list_projects, "admin", query=ProjectQuery, answer=Listed[present.Project]),
-    Route("POST", "/v1/projects", create, "admin", body=ProjectToMake, answer=present.Project, status=201),
-    Route("GET", _ONE, show, answer=present.Project),
-    Route("PATCH", _ONE, change, "admin", body=ProjectChanges, answer=present.Project),
-    Route("DELETE", _ONE, archive, "admin", answer=present.Project),
-    Route("POST", _ONE + "/restore", restore, "admin", answer=present.Project),
-    Route("GET", _KEYS, list_provider_keys, "admin", answer=Listed[present.ProviderKey]),
-    Route("PUT", _KEYS + "/{provider}", set_provider_key, "admin", body=ProviderKeyToSet, answer=present.ProviderKey),
-    Route("DELETE", _KEYS + "/{provider}", remove_provider_key, "admin", answer=present.RemovedKey),
+    Route("POST", "/v1/projects", create, "admin", body=ProjectToMake, query=Asked, answer=present.Project, status=201),
+    Route("GET", _ONE, show, query=Asked, answer=present.Project),
+    Route("PATCH", _ONE, change, "admin", body=ProjectChanges, query=Asked, answer=present.Project),
+    Route("DELETE", _ONE, archive, "admin", query=Asked, answer=present.Project),
+    Route("POST", _ONE + "/restore", restore, "admin", query=Asked, answer=present.Project),
+    Route("GET", _KEYS, list_provider_keys, "admin", query=Asked, answer=Listed[present.ProviderKey]),
+    Route("PUT", _KEY, set_provider_key, "admin", body=ProviderKeyToSet, query=Asked, answer=present.ProviderKey),
+    Route("DELETE", _KEY, remove_provider_key, "admin", query=Asked, answer=present.RemovedKey),
     Route("GET", "/v1/audit", list_changes, "admin", query=AuditQuery, answer=Listed[present.Change]),
 )
 

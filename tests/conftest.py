@@ -40,11 +40,11 @@ def _loop_probe() -> Iterator[LoopProbe]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_holds_the_loop(_loop_probe: LoopProbe) -> Iterator[None]:
+def _nothing_holds_the_loop(_loop_probe: LoopProbe, request: pytest.FixtureRequest) -> Iterator[None]:
     """X04, in every test: see `loop_probe`."""
     _loop_probe.held.clear()
     yield
-    assert _loop_probe.held == []
+    assert _loop_probe.held == [] or request.node.get_closest_marker("holds_the_loop") is not None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
 """X04 for every test: whatever muxx does in a test's event loop, no step of it holds the loop.
 
-What counts is CPU time, which other processes of a busy machine do not lengthen. Steps of the tests' own coroutines are not
-looked at: they may make and compare what they like.
+What counts is CPU time, which other processes of a busy machine hardly lengthen. Steps of the tests' own coroutines are not
+looked at: they may make and compare what they like. Tests of plugins that hold the loop say so: `pytest.mark.holds_the_loop`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from time import thread_time
 from types import CodeType
 from typing import Any
 
-MOST_SECONDS = 0.25
+MOST_SECONDS = 0.75
+"""Three times what a step may take on a machine like those we measure on, for there are slower ones."""
 
 _TESTS = str(Path(__file__).parent)
 _KIT = str(Path(__file__).parents[1] / "muxx" / "testing")

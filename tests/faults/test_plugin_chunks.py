@@ -20,6 +20,8 @@ from muxx.chains import HELD_BACK_EVENTS
 from muxx.testing import DONE, RawResponse, RunningGateway, Script, event, sse
 from muxx.testing.answers import json as plain
 
+pytestmark = pytest.mark.holds_the_loop
+
 MIB = 2**20
 
 CHAT = Endpoint(

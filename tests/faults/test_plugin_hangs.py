@@ -20,6 +20,8 @@ from muxx import Chunk, Exchange, Gateway, Reply, hookimpl
 from muxx.testing import eventually
 from muxx.watchdog import Pulse, Silence
 
+pytestmark = pytest.mark.holds_the_loop
+
 HELLO = [{"role": "user", "content": "Hello"}]
 
 

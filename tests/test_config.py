@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,8 +118,13 @@ def test_the_example_shows_every_option_with_a_reason() -> None:
         assert re.search(rf"[{{,] {name} = ", text), f"{name} is not shown"
 
 
+def make_authority(path: Path) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
+    subprocess.run([*command, "-keyout", path.with_suffix(".key"), "-out", path], check=True, capture_output=True)
+
+
 def test_the_example_with_every_option_switched_on_is_valid(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
+    make_authority(tmp_path / "ca.pem")
     text = uncommented(EXAMPLE.read_text()).replace("${file:/run/secrets/muxx}", "sesame")
     (tmp_path / "muxx.toml").write_text(text)
     config = load_config(tmp_path / "muxx.toml", STANDARD)
@@ -146,7 +152,7 @@ def test_the_defaults_of_the_contract_hold() -> None:
 
 
 def test_paths_are_relative_to_the_file(load: Load, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
+    make_authority(tmp_path / "ca.pem")
     config = load('[database]\npath = "data/x.db"\n[providers.openai]\nca_file = "ca.pem"')
     assert config.database.path == tmp_path / "data/x.db"
     assert config.providers["openai"].ca_file == tmp_path / "ca.pem"
@@ -364,6 +370,7 @@ def test_no_error_repeats_a_value(load: Load) -> None:
         ("[[models]]\nname='a'\ntargets=['x/a']\n" * 2, "models: entries 0 and 1 have the same name"),
         ("[[models]]\nname='a'\ntargets=['x/*']", "models[0]: a name may hold one *, its targets at most as many as the name"),
         ("[providers.x]\nca_file='nowhere.pem'", "providers.x.ca_file: there is no such file"),
+        ("[providers.x]\nca_file='muxx.toml'", "providers.x.ca_file: holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----"),
         ("[providers.x]\nbase_url='https://[::1'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
         ("[providers.x]\nbase_url='https://h:port'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
         ("server = 3", "server: must be a table"),

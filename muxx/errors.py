@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from types import TracebackType
 
 
 def let_go_of_frames(error: BaseException | None) -> None:
@@ -18,6 +19,16 @@ def let_go_of_frames(error: BaseException | None) -> None:
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def place_of(trace: TracebackType | None) -> str:
+    """Where what was raised came from: the file, the line and the function, as said behind the error's type."""
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return f" at {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} in {code.co_name}"
 
 
 MOST_OF_A_PLACE = 100

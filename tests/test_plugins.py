@@ -704,6 +704,7 @@ FAILS_AT = failing_later.__code__.co_firstlineno + 2
     (giving([Route("GET", "/v1/mine", answered, "Admin")]), "its route /v1/mine has the role 'Admin'; it may be one of: public, "),  # type: ignore[arg-type]
     (giving([Route("get", "/v1/mine", answered)]), "its route /v1/mine has the method 'get'; it may be one of: GET, "),  # type: ignore[arg-type]
     (giving([Route("GET", "v1/mine", answered)]), "its route 'v1/mine' is no path; begin it with a slash"),
+    (giving([Route("GET", "/v1/mine", answered, answer=dict)]), "its route /v1/mine has <class 'dict'> for its answer; give a pydantic model or a"),  # type: ignore[arg-type]
     (giving([Route("GET", "/v1/mine", None)]), "its route /v1/mine has no handler"),  # type: ignore[arg-type]
     (giving([Route("GET", "/v1/mine", lambda gateway, request: Reply(b""))]), "the handler of its route /v1/mine cannot be called; make it an `async def"),
     (giving([Route("GET", "/v1/mine", one_argument)]), "the handler of its route /v1/mine cannot be called; make it an `async def"),  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from muxx.configfile import ConfigError, load_config
 from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
 from muxx.processes import usable_cores
+from muxx.testing import RunningGateway
 from muxx_std.alerts import Alerts
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
@@ -577,3 +578,18 @@ def test_an_option_that_python_cannot_spell_is_shown_by_its_name(load: Load) -> 
     ]
     properties = json_schema({"mail": AliasedConfig})["$defs"]["AliasedConfig"]["properties"]
     assert properties["from"]["description"] == "Who it comes from."
+
+
+# ── what a reload leaves as it is ──
+
+
+async def test_a_reload_says_what_waits_for_the_next_start_by_what_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with RunningGateway({"server": {"workers": 1}}, directory=tmp_path) as gateway:
+        assert gateway._running is not None
+        path = tmp_path / "muxx.toml"
+        began = path.read_text()
+        for text, told in ((began.replace('"workers" = 1', '"workers" = 2'), 1), (None, 2), (began, 2)):
+            if text is not None:
+                path.write_text(text)
+            assert await gateway._running.worker.reload()
+            assert caplog.messages.count("[server] workers takes effect at the next start") == told

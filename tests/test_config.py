@@ -580,6 +580,21 @@ def test_an_option_that_python_cannot_spell_is_shown_by_its_name(load: Load) -> 
     assert properties["from"]["description"] == "Who it comes from."
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[providers.x]\nbase_url='http://x'\nprices='opnai'", ["providers.x.prices: there is no price list of this name (did you mean 'openai'?)"]),
+        ("[providers.x]\nbase_url='http://x'\nprices='none'", []),
+        ("[providers.x]\nbase_url='http://x'\nprices='ours'\n[plugins.pricing]\nprices=[{vendor='ours', model='*', input='1', output='1'}]", []),
+    ],
+)  # fmt: skip
+def test_a_price_list_that_nobody_has_is_an_error_of_the_file(load: Load, text: str, complaint: list[str]) -> None:
+    if complaint:
+        assert errors(load, text, {"pricing": Pricing.Config}) == complaint
+    else:
+        load(text, {"pricing": Pricing.Config})
+
+
 # ── what a reload leaves as it is ──
 
 

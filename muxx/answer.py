@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
 
+from .errors import MuxxError
+
 if TYPE_CHECKING:
     from .connection import Connection
-    from .errors import MuxxError
     from .targets import Format
 
 LARGE = 64 * 1024

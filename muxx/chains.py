@@ -17,11 +17,10 @@ from functools import partial
 from inspect import iscoroutine
 from time import monotonic
 from traceback import clear_frames
-from types import TracebackType
 from typing import Any, TypeGuard, TypeVar, get_args
 
 from .driving import SLOW_SECONDS, Driven, measure
-from .errors import MuxxError, PluginError
+from .errors import MuxxError, PluginError, place_of
 from .money import Cost
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
@@ -370,14 +369,4 @@ def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:
 
 def describe_crash(error: BaseException) -> str:
     """The error's type and place, without its text, which may quote a secret."""
-    place = _innermost(error.__traceback__)
-    return f"{type(error).__name__}{place}"
-
-
-def _innermost(trace: TracebackType | None) -> str:
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    return f" at {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} in {code.co_name}"
+    return f"{type(error).__name__}{place_of(error.__traceback__)}"

@@ -27,7 +27,7 @@ from .explain import MASK, Explained, json_schema, layers, project_layers
 from .host import Host
 from .modelcommands import models
 from .plugincommands import plugins
-from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, discover
+from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, crash_words, discover
 from .projectsettings import Own
 from .providercommands import providers
 from .secret import VARIABLE
@@ -100,7 +100,7 @@ def register_commands(plugins: PluginSet, commands: click.Group) -> None:
         try:
             plugins.only(plugin, "register_commands")(cli=commands)
         except (Exception, SystemExit) as error:
-            text = f"its commands cannot be added ({type(error).__name__}: {error}); upgrade it or switch it off"
+            text = f"its commands cannot be added ({crash_words(error)}); upgrade it or switch it off"
             raise PluginLoadError(plugin.name, text) from error
         if (name := _unawaited(commands)) is not None:
             text = f"its command {name!r} is an `async def`, which nobody would await; make it a `def` that calls muxx.run_async"

@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from .errors import UpstreamDisconnected, UpstreamProtocolError, UpstreamUnreachable
-from .targets import Attempt
+from .targets import Attempt, Provider
 from .transport import IDLE_SECONDS, RECEIVE_BUFFER, Sink, UpstreamResponse
 
 WATCH_SECONDS = 0.5
@@ -142,9 +142,7 @@ class AiohttpTransport:
 
     async def send(self, attempt: Attempt) -> UpstreamResponse:
         provider = attempt.target.provider
-        session = self._sessions.get(provider.ca_file)
-        if session is None:
-            session = self._sessions[provider.ca_file] = client_session(provider.ca_file, _notes())
+        session = self._session(provider)
         before = _fresh.set(attempt.replays > 0)
         try:
             response = await session.post(
@@ -170,6 +168,15 @@ class AiohttpTransport:
             response.close()
             raise UpstreamProtocolError()
         return AiohttpResponse(response, attempt)
+
+    def _session(self, provider: Provider) -> aiohttp.ClientSession:
+        session = self._sessions.get(provider.ca_file)
+        if session is None:
+            try:
+                session = self._sessions[provider.ca_file] = client_session(provider.ca_file, _notes())
+            except OSError as error:  # the file was whole when the configuration was read
+                raise UpstreamUnreachable() from error
+        return session
 
     async def close(self) -> None:
         for session in self._sessions.values():

@@ -21,10 +21,10 @@ from .configtypes import (
     ApiKey,
     AuthHeader,
     BaseUrl,
+    CaFile,
     Count,
     DatabasePath,
     EndpointName,
-    ExistingFile,
     FallBackKind,
     HeaderName,
     ModelName,
@@ -193,7 +193,7 @@ class ProviderConfig(Section):
     """More provider headers to send down, besides the built-in list."""
     proxy: ProxyUrl | None = Field(None, repr=False)
     """HTTP proxy to reach it through; may hold a password."""
-    ca_file: ExistingFile | None = None
+    ca_file: CaFile | None = None
     """PEM file of the authorities to trust instead of the system's."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,17 @@ def _real(path: Path) -> Path:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ValueError("there is no such file")
+    return path
+
+
+def _authorities(path: Path) -> Path:
+    """Without this every request to the provider would fail, and the start and the check say nothing."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError("holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
     return path
 
 
@@ -132,7 +144,7 @@ Usd = Annotated[Decimal, Field(gt=0, le=4_000_000, max_digits=19, decimal_places
 Count = Annotated[int, Field(ge=1, le=2**53)]
 FilePath = Annotated[Path, AfterValidator(_resolved)]
 DatabasePath = Annotated[FilePath, AfterValidator(_real)]
-ExistingFile = Annotated[FilePath, AfterValidator(_existing)]
+CaFile = Annotated[FilePath, AfterValidator(_existing), AfterValidator(_authorities)]
 NAME, NAME_WORDS = r"[A-Za-z0-9][\w.-]{0,99}", "a name may hold letters, digits, '.', '_' and '-' only"
 Name = Annotated[str, *_matching(NAME, NAME_WORDS)]
 ModelName = Annotated[str, *_matching(r"[!-~]{1,256}", "must be 1 to 256 printable ASCII characters without spaces")]

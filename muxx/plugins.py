@@ -29,7 +29,7 @@ from pydantic import ConfigDict, ValidationError
 
 from . import hookspecs
 from .config import Config, PluginConfig
-from .errors import PluginLoadError, StartError
+from .errors import PluginLoadError, StartError, place_of
 from .pluginfiles import load_file, plugin_files, plugin_name
 from .sources import Sources
 
@@ -241,11 +241,15 @@ class PluginSet:
         names its plugin."""
         for plugin in self.plugins:
             try:
-                items = [item for returned in self.only(plugin, hook)(**arguments) for item in returned]
+                returned = self.only(plugin, hook)(**arguments)
+                for whole in returned:
+                    if not isinstance(whole, Iterable):
+                        raise PluginLoadError(plugin.name, f"its {hook} gives a {type(whole).__name__}; give a list of them")
+                items = [item for whole in returned for item in whole]
             except StartError:
                 raise
             except (Exception, SystemExit) as error:
-                text = f"its {hook} failed ({type(error).__name__}: {error}); upgrade it or switch it off"
+                text = f"its {hook} failed ({crash_words(error)}); upgrade it or switch it off"
                 raise PluginLoadError(plugin.name, text) from error
             for item in items:
                 yield plugin.name, item
@@ -254,6 +258,12 @@ class PluginSet:
         """No gateway starts without someone who can say who is calling."""
         if not self.chains["authenticate"]:
             raise StartError("no plugin implements `authenticate`, so nobody could call; enable the standard plugin `keys`")
+
+
+def crash_words(error: BaseException) -> str:
+    """What a plugin's own code raised at the start, and where; of a call that does not fit there is no such place."""
+    trace = error.__traceback__
+    return f"{type(error).__name__}{place_of(trace.tb_next if trace is not None else None)}: {error}"
 
 
 class _Manager(pluggy.PluginManager):
@@ -328,7 +338,7 @@ def _instantiate(item: Found, settings: PluginConfig) -> Any:
         with _named_when_slow(item.name, "be built"):
             return item.cls(settings) if takes_config else item.cls()
     except (Exception, SystemExit) as error:
-        raise PluginLoadError(item.name, f"it could not be built ({type(error).__name__}: {error})") from error
+        raise PluginLoadError(item.name, f"it could not be built ({crash_words(error)})") from error
 
 
 def check_hooks(plugin: str, instance: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from .providers import not_usable
 from .targets import Provider
 
 SECONDS = 30.0
+
+EXPIRED, OF_ANOTHER = 10, (62, 64)
+"""OpenSSL's numbers (X509_V_ERR_…) of a certificate that has expired, and of one for another name or address."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,34 @@ def _least(row: Provider, model: str) -> tuple[str, dict[str, Any]]:
 
 
 def _unreachable(row: Provider, error: Exception) -> str:
-    what = "its certificate is not trusted: ca_file names another authority" if isinstance(error, aiohttp.ClientSSLError) else ""
-    local = "it is not running, or at another address" if row.api_key_env is None else "base_url, proxy or the network is wrong"
-    return f"Cannot be reached: {what or local}."
+    """Of errors that are kinds of one another the nearest comes first."""
+    match error:
+        case aiohttp.ClientProxyConnectionError():
+            what = "its proxy is not there. Check proxy, or HTTPS_PROXY and HTTP_PROXY in the environment"
+        case aiohttp.ClientHttpProxyError():
+            what = f"its proxy refuses with {error.status}. Check proxy, and the user and password in it"
+        case aiohttp.ClientConnectorDNSError():
+            what = "nobody knows its host's name. Check base_url, and this machine's DNS"
+        case aiohttp.ClientConnectorCertificateError():
+            what = _untrusted(error.certificate_error)
+        case aiohttp.ClientSSLError():
+            what = "it speaks no TLS there that this machine can. Check whether base_url begins with https:// rightly"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError(errno=errno.ECONNRESET):
+            what = "it hangs up without an answer. Check whether base_url begins with http:// rightly"
+        case _ if row.api_key_env is None:
+            what = "it is not running, or at another address"
+        case _:
+            what = "base_url, proxy or the network is wrong"
+    return f"Cannot be reached: {what}."
+
+
+def _untrusted(error: Exception) -> str:
+    reason = getattr(error, "verify_code", None)
+    if reason == EXPIRED:
+        return "its certificate has expired. Have it renewed there, and look at this machine's clock"
+    if reason in OF_ANOTHER:
+        return "its certificate is another host's. Let base_url name the host that the certificate names"
+    return "its certificate is not trusted. Let ca_file name the authority that signed it"
 
 
 def _advice(row: Provider, status: int, model: str | None) -> str | None:

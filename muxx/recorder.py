@@ -24,6 +24,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -261,8 +262,9 @@ class Recorder:
             raise BlockingIOError(error.errno, "another recorder is at work on this journal") from error
         self._lock = fd
         for unnamed in self._paths.journal.glob("*.tmp"):
-            if time.time() - unnamed.stat().st_mtime > UNNAMED_S:
-                unnamed.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # a writer that has just begun gives it its name
+                if time.time() - unnamed.stat().st_mtime > UNNAMED_S:
+                    unnamed.unlink()
 
     # ── storing ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

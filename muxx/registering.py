@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from pydantic import BaseModel
+
 from .configtypes import NAME, NAME_WORDS, EndpointName, is_web_address
 from .errors import PluginLoadError
 from .plugins import PluginSet
@@ -101,6 +103,9 @@ def _problem_of(route: Any) -> str | None:
     names = _NAMED.findall(route.path)
     if set("{}") & set(_NAMED.sub("", route.path)) or len(names) != len(set(names)):
         return f"its route {route.path} cannot be read; name each segment once, in small letters, as in /v1/things/{{name}}"
+    for what, shape in (("body", route.body), ("query", route.query), ("answer", route.answer)):
+        if not (shape is None or isinstance(shape, Mapping) or (isinstance(shape, type) and issubclass(shape, BaseModel))):
+            return f"its route {route.path} has {shape!r} for its {what}; give a pydantic model or a JSON Schema"
     if not callable(route.handler):
         return f"its route {route.path} has no handler; give it an `async def handler(gateway, request)`"
     if not _takes_a_request(route.handler):

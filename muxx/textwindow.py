@@ -10,6 +10,9 @@ Invariants, for every channel (one kind of text of one choice, or the arguments 
   object that came, so it leaves as the provider's own bytes. What is put in place of a text that came in several chunks stands in
   the first of them, and the others lose their part of it.
 - A finish reason, and the `end`, leave after all text before them.
+- The parts of a choice keep their order: where another text or call begins, what waits leaves before it. So a channel's text is
+  seen as one for as long as nothing else of its choice is said, calls whose arguments take turns excepted.
+- A signature leaves after the words it seals.
 - No more than `hold` characters and one chunk wait. A chunk without text never does.
 """
 
@@ -39,7 +42,8 @@ class TextWindow:
 
     One window serves one answer; keep it in `exchange.state`. `feed` takes every chunk and returns what `on_chunk` returns.
 
-    A finish reason ends the texts of its choice: what comes after it is a new text, not seen as one with what came before.
+    A finish reason ends the texts of its choice, and so does a part of another kind, or a call that begins: what comes after it
+    is a new text, not seen as one with what came before.
 
     `sub` is all most plugins need. With a function of your own, `replace(text, start, due)` gets the text of one channel: what
     stands before `start` has left and is only context (the last 32 characters of it), and the rest waits. It returns edits
@@ -84,6 +88,7 @@ class TextWindow:
             text, number = (chunk.text, 0) if tool is None else (tool.arguments, tool.index)
             key = (chunk.kind, chunk.index, number)
             out = [] if tool is None else self._finish_other_call(key, chunk)
+            out += self._finish_parts_before(key, chunk, text)
             if chunk.finish_reason:
                 out += self._finish(chunk.index, but=key if text else None)
             if text:
@@ -110,6 +115,19 @@ class TextWindow:
         if channel is None or tool is None or not (tool.id and tool.name) or tool.id == channel.call_id:
             return []
         return self._channels.pop(key).finish()
+
+    def _finish_parts_before(self, key: Key, chunk: Chunk, text: str) -> list[Chunk]:
+        """What waits of the choice's other parts: who writes the answer in another format closes one part when the next begins,
+        and has no place for the rest of it then. A signature that comes by itself ends the part it seals."""
+        tool = chunk.tool_call
+        begins = tool is not None and bool(tool.id and tool.name) and key not in self._channels
+        seals = bool(chunk.signature) and not text
+        if not self._channels or not (text or begins or seals):
+            return []
+        taking_turns = () if begins else ("tool_call",) if tool is not None else ()
+        others = [other for other in self._channels if other[1] == key[1] and other != key and other[0] not in taking_turns]
+        over = [*others, key] if seals and key in self._channels else others
+        return [waiting for other in over for waiting in self._channels.pop(other).finish()]
 
     def _finish(self, index: int | None, but: Key | None = None) -> list[Chunk]:
         """All that waits in the channels of one choice, or of all; they are over, except `but`."""

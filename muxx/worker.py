@@ -117,7 +117,7 @@ class Worker:
         index: int = 0,
         duties: Duties = ALL_DUTIES,
     ) -> None:
-        self.config = config
+        self.config = self._began = config
         self._plugins = plugins
         self.host = host
         self._mock = mock
@@ -203,7 +203,7 @@ class Worker:
         if self._ready is None:
             return
         old, self.gateway, self._ready = self.gateway, self._ready, None
-        _warn_of_fixed(self.config, self.gateway.config)
+        _warn_of_fixed(self._began, self.gateway.config)
         self.config = self.host.config = self.gateway.config  # what a project may set is judged by the file as it is now
         self.journal.outbox.running = self.gateway.calls
         self.service.use(self.gateway)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
@@ -230,6 +232,16 @@ async def test_a_crash_names_its_place_but_not_its_text(caplog: pytest.LogCaptur
         await run_all(chain(crashing(ValueError, "def")), (), LONG)
     assert "ValueError at test_chains.py:" in caplog.text
     assert "in plain" in caplog.text
+
+
+async def test_a_crash_within_a_library_names_the_plugins_own_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    def reads() -> None:
+        json.loads("no JSON")
+
+    with pytest.raises(PluginError):
+        await run_all(chain(reads), (), LONG)
+    line = reads.__code__.co_firstlineno + 1
+    assert re.search(rf"JSONDecodeError at decoder\.py:\d+ in raw_decode, called at test_chains\.py:{line} in reads$", caplog.messages[0])
 
 
 # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

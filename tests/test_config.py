@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from muxx.configfile import ConfigError, load_config
 from muxx.explain import MASK, json_schema, layers
 from muxx.plugins import Found, config_classes
 from muxx.processes import usable_cores
+from muxx.testing import RunningGateway
 from muxx_std.alerts import Alerts
 from muxx_std.cache import Cache
 from muxx_std.keys import Keys
@@ -117,8 +119,13 @@ def test_the_example_shows_every_option_with_a_reason() -> None:
         assert re.search(rf"[{{,] {name} = ", text), f"{name} is not shown"
 
 
+def make_authority(path: Path) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
+    subprocess.run([*command, "-keyout", path.with_suffix(".key"), "-out", path], check=True, capture_output=True)
+
+
 def test_the_example_with_every_option_switched_on_is_valid(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
+    make_authority(tmp_path / "ca.pem")
     text = uncommented(EXAMPLE.read_text()).replace("${file:/run/secrets/muxx}", "sesame")
     (tmp_path / "muxx.toml").write_text(text)
     config = load_config(tmp_path / "muxx.toml", STANDARD)
@@ -146,7 +153,7 @@ def test_the_defaults_of_the_contract_hold() -> None:
 
 
 def test_paths_are_relative_to_the_file(load: Load, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
+    make_authority(tmp_path / "ca.pem")
     config = load('[database]\npath = "data/x.db"\n[providers.openai]\nca_file = "ca.pem"')
     assert config.database.path == tmp_path / "data/x.db"
     assert config.providers["openai"].ca_file == tmp_path / "ca.pem"
@@ -364,6 +371,7 @@ def test_no_error_repeats_a_value(load: Load) -> None:
         ("[[models]]\nname='a'\ntargets=['x/a']\n" * 2, "models: entries 0 and 1 have the same name"),
         ("[[models]]\nname='a'\ntargets=['x/*']", "models[0]: a name may hold one *, its targets at most as many as the name"),
         ("[providers.x]\nca_file='nowhere.pem'", "providers.x.ca_file: there is no such file"),
+        ("[providers.x]\nca_file='muxx.toml'", "providers.x.ca_file: holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----"),
         ("[providers.x]\nbase_url='https://[::1'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
         ("[providers.x]\nbase_url='https://h:0'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
         ("[providers.x]\nbase_url='https://h:port'", "providers.x.base_url: must be an http:// or https:// URL with a host"),
@@ -571,3 +579,33 @@ def test_an_option_that_python_cannot_spell_is_shown_by_its_name(load: Load) -> 
     ]
     properties = json_schema({"mail": AliasedConfig})["$defs"]["AliasedConfig"]["properties"]
     assert properties["from"]["description"] == "Who it comes from."
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[providers.x]\nbase_url='http://x'\nprices='opnai'", ["providers.x.prices: there is no price list of this name (did you mean 'openai'?)"]),
+        ("[providers.x]\nbase_url='http://x'\nprices='none'", []),
+        ("[providers.x]\nbase_url='http://x'\nprices='ours'\n[plugins.pricing]\nprices=[{vendor='ours', model='*', input='1', output='1'}]", []),
+    ],
+)  # fmt: skip
+def test_a_price_list_that_nobody_has_is_an_error_of_the_file(load: Load, text: str, complaint: list[str]) -> None:
+    if complaint:
+        assert errors(load, text, {"pricing": Pricing.Config}) == complaint
+    else:
+        load(text, {"pricing": Pricing.Config})
+
+
+# ── what a reload leaves as it is ──
+
+
+async def test_a_reload_says_what_waits_for_the_next_start_by_what_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with RunningGateway({"server": {"workers": 1}}, directory=tmp_path) as gateway:
+        assert gateway._running is not None
+        path = tmp_path / "muxx.toml"
+        began = path.read_text()
+        for text, told in ((began.replace('"workers" = 1', '"workers" = 2'), 1), (None, 2), (began, 2)):
+            if text is not None:
+                path.write_text(text)
+            assert await gateway._running.worker.reload()
+            assert caplog.messages.count("[server] workers takes effect at the next start") == told

@@ -19,7 +19,7 @@ import muxx.journal as journal_module
 from muxx.errors import LogUnavailable, MuxxError
 from muxx.journal import Journal
 from muxx.segments import read_segment, segments
-from muxx.testing import RunningGateway, chat_body, eventually, sse
+from muxx.testing import RunningGateway, chat, chat_body, eventually, sse
 
 
 class Leaving:
@@ -215,3 +215,23 @@ async def test_of_requests_in_a_row_no_answer_from_the_cache_overtakes_one_that_
     assert (first.status, first.complete, first.streamed) == (status, True, "stream" in members)
     assert (second.status, second.complete, second.header("x-muxx-cache")) == (200, True, "HIT")
     assert second.body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_of_any_size_whose_row_cannot_be_written_is_told_so_and_not_given(
+    muxx_gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    real = os.writev
+    for size in (100, 200_000):
+
+        def no_room(fd: int, pieces: Sequence[bytes], most: int = size) -> int:
+            return refusing(fd, pieces) if any(b"word" * (most // 5) in piece for piece in pieces) else real(fd, pieces)
+
+        muxx_gateway.upstream.script(chat("word" * (size // 4)))
+        with monkeypatch.context() as full:
+            full.setattr(journal_module.os, "writev", no_room)
+            answer = await muxx_gateway.chat(f"Fill {size} of the disk.", stream=stream)
+        if stream:
+            assert answer.told("chat")["code"] == "log_unavailable"
+        else:
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "log_unavailable")

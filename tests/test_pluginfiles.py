@@ -179,6 +179,12 @@ def test_a_broken_file_leaves_no_module_behind(tmp_path: Path) -> None:
     assert set(sys.modules) == before
 
 
+def test_a_mark_above_staticmethod_is_told_as_what_it_is(folder: Path) -> None:
+    (folder / "above.py").write_text("import muxx\nclass Above:\n    @muxx.hookimpl\n    @staticmethod\n    def pre_request(): ...")
+    with pytest.raises(PluginLoadError, match=r"pre_request\(\) is marked above its @staticmethod, where nobody looks; put"):
+        started(folder)
+
+
 def test_a_broken_file_stops_the_start_unless_it_is_off(folder: Path) -> None:
     (folder / "torn.py").write_text("import no_such_module_anywhere")
     with pytest.raises(PluginLoadError, match=r"plugin 'torn': .*torn\.py, line 1, cannot be imported"):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from click.testing import CliRunner, Result
 
 from muxx.cli import cli
 from muxx.config import Config
 from muxx.errors import StartError
+from muxx.probing import EXPIRED, _unreachable, _untrusted
 from muxx.providers import BUILT_IN, not_usable, provider_rows
 from muxx.targets import FORMATS, Provider
 from muxx.testing import ScriptedUpstream, clean_environment
@@ -172,6 +177,70 @@ async def test_a_test_that_fails_says_what_to_do(run: Run, status: int, advice: 
     assert result.exit_code == 1
     assert advice in result.stdout
     assert SECRET not in result.output
+
+
+@asynccontextmanager
+async def behind_tls(folder: Path, name: str, days: int) -> AsyncIterator[tuple[int, Path]]:
+    """The port of a server that speaks TLS, with a certificate of its own for this host name or address."""
+    made = folder / "made.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
+    command += ["-days", str(days), "-addext", f"subjectAltName={name}", "-keyout", str(folder / "key.pem"), "-out", str(made)]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made, folder / "key.pem")
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield server.sockets[0].getsockname()[1], made
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "advice"),
+    [
+        ("IP:127.0.0.1", False, "its certificate is not trusted. Let ca_file name the authority"),
+        ("DNS:other.example", True, "its certificate is another host's. Let base_url name the host"),
+    ],
+)
+async def test_a_test_says_what_is_wrong_with_a_certificate(
+    run: Run, tmp_path: Path, name: str, trusted: bool, advice: str
+) -> None:
+    async with behind_tls(tmp_path, name, 2) as (port, certificate):
+        row = {"base_url": f"https://127.0.0.1:{port}/v1", "api_key": SECRET} | ({"ca_file": str(certificate)} if trusted else {})
+        result = await asyncio.to_thread(lambda: run("providers", "test", "--json", config={"providers": {"mine": row}}))
+    assert advice in json.loads(result.stdout)[0]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ({"base_url": "http://127.0.0.1:1/v1", "proxy": "http://127.0.0.1:1"}, "its proxy is not there. Check proxy"),
+        ({"base_url": "http://127.0.0.1:1/v1"}, "it is not running, or at another address"),
+    ],
+)
+def test_a_test_says_who_cannot_be_reached(run: Run, row: dict[str, str], advice: str) -> None:
+    result = run("providers", "test", "--json", config={"providers": {"mine": {"api_key": SECRET, **row}}})
+    assert advice in json.loads(result.stdout)[0]["advice"]
+
+
+async def test_a_test_says_that_no_tls_is_spoken_there(run: Run) -> None:
+    async def plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(plainly, "127.0.0.1", 0) as server:
+        row = {"base_url": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "api_key": SECRET}
+        result = await asyncio.to_thread(lambda: run("providers", "test", "--json", config={"providers": {"mine": row}}))
+    assert "it speaks no TLS there" in json.loads(result.stdout)[0]["advice"]
+
+
+def test_a_name_that_nobody_knows_is_told_from_a_server_that_is_away() -> None:
+    error = aiohttp.ClientConnectorDNSError(None, OSError())  # type: ignore[arg-type]
+    assert "nobody knows its host's name. Check base_url" in _unreachable(Provider("p", "http://nowhere.invalid/v1"), error)
+
+
+def test_an_expired_certificate_is_told_from_one_that_nobody_trusts() -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code = EXPIRED
+    assert "has expired" in _untrusted(error)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,18 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
 
 
 class TestStoring:
+    async def test_a_segment_that_is_being_named_while_it_begins_holds_nobody_up(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        named = bench.host.paths.journal / "w-00000001.tmp"  # seen in the folder, and gone when it is looked at
+        monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([named]))
+        bench.journal().final(row("a"))
+        recorder = bench.recorder()
+        await recorder.drain()
+        await recorder.close()
+        assert list(await stored(bench.host)) == ["a"]
+        assert "records wait" not in caplog.text
+
     async def test_rows_of_several_writers_are_stored_while_they_write(self, bench: Bench) -> None:
         first, second = bench.journal("a"), bench.journal("b")
         for number in range(5):

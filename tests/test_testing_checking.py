@@ -83,7 +83,7 @@ def _reserved_route() -> Any:
     return Plugin
 
 
-@refused("its commands cannot be added (ValueError: there is a command 'serve' already)")
+@refused("in register_commands: there is a command 'serve' already); upgrade it or switch it off")
 def _taken_command() -> Any:
     class Plugin:
         @hookimpl

@@ -15,7 +15,7 @@ from wire.recordings import GOLDENS
 
 import muxx
 from muxx import Chunk, Exchange, StateKey, TextWindow, ToolCall, Usage, hookimpl
-from muxx.testing import DONE, RunningGateway, chat, event, sse
+from muxx.testing import DONE, RunningGateway, Said, Tool, chat, event, sse
 from muxx.textwindow import CONTEXT, Edit, substitution
 from muxx.wire.openai import AnswerHead, ChatStream, ChunkEncoder
 from muxx.wire.responses import ResponseCodec, stream_of
@@ -55,8 +55,8 @@ def of_text(pieces: Iterable[str], **members: Any) -> list[Chunk]:
     return [Chunk("text", piece, raw=f"data: {piece}\n\n".encode(), **members) for piece in pieces]
 
 
-def arguments(text: str, index: int = 0, id: str | None = None, name: str | None = None) -> Chunk:
-    return Chunk("tool_call", tool_call=ToolCall(index, id, name, text))
+def arguments(text: str, index: int = 0, id: str | None = None, name: str | None = None, index_of_choice: int = 0) -> Chunk:
+    return Chunk("tool_call", index=index_of_choice, tool_call=ToolCall(index, id, name, text))
 
 
 END = Chunk("end", finish_reason="stop")
@@ -130,8 +130,8 @@ def test_the_finish_of_a_choice_comes_after_its_text_and_before_nobody_elses() -
     thought = Chunk("reasoning", "t", 0)
     finish, usage = Chunk("other", finish_reason="stop"), Chunk("other", usage=Usage(1, 2))
     to = window()
-    assert [to.feed(chunk) for chunk in (thought, first, second)] == [[], [], []]
-    assert to.feed(finish) == [thought, first, finish]
+    assert [to.feed(chunk) for chunk in (thought, first, second)] == [[], [thought], []]
+    assert to.feed(finish) == [first, finish]
     assert to.feed(usage) is None
     assert to.feed(END) == [second, END]
 
@@ -139,9 +139,8 @@ def test_the_finish_of_a_choice_comes_after_its_text_and_before_nobody_elses() -
 def test_a_finish_reason_on_the_text_itself_comes_last_too() -> None:
     last = Chunk("text", "b", finish_reason="stop")
     to = window()
-    to.feed(thought := Chunk("reasoning", "t"))
     to.feed(first := Chunk("text", "a"))
-    assert to.feed(last) == [thought, first, last]
+    assert to.feed(last) == [first, last]
 
 
 def test_text_after_a_finish_is_a_text_of_its_own() -> None:
@@ -151,14 +150,37 @@ def test_text_after_a_finish_is_a_text_of_its_own() -> None:
 
 
 def test_channels_do_not_mix() -> None:
-    """Two choices, reasoning beside text, and two calls whose arguments take turns, all cut in the middle."""
+    """Two choices, and two calls whose arguments take turns, all cut in the middle."""
     halves = [
-        [Chunk("text", half, 0), Chunk("text", half, 1), Chunk("reasoning", half), Chunk("other", half), arguments(half, 0),
-         arguments(half, 1)]
+        [Chunk("text", half, 0), Chunk("reasoning", half, 1), Chunk("other", half, 2), arguments(half, 0, index_of_choice=3),
+         arguments(half, 1, index_of_choice=3)]
         for half in ("a", "bbc")
     ]  # fmt: skip
     out = fed(window(), [*halves[0], *halves[1], END])
-    assert [chunk.text or (chunk.tool_call.arguments if chunk.tool_call else "") for chunk in out] == ["<x>", ""] * 6 + [""]
+    assert [chunk.text or (chunk.tool_call.arguments if chunk.tool_call else "") for chunk in out] == ["<x>", ""] * 5 + [""]
+
+
+def test_the_parts_of_a_choice_leave_in_the_order_in_which_they_were_said() -> None:
+    """Also what is said of a part beside its words: its signature, and that a call begins."""
+    chunks = [
+        Chunk("reasoning", "Let me a"),
+        Chunk("reasoning", signature="s"),
+        Chunk("text", "I will look a"),
+        arguments("", 0, id="1", name="f"),
+        arguments("1a", 0),
+        arguments("", 1, id="2", name="f"),
+        arguments("2a", 1),
+        Chunk("text", "And a"),
+        Chunk("reasoning", "Hm a"),
+        END,
+    ]
+    assert fed(window(), chunks) == chunks
+
+
+def test_an_empty_text_beside_a_reasoning_ends_nothing() -> None:
+    """Some providers send an empty content with every piece of reasoning."""
+    out = fed(window(), [Chunk("reasoning", "a"), Chunk("text"), Chunk("reasoning", "bc"), Chunk("text"), END])
+    assert "".join(chunk.text for chunk in out) == "<x>"
 
 
 def test_calls_that_share_an_index_are_told_apart_by_id_and_name() -> None:
@@ -341,6 +363,20 @@ async def test_a_plugin_masks_streams_and_plain_answers_with_it() -> None:
             assert "@" not in response.text
             assert "[e-mail], or to [e-mail]" in response.text or stream
             assert response.done or not stream
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses", "messages", "generate_content"])
+@pytest.mark.parametrize("model", ["gpt-4o", "claude-3-5-haiku", "gemini-1.5-pro"])
+async def test_a_held_back_text_tears_no_part_of_a_stream_whatever_format_it_is_in(endpoint: Any, model: str) -> None:
+    tools = (Tool("look", '{"where": "in the town"}', "call_1"), Tool("ask", '{"whom": "everybody there"}', "call_2"))
+    answer = Said("I will look it up for you.", "Let me think about it.", tools)
+    async with RunningGateway(plugins={"masks": Masks}) as gateway:
+        gateway.upstream.says(answer)
+        said = (await gateway.ask(endpoint, model=model, stream=True)).said(endpoint)
+    assert (said.text, said.reasoning) == (answer.text, answer.reasoning)
+    assert [(tool.name, orjson.loads(tool.arguments)) for tool in said.tools] == [
+        (tool.name, orjson.loads(tool.arguments)) for tool in tools
+    ]
 
 
 async def test_what_a_broken_answer_still_held_never_leaves() -> None:

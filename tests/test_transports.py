@@ -154,6 +154,14 @@ async def test_what_is_no_url_is_unreachable(transport: str, url: str) -> None:
             await carrier.send(attempt(url))
 
 
+async def test_authorities_that_went_after_the_start_leave_the_provider_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "torn.pem").write_text("-----BEGIN")
+    async with opened("aiohttp") as carrier:
+        for name in ("torn.pem", "gone.pem"):
+            with pytest.raises(UpstreamUnreachable):
+                await carrier.send(attempt("https://127.0.0.1:1/v1", ca_file=str(tmp_path / name)))
+
+
 # ── connections ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

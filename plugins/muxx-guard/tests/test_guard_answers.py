@@ -147,18 +147,29 @@ async def test_channels_are_judged_apart_and_none_holds_up_another() -> None:
     data = b""
     for at in range(max(len(text), len(answer))):
         letter, piece = text[at : at + 1], answer[at : at + 1]
-        data += delta(content=letter, reasoning_content=thought[at : at + 1]) + delta(index=1, content=letter)
-        data += delta(index=1, tool_calls=[call(piece, 0), call(piece, 1)])
-    data += delta("stop") + delta("tool_calls", index=1) + DONE
+        data += delta(reasoning_content=thought[at : at + 1]) + delta(index=1, content=letter)
+        data += delta(index=2, tool_calls=[call(piece, 0), call(piece, 1)])
+    data += b"".join(delta(content=letter) for letter in text)
+    data += delta("stop") + delta("stop", index=1) + delta("tool_calls", index=2) + DONE
     async with GuardService(masking) as service, gateway_for(service, requests=False, **SMALL) as gateway:
         response = await stream(gateway, data)
     assert (said(response), said(response, 1)) == (text, text)
     assert arguments(response) == {0: answer, 1: answer}
-    assert reasons(response) == ["stop", "tool_calls"]
+    assert reasons(response) == ["stop", "stop", "tool_calls"]
     seen = [text for question in service.questions for text in question["texts"]]
     assert {(text["kind"], text["place"]) for text in seen} == {
-        ("text", "choices[0]"), ("reasoning", "choices[0]"), ("text", "choices[1]"), ("tool_arguments", "choices[1]"),
+        ("text", "choices[0]"), ("reasoning", "choices[0]"), ("text", "choices[1]"), ("tool_arguments", "choices[2]"),
     }  # fmt: skip
+
+
+async def test_what_waits_is_judged_where_the_next_part_of_its_choice_begins_and_leaves_before_it() -> None:
+    data = delta(reasoning_content="Hm.. no") + delta(content="I ask") + delta(tool_calls=[call("", id="t1")])
+    data += delta(tool_calls=[call('{"a": 1}')]) + delta("tool_calls") + DONE
+    async with GuardService() as service, gateway_for(service, requests=False, **SMALL) as gateway:
+        response = await stream(gateway, data)
+    assert service.texts == ["Hm.. no", "I ask", '{"a": 1}']
+    parts = [next(iter(choice["delta"])) for item in response.events for choice in item["choices"] if choice["delta"]]
+    assert parts == ["reasoning_content", "content", "tool_calls", "tool_calls"]
 
 
 async def test_two_calls_under_one_index_are_two_texts() -> None:

@@ -82,23 +82,25 @@ async def masks_a_plain_answer(gateway: RunningGateway, name: str, secret: str) 
     assert not left_in(secret, response.body)
 
 
-async def test_choices_reasoning_and_calls_that_take_turns_are_each_seen_whole(gateway: RunningGateway) -> None:
+async def test_choices_and_calls_that_take_turns_are_each_seen_whole(gateway: RunningGateway) -> None:
     text = "ask ada@example.org or 4111 1111 1111 1111"
     arguments = json.dumps({"to": text, "card": 4111111111111111})
     stream = b""
     for at in range(max(len(text), len(arguments))):
         sign, piece = text[at : at + 1], arguments[at : at + 1]
-        stream += delta(content=sign, reasoning_content=sign) + delta(index=1, content=sign)
-        stream += delta(tool_calls=[call(piece, 0), call(piece, 1)], index=1)
-    stream += delta("stop") + delta("tool_calls", index=1) + DONE
+        stream += delta(reasoning_content=sign) + delta(index=1, content=sign)
+        stream += delta(tool_calls=[call(piece, 0), call(piece, 1)], index=2)
+    stream += b"".join(delta(content=sign) for sign in text)
+    stream += delta("stop") + delta("stop", index=1) + delta("tool_calls", index=2) + DONE
     gateway.upstream.script(sse(stream))
-    response = await gateway.chat(stream=True, n=2)
+    response = await gateway.chat(stream=True, n=3)
     masked = "ask [EMAIL] or [CARD]"
     expected = json.dumps({"to": masked, "card": "[CARD]"})
     assert said(response) == {"content": masked, "reasoning_content": masked}
-    assert said(response, 1) == {"content": masked, "0": expected, "1": expected}
+    assert said(response, 1) == {"content": masked}
+    assert said(response, 2) == {"0": expected, "1": expected}
     reasons = [choice["finish_reason"] for item in response.events for choice in item["choices"]]
-    assert [reason for reason in reasons if reason] == ["stop", "tool_calls"]
+    assert [reason for reason in reasons if reason] == ["stop", "stop", "tool_calls"]
     assert response.done
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from muxx import PluginConfig
+from muxx import Config, PluginConfig
 
 from .rates import KINDS, Period, Rates, Tariff
+from .table import shipped_table
 
 _USD = r"[0-9]{1,7}(\.[0-9]{1,6})?"
 
@@ -71,6 +74,18 @@ class PricingConfig(PluginConfig):
     """Your own prices, looked through in order and before the table."""
     table: Path | None = None
     """A table written by `muxx prices update`, relative to this file; unset: the one muxx ships."""
+
+    def problems_in(self, config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Providers of the file that name a price list nobody has. A table of one's own may not be written yet, so what is in
+        it is looked at by the start."""
+        if self.table is not None:
+            return
+        known = ("none", *shipped_table().vendors, *(row.vendor for row in self.prices if row.vendor is not None))
+        for name, provider in config.providers.items():
+            if provider.prices is not None and provider.prices not in known:
+                near = get_close_matches(provider.prices, known, n=1)
+                hint = f" (did you mean '{near[0]}'?)" if near else ""
+                yield ("providers", name, "prices"), f"there is no price list of this name{hint}"
 
     def table_path(self, config_file: Path | None) -> Path | None:
         """Where the table is: relative to the configuration file, as every path in it is."""

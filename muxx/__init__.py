@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .config import Config, PluginConfig, ProjectConfig
     from .configfile import ConfigError, load_config
     from .configtypes import is_web_address
-    from .console import config_option, echo_json, run_async, table
+    from .console import MomentArgument, config_option, echo_json, run_async, table
     from .counters import Counters
     from .db import Database, Migration
     from .errors import (
@@ -79,7 +79,7 @@ _HOME = {
     "config": "Config PluginConfig ProjectConfig",
     "configfile": "ConfigError load_config",
     "configtypes": "is_web_address",
-    "console": "config_option echo_json run_async table",
+    "console": "MomentArgument config_option echo_json run_async table",
     "counters": "Counters",
     "db": "Database Migration",
     "errors": "AuthenticationError ClientGone ClientStalled InvalidRequest LogUnavailable MissingApiKey ModelNotFound MuxxError"
@@ -145,6 +145,7 @@ __all__ = [
     "MissingApiKey",
     "ModelNotFound",
     "Moment",
+    "MomentArgument",
     "MuxxError",
     "NotFound",
     "Part",

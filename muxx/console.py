@@ -26,6 +26,7 @@ from .checking import Loaded, load_checked
 from .config import Config
 from .configfile import ConfigError
 from .errors import MuxxError, StartError
+from .moments import moment_of
 from .shown import printable
 
 T = TypeVar("T")
@@ -44,6 +45,18 @@ WIDEST = 10_000
 
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 """What Python makes of bytes of the system that are no text: no database and no terminal takes it."""
+
+
+class MomentArgument(click.ParamType[float]):
+    """A moment on a command line, as `moment_of` reads it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return moment_of(value)
+        except ValueError:
+            self.fail("write 2026-11-22, 2026-11-22T10:00:00Z (UTC unless it says otherwise) or seconds since 1970", param, ctx)
 
 
 @contextmanager

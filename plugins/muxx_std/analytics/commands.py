@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from muxx import Config, Host, config_option, csv_cell, echo_json, moment_of, run_async, table, usd
+from muxx import Config, Host, MomentArgument, config_option, csv_cell, echo_json, run_async, table, usd
 
 from .figures import Found, Line, ask
 from .periods import INTERVALS, Interval, Span, hours_around, last_span, month_span
@@ -37,7 +37,7 @@ class By(click.ParamType[str]):
 
 
 class Time(click.ParamType[Any]):
-    """A moment, a month or a length of time, in words."""
+    """A month or a length of time, in words."""
 
     def __init__(self, name: str, read: Callable[[str], Any], example: str) -> None:
         self.name = name
@@ -51,7 +51,6 @@ class Time(click.ParamType[Any]):
             self.fail(f"like {self._example}, please", param, ctx)
 
 
-MOMENT = Time("time", moment_of, "2026-11-22, 2026-11-22T10:00:00Z or 1795341600")
 MONTH = Time("month", month_span, "2026-11")
 LAST = Time("length", lambda text: last_span(text, time.time()), "24h or 30d")
 
@@ -60,8 +59,8 @@ LAST = Time("length", lambda text: last_span(text, time.time()), "24h or 30d")
 @config_option
 @click.option("--by", type=By(), default="project", show_default=True, help="Or model, provider, user, key, metadata.MEMBER, …")
 @click.option("--interval", type=click.Choice(INTERVALS), default="total", show_default=True, help="A line for each, UTC.")
-@click.option("--from", "since", type=MOMENT, help="From this moment on.")
-@click.option("--to", "until", type=MOMENT, help="Before this moment.  [default: now]")
+@click.option("--from", "since", type=MomentArgument(), help="From this moment on.")
+@click.option("--to", "until", type=MomentArgument(), help="Before this moment.  [default: now]")
 @click.option("--month", type=MONTH, help="This month.  [default: the one that runs]")
 @click.option("--last", type=LAST, help="The last hours or days, such as 24h or 30d.")
 @click.option("--project", metavar="NAME", help="Only this project's.")

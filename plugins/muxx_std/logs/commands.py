@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from muxx import Config, Host, config_option, json_line, moment_of, printable, run_async, table
+from muxx import Config, Host, MomentArgument, config_option, json_line, printable, run_async, table
 
 from .exporting import Format, written
 from .filters import CACHE_VALUES, MAX_LIMIT, MAX_TEXT, Filter, Page
@@ -53,16 +53,6 @@ class Text(click.ParamType[Any]):
         return str(value)
 
 
-class Moment(click.ParamType[float]):
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return moment_of(value)
-        except ValueError:
-            self.fail("write 2026-11-22T10:00:00Z, or seconds since 1970", param, ctx)
-
-
 class Member(click.ParamType[tuple[str, str]]):
     """A member of the metadata, and its value."""
 
@@ -82,8 +72,8 @@ _FILTERS = (
         show_default=True,
         help="Traffic of live keys, of test keys, or all.",
     ),
-    click.option("--from", "since", type=Moment(), metavar="TIME", help="From then on: ISO 8601, UTC, or seconds since 1970."),
-    click.option("--to", "until", type=Moment(), metavar="TIME", help="Before then."),
+    click.option("--from", "since", type=MomentArgument(), help="From then on: ISO 8601, UTC, or seconds since 1970."),
+    click.option("--to", "until", type=MomentArgument(), help="Before then."),
     click.option("--model", type=Text(), help="Asked for or served."),
     click.option("--provider", type=Text(), help="Who was asked."),
     click.option("--user-id", type=Text(), help="As X-Muxx-User-Id named the user."),

@@ -27,7 +27,7 @@ def span(window: Window, day: date) -> tuple[str, str]:
     """When the window that the day is in begins, and when the next one does: ISO 8601, UTC."""
     first = day if window == "day" else day.replace(day=1)
     after = first + timedelta(1) if window == "day" else (first + timedelta(32)).replace(day=1)
-    return f"{first}T00:00:00Z", f"{after}T00:00:00Z"
+    return f"{first}T00:00:00.000Z", f"{after}T00:00:00.000Z"
 
 
 class Spend(Shown):

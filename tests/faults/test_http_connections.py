@@ -175,6 +175,16 @@ async def test_H10_what_is_wanted_is_asked_for_once(gateway: RunningGateway) -> 
         assert (await client.read_response()).status == 200
 
 
+@one_loop
+async def test_H10_a_client_of_http_1_0_is_not_told_to_go_on(gateway: RunningGateway) -> None:
+    async with await gateway.connect() as client:
+        head = plain(EXPECT, line=f"POST {PATH} HTTP/1.0").removesuffix(BODY)
+        await client.send(head.replace(b"<KEY>", gateway.key.encode()))
+        await asyncio.sleep(0.1)
+        await client.send(BODY)
+        assert (await client.read_head()).status == 200
+
+
 # ── H11: more than one request on a connection ──────────────────────────────────────────────────────────────────────────────
 
 

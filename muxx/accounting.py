@@ -1,7 +1,8 @@
 """What an exchange used, what that costs, and the row that says so.
 
 Invariants: usage the provider reported is booked as reported; usage nobody reported is estimated and says so, and is never 0 when
-text was delivered; nothing that was not sent upstream costs anything; an unknown price is None, never 0; money is integers.
+text was delivered; nothing that was not sent upstream costs anything, nor does counting tokens, however it ends; an unknown
+price is None, never 0; money is integers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def usage_of(exchange: Exchange, wire: Wire, facts: Facts | None, complete: bool
     and it is flagged. Not reported: estimated from what was sent and received, unless the provider failed before the first byte
     of a stream or anywhere in a plain answer, which bills nothing.
     """
-    if not _was_sent(exchange):
+    if wire.counts or not _was_sent(exchange):
         return Usage(source="none")
     untold = facts is None or facts.usage is None
     if untold and not complete and exchange.timing.first_token is None and isinstance(exchange.error, UpstreamError):
@@ -146,10 +147,11 @@ NOBODY = Identity(project="")
 def trace_of(exchange: Exchange) -> dict[str, Any]:
     """What is left of a request whose process dies: who asked whom for what, and how much the provider may have read.
 
-    Input tokens are estimated by the size of the whole body, which is never less than what the model reads of it. Who finds the
-    trace prices them.
+    Input tokens are estimated by the size of the whole body, which is never less than what the model reads of it; one that only
+    counts them has none. Who finds the trace prices them.
     """
-    identity, request, target = exchange.identity or NOBODY, exchange.request, exchange.attempts[-1].target
+    identity, request, attempt = exchange.identity or NOBODY, exchange.request, exchange.attempts[-1]
+    target, reads = attempt.target, not attempt.wire.counts
     return {
         "request_id": exchange.id,
         "started_at": exchange.timing.started_at,
@@ -168,8 +170,8 @@ def trace_of(exchange: Exchange) -> dict[str, Any]:
         "stream": request.stream,
         "phase": "head",
         "attempts": len(exchange.attempts),
-        "input_tokens": estimate_tokens(request.size),
-        "usage_source": "estimated",
+        "input_tokens": estimate_tokens(request.size) if reads else 0,
+        "usage_source": "estimated" if reads else "none",
     }
 
 

@@ -28,6 +28,7 @@ class AiohttpResponse:
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._attempt = attempt
+        self._protocol = response.connection.protocol if response.connection is not None else None
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._finished = False
@@ -47,7 +48,15 @@ class AiohttpResponse:
         finally:
             if self._watch is not None:
                 self._watch.cancel()
+        if self._was_cut():
+            raise UpstreamDisconnected()
         self._finished = True
+
+    def _was_cut(self) -> bool:
+        """aiohttp takes a reset, too, for the end of a body of which nothing but the connection's end says how long it is."""
+        if self._protocol is None or "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            return False
+        return isinstance(self._protocol.exception(), OSError)
 
     def _watch_connection(self) -> None:
         """aiohttp closes the connection of a body whose chunks are malformed, but leaves who reads it waiting for ever."""

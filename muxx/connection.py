@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,9 @@ LINGER_SECONDS = 2.0
 SEND_BUFFER = 128 * 1024
 """Bytes of kernel buffer per client, so that one who does not read holds little."""
 
+WATCH_SECONDS = 0.25
+"""How soon the leaving of a client is noticed that had sent more than is read meanwhile."""
+
 LOST = -1
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ", re.IGNORECASE)
@@ -44,7 +48,7 @@ class Connection(RequestHandler):
     """One client connection. `draining()` says whether the service wants connections to end."""
 
     __slots__ = (
-        "_begun", "_body", "_head_seconds", "_head_timer", "_left", "_serve",
+        "_begun", "_body", "_head_seconds", "_head_timer", "_left", "_serve", "_watch",
         "answer", "draining", "followed", "head", "heads", "known", "outbox", "refuse", "remote",
     )  # fmt: skip
 
@@ -57,6 +61,7 @@ class Connection(RequestHandler):
         self.draining = manager.draining
         self.heads = manager.heads
         self._head_timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._body: StreamReader = EMPTY_PAYLOAD
         self._left = 0
         """Bytes until the parser is between two requests; `LOST` when that is not known."""
@@ -168,6 +173,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The task that serves the client ends, unless others wait for what it is about."""
         self._stop_waiting()
+        self._stop_watching()
         answer = self.answer
         if answer is not None and answer.on_gone is not None and answer.on_gone():
             self._task_handler = None
@@ -249,6 +255,31 @@ class Connection(RequestHandler):
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
+    def _pause_transport_reading(self) -> None:
+        """asyncio tells nothing of a client whose bytes are not read, not even that it has gone: that is looked for."""
+        super()._pause_transport_reading()
+        if self._watch is None:
+            self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_client)
+
+    def _resume_transport_reading(self) -> None:
+        self._stop_watching()
+        super()._resume_transport_reading()
+
+    def _look_for_client(self) -> None:
+        self._watch = None
+        transport = self.transport
+        if transport is None:
+            return
+        if _has_hung_up(transport.get_extra_info("socket").fileno()):
+            transport.abort()
+        else:
+            self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_client)
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
     def _break_body(self, error: HttpProcessingError) -> None:
         """What cannot be parsed ends the body before it: no more of that will come, and the parser does not tell its reader."""
         body = self._messages[-1][1] if self._messages else self._body
@@ -278,6 +309,13 @@ class Connection(RequestHandler):
         super().resume_writing()
         if self.answer is not None:
             self.answer.resume_writing()
+
+
+def _has_hung_up(fd: int) -> bool:
+    """Whether the peer has closed, half-closed or reset its connection, whatever of it is still to be read."""
+    poll = select.poll()
+    poll.register(fd, getattr(select, "POLLRDHUP", 0))  # where there is none, the others tell: they need not be asked for
+    return bool(poll.poll(0))
 
 
 def _parser_error(exc: BaseException) -> MuxxError:

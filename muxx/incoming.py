@@ -280,7 +280,7 @@ async def read_body(message: RawRequestMessage, payload: StreamReader, transport
     if length is not None and int(length) > server.max_body_bytes:
         raise _too_large(server.max_body_bytes)
     if "Expect" in headers:
-        _continue(headers, payload, transport)
+        _continue(message, payload, transport)
     if payload.is_eof():
         data = payload.read_nowait(-1)
     else:
@@ -299,11 +299,12 @@ def _says_only(headers: CIMultiDictProxy[str], name: str, word: str) -> bool:
     return all(line.strip().lower() == word for line in headers.getall(name, ()))
 
 
-def _continue(headers: CIMultiDictProxy[str], payload: StreamReader, transport: Any) -> None:
-    """Answer an Expect header, only once the request is one we want to read."""
-    if not _says_only(headers, "Expect", "100-continue"):
+def _continue(message: RawRequestMessage, payload: StreamReader, transport: Any) -> None:
+    """Answer an Expect header, only once the request is one we want to read. A client of HTTP/1.0 would take that for the answer
+    to its request."""
+    if not _says_only(message.headers, "Expect", "100-continue"):
         raise InvalidRequest("Only `Expect: 100-continue` is understood.", status=417, code="expectation_failed")
-    if transport is not None and not payload.is_eof():
+    if transport is not None and message.version != HttpVersion10 and not payload.is_eof():
         transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 

@@ -188,6 +188,13 @@ class LeanConnection(asyncio.Protocol):
         if head is not None and head.done():
             self.finished = True
 
+    @property
+    def at_rest(self) -> bool:
+        """Its answer was read to its end, and its request is written to its end too: a provider that answers before it has read
+        all of one may never read the rest, nor anything behind that."""
+        transport = self.transport
+        return self.finished and self.reusable and transport is not None and not transport.get_write_buffer_size()
+
     def body_now(self) -> bytes | None:
         return self._taken() if self.finished else None
 
@@ -284,7 +291,7 @@ class LeanResponse:
         if self._closed:
             return
         self._closed = True
-        if self._connection.finished and self._connection.reusable and not self._attempt.surplus:
+        if self._connection.at_rest and not self._attempt.surplus:
             self.resume()
             self._pool.give_back(self._origin, self._connection)
         else:

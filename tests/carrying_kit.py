@@ -27,6 +27,7 @@ from muxx import MuxxError
 from muxx.hookedrelay import HookedRelay
 from muxx.relay import Relay
 from muxx.testing import DONE, Connection, RawResponse, RunningGateway, Step, clean_environment, event, eventually
+from muxx.testing.running import Reachable
 from muxx.testing.settings import merged
 from muxx.wire.openai import ChatStream
 from muxx.wire.wires import CHAT
@@ -279,7 +280,7 @@ def part_of(row: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
     return {name: usd(int(Decimal(row[name]) * PICO)) if name == "cost_usd" and row[name] else row[name] for name in like}
 
 
-async def row_of_user(gateway: RunningGateway, user: str, within: float = 10.0) -> dict[str, Any]:
+async def row_of_user(gateway: Reachable, user: str, within: float = 10.0) -> dict[str, Any]:
     """The only row of a user id: for requests whose client left before it learnt the request's id."""
     rows: list[dict[str, Any]] = []
 

@@ -28,6 +28,7 @@ from carrying_kit import (
     usage_event,
     without_comment,
 )
+from orjson import dumps
 
 from muxx import Attempt, Exchange, hookimpl
 from muxx.testing import (
@@ -42,8 +43,11 @@ from muxx.testing import (
     fin,
     head,
     json,
+    request_body,
+    request_target,
     sse,
 )
+from muxx.testing.asking import sent
 
 Leave = Callable[[RawClient], None]
 WAYS: dict[str, Leave] = {"FIN": RawClient.close, "RST": RawClient.reset, "half-close": RawClient.half_close}
@@ -257,6 +261,21 @@ async def leave_in_a_plain_answer(gateway: RunningGateway, way: str, delays: Del
     row = await leave(gateway, way, asked(gateway), delays=delays, stream=False)
     assert part_of(row, GONE) == GONE
     assert row["usage_source"] == "estimated"
+
+
+@pytest.mark.parametrize("endpoint", ["count_tokens", "count_content"])
+async def test_S09_a_client_that_leaves_while_tokens_are_counted_pays_nothing(endpoint: str) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script([hang()])
+        user, body = next(users), request_body(endpoint)
+        async with await gateway.connect() as client:
+            fields = {"Authorization": f"Bearer {gateway.key}", "X-Muxx-User-Id": user}
+            await client.request("POST", request_target(endpoint), fields, dumps(sent(endpoint, body)))
+            await gateway.upstream.request()
+        row = await row_of_user(gateway, user)
+        expected = GONE | FREE | {"phase": "head", "attempts": 1}
+        assert part_of(row, expected) == expected
+        await gateway.upstream.last.peer_left()
 
 
 async def test_S09_a_client_that_leaves_in_its_own_request_body_reaches_nobody() -> None:

@@ -31,6 +31,7 @@ from carrying_kit import (
     without_comment,
     written,
 )
+from orjson import dumps
 
 from muxx.testing import DONE, PROVIDER_KEY, RawResponse, RunningGateway, Script, Step, event, fin, head, json, pause, rst, sse
 
@@ -206,6 +207,21 @@ async def test_S06_a_chunk_cut_short_or_spoilt_breaks_the_stream(transport: str)
             row = await gateway.get_row(response.request_id)
             assert row["error_code"] in codes
             assert broken_with(response.body, row["error_code"]) == delta("a")
+
+
+@both_transports
+async def test_S06_a_reset_is_no_end_of_a_body_that_ends_with_its_connection(transport: str) -> None:
+    for_stream, for_plain = head(200, {"Content-Type": "text/event-stream"}), head(200, {"Content-Type": "application/json"})
+    whole = dumps({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]})
+    async with serving(transport) as gateway:
+        gateway.upstream.script([for_stream + delta("a"), pause(0.02), rst()])
+        response = await gateway.chat(**ASKED)
+        assert broken_with(response.body, "upstream_disconnected") == delta("a")
+        for end, status in ((fin(), 200), (rst(), 502)):
+            gateway.upstream.script([for_plain + whole, pause(0.02), end])
+            response = await gateway.chat()
+            assert response.status == status
+        assert response.error["code"] == "upstream_disconnected"
 
 
 # ── S07: the provider's own error event ─────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from carrying_kit import row_of_user
 from durability_scenarios import (
     corrupted,
     fill_the_disk,
@@ -38,7 +40,10 @@ from muxx.testing import (
     clean_environment,
     eventually,
     get,
+    hold,
     pause,
+    request_body,
+    request_target,
 )
 
 
@@ -286,3 +291,18 @@ async def test_L10_ids_of_clients_never_become_the_key(muxx_gateway: RunningGate
 
 async def test_Y03_a_start_after_a_crash_closes_each_open_request_once(tmp_path: Path) -> None:
     await start_after_a_crash(tmp_path, stored=10_000, opened=100, within=15.0)
+
+
+async def test_L01_a_count_of_tokens_whose_process_was_killed_costs_nothing(tmp_path: Path, upstream: Upstream) -> None:
+    upstream.script([hold()])
+    async with gateway_process(tmp_path, upstream) as gateway:
+        async with await gateway.connect() as client:
+            fields = {"Authorization": f"Bearer {gateway.key}", "X-Muxx-User-Id": "counts"}
+            body = orjson.dumps(request_body("count_tokens"))
+            await client.request("POST", request_target("count_tokens"), fields, body)
+            await upstream.request()
+            await gateway.kill()
+        await gateway.start()
+        row = await row_of_user(gateway, "counts")
+        assert (row["phase"], row["attempts"]) == ("head", 1)
+        assert (row["usage_source"], row["input_tokens"], row["cost_usd"]) == ("none", 0, "0")

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from carrying_kit import row_of_user
 from http_kit import (
     BODY,
     CANARY,
@@ -31,6 +32,7 @@ from muxx.testing import (
     Script,
     chat,
     eventually,
+    hold,
 )
 
 GATEWAY_CONFIG = SHORT_LIMITS
@@ -173,6 +175,16 @@ async def test_H10_what_is_wanted_is_asked_for_once(gateway: RunningGateway) -> 
         assert (await client.read_response()).status == 200
 
 
+@one_loop
+async def test_H10_a_client_of_http_1_0_is_not_told_to_go_on(gateway: RunningGateway) -> None:
+    async with await gateway.connect() as client:
+        head = plain(EXPECT, line=f"POST {PATH} HTTP/1.0").removesuffix(BODY)
+        await client.send(head.replace(b"<KEY>", gateway.key.encode()))
+        await asyncio.sleep(0.1)
+        await client.send(BODY)
+        assert (await client.read_head()).status == 200
+
+
 # ── H11: more than one request on a connection ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -208,6 +220,36 @@ async def test_H11_pipelined_requests_of_all_kinds_keep_their_order(gateway: Run
     ]
     told = await say(gateway, b"".join(data for data, _ in kinds * 5), most=35)
     assert [response.status for response in told.responses] == [status for _, status in kinds * 5]
+
+
+AHEAD = {
+    "many requests": plain() * 100,
+    "a large one": plain(body=chat_bytes("a" * 1_000_000)),
+    "a large one in chunks": request(CHUNKED, body=(b"ea60\r\n" + b"a" * 60_000 + b"\r\n") * 10),
+}
+LEAVING = {"FIN": RawClient.close, "RST": RawClient.reset, "half-close": RawClient.half_close}
+
+
+@one_loop
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("way", LEAVING)
+@pytest.mark.parametrize("ahead", AHEAD)
+async def test_S09_a_client_that_leaves_after_sending_far_ahead_is_noticed(
+    ahead: str, way: str, stream: bool, gateway: RunningGateway
+) -> None:
+    gateway.upstream.script([hold()])
+    user = f"ahead-{ahead}-{way}-{stream}".replace(" ", "-")
+    async with await gateway.connect() as client:
+        first = plain(f"X-Muxx-User-Id: {user}", body=chat_bytes(user, stream=stream))
+        await client.send(first.replace(b"<KEY>", gateway.key.encode()))
+        asked = await gateway.upstream.request()
+        await client.send(AHEAD[ahead].replace(b"<KEY>", gateway.key.encode()))
+        await asyncio.sleep(0.05)
+        LEAVING[way](client)
+        await asked.peer_left()
+    row = await row_of_user(gateway, user)
+    assert (row["status"], row["ended_by"], row["error_code"]) == (499, "client", "client_disconnected")
+    assert len(gateway.upstream.requests) == 1, "what was sent ahead is nobody's any more"
 
 
 UPGRADES = {

@@ -23,6 +23,7 @@ from thoroughness import examples
 from muxx.config import ProviderConfig
 from muxx.testing import (
     DONE,
+    Connection,
     RecordedRequest,
     RunningGateway,
     Script,
@@ -30,6 +31,7 @@ from muxx.testing import (
     chat_body,
     fin,
     head,
+    hold,
     json,
     pause,
     sse,
@@ -347,3 +349,21 @@ async def test_U11_bytes_nobody_asked_for_are_no_answer(transport: str) -> None:
                 gateway.upstream.script(json(ANSWER | {"id": "mine"}))
                 response = await gateway.chat()
                 assert response.status != 200 or response.json()["id"] == "mine"
+
+
+class ReadsNothing:
+    """A provider that takes no more of the request than the kernels do."""
+
+    async def play(self, connection: Connection) -> None:
+        connection.transport.pause_reading()
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+@both_transports
+async def test_U11_a_connection_that_has_not_taken_its_request_is_given_no_other(transport: str) -> None:
+    async with serving(transport) as gateway:
+        gateway.upstream.greeting = [ReadsNothing(), pause(0.05), *json(REFUSAL, 413), hold()]
+        assert (await gateway.chat("a" * 9_000_000)).status == 413
+        gateway.upstream.greeting = ()
+        assert (await gateway.chat()).status == 200
+        assert [len(connection.requests) for connection in gateway.upstream.connections] == [0, 1]

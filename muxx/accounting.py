@@ -99,6 +99,9 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
     target = attempts[-1].target if attempts else exchange.origin
     started, first = timing.started, timing.first_token
     ended = timing.ended or time.monotonic()
+    attributes, answered_as = exchange.attributes, response.model
+    if attempts and target and answered_as and answered_as != target.model:
+        attributes = {**attributes, PRICED_AS: target.model}
     return {
         "request_id": exchange.id,
         "started_at": timing.started_at,
@@ -115,7 +118,7 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
         "endpoint": exchange.operation,
         "provider": target.provider.name if target else None,
         "model_requested": request.model or None,
-        "model": response.model or (target.model if target else None),
+        "model": answered_as or (target.model if target else None),
         "stream": request.stream,
         "status": status,
         "ended_by": exchange.ended_by,
@@ -135,7 +138,7 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
         "cache": exchange.cache,
         "finish_reasons": response.finish_reasons,
         "error_code": exchange.error.code if exchange.error else None,
-        "attributes": exchange.attributes,
+        "attributes": attributes,
     }
 
 
@@ -184,6 +187,9 @@ SERVED = ("provider", "model", "attempts", "attributes")
 
 BEYOND_HELD = "beyond_held_usd"
 """Attribute of a row: how much more an answer cost than anybody could foresee."""
+
+PRICED_AS = "priced_as"
+"""Attribute of a row whose answer names another model than was asked of the provider: the latter, by which it is priced."""
 
 USAGE_INVALID = "usage_invalid"
 """Attribute of a row: the provider told of tokens what cannot be true."""

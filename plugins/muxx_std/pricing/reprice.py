@@ -102,10 +102,10 @@ class Pricer:
         found = []
         for row in rows:
             outcome.rows += 1
-            if not self._matches(row.model.lower()):
+            if not (self._matches(row.model.lower()) or self._matches(row.priced_as.lower())):
                 continue
             provider = self._providers.get(row.provider)
-            tariff = None if provider is None else self._book.find(provider.vendor, row.model, row.usage.service_tier)
+            tariff = None if provider is None else self._book.find(provider.vendor, row.priced_as, row.usage.service_tier)
             cost = None if tariff is None else tariff.cost(row.usage, row.started_at)
             if cost is None:
                 outcome.unpriced += 1
@@ -129,8 +129,6 @@ async def _reprice(config: Config, pricer: Pricer, span: Span, dry_run: bool) ->
                 if corrections and not dry_run:
                     outcome.changed_meanwhile += len(corrections) - await book(host.db, corrections)
                 progress.update(len(rows))
-        if outcome.totals and not dry_run:
-            host.shared.bump("price_adjustments")
     return outcome
 
 

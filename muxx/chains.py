@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 from inspect import iscoroutine
 from time import monotonic
-from traceback import clear_frames
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar, get_args
 
 from .driving import SLOW_SECONDS, Driven, measure
-from .errors import MuxxError, PluginError
+from .errors import MuxxError, PluginError, let_go_of_frames
 from .money import Cost
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
@@ -125,8 +124,7 @@ def crashed(step: Step, what: str, error: BaseException | None = None) -> None:
     """Name the plugin in the log; `PluginError` unless it is to be ignored. What the plugin's frames hold goes at once: the error
     lives as long as its exchange, and the exchange's own frames refer to both."""
     log.error("plugin %s failed in %s: %s", step.plugin, step.hook, what)
-    if error is not None:
-        clear_frames(error.__traceback__)
+    let_go_of_frames(error)  # they are not cleared: among them may be one of a task that goes on, which that would end
     if step.on_error != "ignore":
         raise PluginError() from error
 

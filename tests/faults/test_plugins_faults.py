@@ -28,7 +28,7 @@ from muxx import (
     hookimpl,
     recorder,
 )
-from muxx.testing import DONE, chat, chat_body, eventually, pause, sse
+from muxx.testing import DONE, RunningGateway, chat, chat_body, eventually, pause, sse
 
 # ── P01: a hook raises in the recorder ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -245,6 +245,36 @@ async def test_P04_the_failure_of_one_chunk_hook_that_may_be_ignored_does_not_si
     async with serving(config=plugin_config(fails={"on_error": "ignore"}), plugins=plugins) as gateway:
         response = await gateway.chat(stream=True)
         assert delivered(response) == seen.text(response.request_id) == "Hello there."
+
+
+@pytest.mark.parametrize(
+    "spoil", [list.clear, list.pop, lambda records: records[0].clear(), lambda records: records[0]["attributes"].clear()]
+)
+async def test_P04_what_a_record_hook_makes_of_its_records_changes_no_row(spoil: Callable[[list[Record]], Any]) -> None:
+    class Spoils:
+        @hookimpl(tryfirst=True)
+        async def record(self, records: list[Record]) -> None:
+            spoil(records)
+
+    class Marks:
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> None:
+            exchange.attributes["marked"] = True
+
+    async with serving(plugins={"spoils": Spoils, "marks": Marks}) as gateway:
+        response = await gateway.chat(headers={"X-Muxx-User-Id": "ann"})
+        row = (await eventually_listed(gateway))[0]
+    assert (row["request_id"], row["user_id"], row["attributes"]) == (response.request_id, "ann", {"marked": True})
+
+
+async def eventually_listed(gateway: RunningGateway) -> list[dict[str, Any]]:
+    """The rows, once there are any in the database: a single one is found in the journal before."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(10):
+        while not found:
+            await asyncio.sleep(0.02)
+            found = (await gateway.get("/v1/logs")).json()["data"]
+    return found
 
 
 async def test_P04_a_rerouted_request_is_held_to_the_keys_models() -> None:

@@ -374,6 +374,25 @@ async def test_P04_an_attempt_that_was_changed_is_validated_priced_and_held_to_t
     assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o-mini", "0.000075")
 
 
+async def test_P04_what_is_edited_in_an_attempt_is_edited_in_no_other_request() -> None:
+    """Not even where it came from the file."""
+
+    class Edits:
+        @hookimpl
+        def pre_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+            if exchange.request.user_id == "eve":
+                attempt.body["reasoning"]["effort"] = "high"
+                attempt.body["stop"].append("never")
+
+    parameters = {"reasoning": {"effort": "low"}, "stop": ["here"]}
+    models = [{"name": "gpt-4o", "targets": [{"target": "openai/gpt-4o", "parameters": parameters}]}]
+    async with serving(config={"models": models}, plugins={"edits": Edits}) as gateway:
+        for user, effort in (("ann", "low"), ("eve", "high"), ("ann", "low"), ("eve", "high")):
+            assert (await gateway.chat(headers={"X-Muxx-User-Id": user})).status == 200
+            sent = gateway.upstream.last.json()
+            assert (sent["reasoning"], sent["stop"]) == ({"effort": effort}, ["here", "never"][: 1 + (user == "eve")])
+
+
 @pytest.mark.parametrize("hook", ["register_providers", "register_routes"])
 async def test_P01_a_crash_while_registering_stops_the_start_and_names_the_plugin(hook: str) -> None:
     def crash(self: object) -> list[Any]:

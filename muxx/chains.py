@@ -340,14 +340,17 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
             if _is_sum(cost):
                 return cost
             if cost is not None:
-                text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 or more"
+                text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 to below 2**63"
                 log.error(text, step.plugin)
     return None
 
 
 def _is_sum(cost: Any) -> TypeGuard[Cost]:
-    """Whether it can be added up. Fractions cannot be, and a negative one would make room under a spend cap."""
-    return isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int and cost[0] >= 0 and cost[1] >= 0
+    """Whether it can be added up and stored. Fractions cannot be, a negative one would make room under a spend cap, and no row
+    holds more than 64 bits."""
+    if not (isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int):
+        return False
+    return cost[0] >= 0 and cost[1] >= 0 and cost[0] + cost[1] < 2**63
 
 
 def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:

@@ -559,7 +559,10 @@ def test_a_crash_in_price_is_logged_and_means_not_known(error: type[BaseExceptio
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("result", [0, 0.5, "0.10", True, Cost(0.5, 1, "x"), Cost(1, -1, "x"), Cost(-1, 9, "x")])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "result",
+    [0, 0.5, "0.10", True, Cost(0.5, 1, "x"), Cost(1, -1, "x"), Cost(-1, 9, "x"), Cost(2**62, 2**62, "x")],  # type: ignore[arg-type]
+)
 def test_a_price_that_is_no_cost_is_not_known(result: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert first_price(chain(lambda: result), ()) is None
     assert "plugin p0" in caplog.text

@@ -17,11 +17,11 @@ from functools import partial
 from inspect import iscoroutine
 from time import monotonic
 from types import TracebackType
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from .driving import SLOW_SECONDS, Driven, measure
 from .errors import MuxxError, PluginError, let_go_of_frames
-from .money import Cost
+from .money import Cost, is_sum
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
 
@@ -337,20 +337,12 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
         else:
             if monotonic() - started > SLOW_SECONDS:
                 measure(step, started)
-            if _is_sum(cost):
+            if is_sum(cost):
                 return cost
             if cost is not None:
                 text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 to below 2**63"
                 log.error(text, step.plugin)
     return None
-
-
-def _is_sum(cost: Any) -> TypeGuard[Cost]:
-    """Whether it can be added up and stored. Fractions cannot be, a negative one would make room under a spend cap, and no row
-    holds more than 64 bits."""
-    if not (isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int):
-        return False
-    return cost[0] >= 0 and cost[1] >= 0 and cost[0] + cost[1] < 2**63
 
 
 def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:

@@ -23,8 +23,10 @@ from muxx import (
     Identity,
     PermissionDenied,
     Record,
+    Reply,
     StartError,
     ToolCall,
+    Usage,
     hookimpl,
     recorder,
 )
@@ -372,6 +374,43 @@ async def test_P04_an_attempt_that_was_changed_is_validated_priced_and_held_to_t
         row = await gateway.get_row((await gateway.chat(model="gpt-4o-mini")).request_id)
         assert gateway.upstream.last.json()["model"] == "gpt-4o"
     assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o-mini", "0.000075")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("usage", None),
+        ("usage", Usage(-5, 3)),
+        ("usage", Usage(3, 2**63)),
+        ("cost", Cost(-1, 1, "x")),
+        ("cost", Cost(2**62, 2**62, "x")),
+        ("cost", "free"),
+        ("saved_pico", 10**30),
+    ],
+)
+async def test_P04_what_no_row_can_hold_of_a_plugins_answer_harms_no_other_row(
+    name: str, said: Any, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Answers:
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> Reply | None:
+            if exchange.request.user_id is None:
+                return None
+            setattr(exchange, name, said)
+            return Reply([Chunk("text", text="Hi.")])
+
+    async with serving(plugins={"answers": Answers}) as gateway:
+        await gateway.chat()
+        response = await gateway.chat(headers={"X-Muxx-User-Id": "ann"}, stream=stream)
+        row = await gateway.get_row(response.request_id)
+        assert (row["input_tokens"], row["output_tokens"], row["saved_usd"]) == (0, 0, None)
+        assert row["cost_usd"] == (None if name == "cost" else "0")
+        async with asyncio.timeout(10):
+            while len(await eventually_listed(gateway)) < 2:
+                await asyncio.sleep(0.02)
+        assert (await gateway.get("/v1/analytics/spend")).json()["data"][0]["cost_usd"] == "0.000075"
+    assert f"left an `exchange.{name}` that no row can hold" in caplog.text
 
 
 async def test_P04_what_is_edited_in_an_attempt_is_edited_in_no_other_request() -> None:

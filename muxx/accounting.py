@@ -18,7 +18,7 @@ from .call import TranslatedHead
 from .chains import describe_crash, refuse_coroutine
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
-from .money import Cost, Usage, usd
+from .money import Cost, Usage, is_count, is_sum, usd
 from .reply import WholeAnswer
 from .request import Identity
 from .tries import told
@@ -100,6 +100,9 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
     target = attempts[-1].target if attempts else exchange.origin
     started, first = timing.started, timing.first_token
     ended = timing.ended or time.monotonic()
+    attributes, answered_as = exchange.attributes, response.model
+    if attempts and target and answered_as and answered_as != target.model:
+        attributes = {**attributes, PRICED_AS: target.model}
     return {
         "request_id": exchange.id,
         "started_at": timing.started_at,
@@ -116,7 +119,7 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
         "endpoint": exchange.operation,
         "provider": target.provider.name if target else None,
         "model_requested": request.model or None,
-        "model": response.model or (target.model if target else None),
+        "model": answered_as or (target.model if target else None),
         "stream": request.stream,
         "status": status,
         "ended_by": exchange.ended_by,
@@ -136,7 +139,7 @@ def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
         "cache": exchange.cache,
         "finish_reasons": response.finish_reasons,
         "error_code": exchange.error.code if exchange.error else None,
-        "attributes": exchange.attributes,
+        "attributes": attributes,
     }
 
 
@@ -187,6 +190,9 @@ SERVED = ("provider", "model", "attempts", "attributes")
 BEYOND_HELD = "beyond_held_usd"
 """Attribute of a row: how much more an answer cost than anybody could foresee."""
 
+PRICED_AS = "priced_as"
+"""Attribute of a row whose answer names another model than was asked of the provider: the latter, by which it is priced."""
+
 USAGE_INVALID = "usage_invalid"
 """Attribute of a row: the provider told of tokens what cannot be true."""
 
@@ -198,6 +204,9 @@ USUAL_TIERS = ("default", "standard", "on_demand", "auto")
 FAILURES = frozenset({"error", "cancelled"})
 """Finish reasons of an answer that came to nothing."""
 
+COUNTS = Usage._fields.index("service_tier")
+"""So many fields of a usage are numbers of tokens: the first ones."""
+
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
 
@@ -207,7 +216,7 @@ def settle(call: Call, complete: bool) -> None:
     exchange, flight = call.exchange, call.flight
     exchange.timing.ended = time.monotonic()
     if exchange.served_by != "upstream":
-        exchange.cost = exchange.cost or NO_COST
+        _take_said(exchange)
     elif flight is None:
         _book(call, call.facts, complete)
     elif exchange.cache == "joined":
@@ -217,8 +226,29 @@ def settle(call: Call, complete: bool) -> None:
         seen = call.facts if complete and not flight.complete else flight.facts or call.facts
         _book(call, seen, complete or flight.complete)
         _land(call, flight, complete, exchange.usage, exchange.cost)
+    if exchange.saved_pico is not None and not is_count(exchange.saved_pico):
+        _tell_unusable(exchange, "saved_pico")
+        exchange.saved_pico = None
     if complete:
         exchange.phase = exchange.ended_by = None
+
+
+def _take_said(exchange: Exchange) -> None:
+    """What the serving side says its answer used and cost. A plugin may have said what no row can hold: that is not
+    known."""
+    usage: Any = exchange.usage
+    if exchange.cost is None:
+        exchange.cost = NO_COST
+    elif not is_sum(exchange.cost):
+        _tell_unusable(exchange, "cost")
+        exchange.cost = None
+    if not (isinstance(usage, Usage) and all(map(is_count, usage[:COUNTS]))):
+        _tell_unusable(exchange, "usage")
+        exchange.usage = Usage()
+
+
+def _tell_unusable(exchange: Exchange, name: str) -> None:
+    log.error("request %s: a plugin left an `exchange.%s` that no row can hold", exchange.id, name)
 
 
 def _book(call: Call, facts: Facts | None, complete: bool) -> None:

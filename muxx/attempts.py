@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from operator import is_
@@ -88,9 +89,9 @@ def _new_attempt(call: Call, target: Target, replays: int, credential: str | Non
         del exchange.attributes[DROPPED], exchange.reply_headers[DROPPED_HEADER]
     up = upstream_wire(call.wire, provider)
     if up is call.wire:
-        body = {**request.body, "model": target.model, **target.parameters}
+        body = {**request.body, "model": target.model, **_parameters(target)}
     elif up is not None:
-        body = {**_translated(call, up, target), **target.parameters}
+        body = {**_translated(call, up, target), **_parameters(target)}
     else:
         raise no_counterpart(call.wire, provider)
     number = len(exchange.attempts) + 1
@@ -98,6 +99,11 @@ def _new_attempt(call: Call, target: Target, replays: int, credential: str | Non
     attempt = Attempt(target, number, _url(up, target, request.stream), headers, body, replays=replays)
     attempt.wire = up
     return attempt
+
+
+def _parameters(target: Target) -> dict[str, Any]:
+    """The attempt's own, for plugins may edit them: those of the file are every request's."""
+    return deepcopy(dict(target.parameters)) if target.parameters else {}
 
 
 def _translated(call: Call, up: Wire, target: Target) -> dict[str, Any]:

@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 from inspect import iscoroutine
 from time import monotonic
-from traceback import clear_frames
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from .driving import SLOW_SECONDS, Driven, measure
-from .errors import MuxxError, PluginError, place_of
-from .money import Cost
+from .errors import MuxxError, PluginError, let_go_of_frames, place_of
+from .money import Cost, is_sum
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
 
@@ -124,8 +123,7 @@ def crashed(step: Step, what: str, error: BaseException | None = None) -> None:
     """Name the plugin in the log; `PluginError` unless it is to be ignored. What the plugin's frames hold goes at once: the error
     lives as long as its exchange, and the exchange's own frames refer to both."""
     log.error("plugin %s failed in %s: %s", step.plugin, step.hook, what)
-    if error is not None:
-        clear_frames(error.__traceback__)
+    let_go_of_frames(error)  # they are not cleared: among them may be one of a task that goes on, which that would end
     if step.on_error != "ignore":
         raise PluginError() from error
 
@@ -338,17 +336,12 @@ def first_price(chain: Chain, args: tuple[Any, ...]) -> Cost | None:
         else:
             if monotonic() - started > SLOW_SECONDS:
                 measure(step, started)
-            if _is_sum(cost):
+            if is_sum(cost):
                 return cost
             if cost is not None:
-                text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 or more"
+                text = "plugin %s failed in price: it returned neither None nor a Cost in whole pico-dollars, 0 to below 2**63"
                 log.error(text, step.plugin)
     return None
-
-
-def _is_sum(cost: Any) -> TypeGuard[Cost]:
-    """Whether it can be added up. Fractions cannot be, and a negative one would make room under a spend cap."""
-    return isinstance(cost, Cost) and type(cost[0]) is type(cost[1]) is int and cost[0] >= 0 and cost[1] >= 0
 
 
 def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 UsageSource = Literal["provider", "partial", "estimated", "cache", "none"]
 PICO_PER_USD = 10**12
+TOO_MUCH = 2**63
+"""No row holds so much of anything."""
 
 
 class Usage(NamedTuple):
@@ -37,6 +39,17 @@ class Cost(NamedTuple):
     @property
     def total_pico(self) -> int:
         return self.input_pico + self.output_pico
+
+
+def is_sum(cost: Any) -> TypeGuard[Cost]:
+    """Whether it can be added up and stored. Fractions cannot be, a negative one would make room under a spend cap, and no row
+    holds more than 64 bits."""
+    return isinstance(cost, Cost) and is_count(cost[0]) and is_count(cost[1]) and cost[0] + cost[1] < TOO_MUCH
+
+
+def is_count(number: Any) -> bool:
+    """Whether it can be a number of tokens or pico-dollars."""
+    return type(number) is int and 0 <= number < TOO_MUCH
 
 
 def pico_of(usd: Decimal) -> int:

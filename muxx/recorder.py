@@ -323,12 +323,11 @@ class Recorder:
         self._gone = []
 
     async def _write(self, batch: Batch, chain: Chain, db: Connection) -> None:
-        """The records are parsed for each try: a hook may have changed those of the last one."""
+        """The records are parsed for each hook and try: what one hook changes in them, no other gets to see."""
         lines = list(batch.rows.values())
         for start in range(0, len(lines), HOOK_RECORDS):
-            records = _parsed(lines[start : start + HOOK_RECORDS])
             for step in chain:
-                await self._call(step, db, records)
+                await self._call(step, db, _parsed(lines[start : start + HOOK_RECORDS]))
         stored = {segment.name for segment in batch.stored}
         positions = dict.fromkeys(stored, 0) | batch.positions
         # a request may be opened and closed by the same batch, so rows of open_requests come before they go

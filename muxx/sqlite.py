@@ -191,7 +191,9 @@ class Writer:
                 result = await self._transaction(fn)
             except asyncio.CancelledError:
                 answer.cancel()
-                raise
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise  # else it is of the function's own making, and ends nobody else's write
             except BaseException as error:
                 if not answer.done():
                     answer.set_exception(error)

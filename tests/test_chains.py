@@ -6,9 +6,12 @@ import asyncio
 import json
 import logging
 import re
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ import pytest
 from muxx import Chunk, Cost, Identity, InvalidRequest, MuxxError, PluginError, RateLimited, Reply, ToolCall
 from muxx.chains import SLOW_SECONDS, Budget, first_price, first_result, run_all, run_chunk, run_isolated, run_step
 from muxx.plugins import Chain, Step
+from muxx.sqlite import Connection, Writer
 
 LONG = 30.0
 CRASHES = [
@@ -167,6 +171,28 @@ async def test_whatever_a_plugin_raises_is_that_plugins_crash(
     assert "plugin p0 failed" in caplog.text
     assert SECRET not in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_a_crash_that_came_of_a_task_leaves_that_task_and_its_next_work_alone(tmp_path: Path) -> None:
+    """Such as a write that found the database locked, and those behind it."""
+    writer = Writer(path := tmp_path / "some.db", busy_ms=100)
+
+    async def write(db: Connection) -> None:
+        await db.execute("CREATE TABLE IF NOT EXISTS written (one)")
+
+    async def hook() -> None:
+        await writer.run(write)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        crash = asyncio.create_task(run_all(chain(hook), (), LONG))
+        behind = [asyncio.create_task(writer.run(write)) for _ in range(3)]
+        with pytest.raises(PluginError):
+            await crash
+        other.execute("ROLLBACK")
+        assert await asyncio.gather(*behind) == [None] * 3
+        assert other.execute("SELECT count(*) FROM written").fetchall() == [(0,)]
+    await writer.close()
 
 
 @every_crash
@@ -545,7 +571,10 @@ def test_a_crash_in_price_is_logged_and_means_not_known(error: type[BaseExceptio
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("result", [0, 0.5, "0.10", True, Cost(0.5, 1, "x"), Cost(1, -1, "x"), Cost(-1, 9, "x")])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "result",
+    [0, 0.5, "0.10", True, Cost(0.5, 1, "x"), Cost(1, -1, "x"), Cost(-1, 9, "x"), Cost(2**62, 2**62, "x")],  # type: ignore[arg-type]
+)
 def test_a_price_that_is_no_cost_is_not_known(result: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert first_price(chain(lambda: result), ()) is None
     assert "plugin p0" in caplog.text

@@ -167,17 +167,16 @@ class NeverRecords:
         raise ValueError("no")
 
 
-class SpoilsRecords:
-    @hookimpl(tryfirst=True)
-    def record(self, records: list[Record]) -> None:
-        for record in records:
-            record["status"] = 299
+class SpoilsRows:
+    @hookimpl(trylast=True)
+    async def record(self, db: Connection) -> None:
+        await db.execute("UPDATE generations SET status = 299")
 
 
-class EmptiesBatches:
-    @hookimpl(tryfirst=True)
-    def record(self, records: list[Record]) -> None:
-        records.clear()
+class DeletesRows:
+    @hookimpl(trylast=True)
+    async def record(self, db: Connection) -> None:
+        await db.execute("DELETE FROM generations")
 
 
 @pytest.mark.parametrize(
@@ -185,8 +184,8 @@ class EmptiesBatches:
     [
         (CountsTwice, "a_row_that_comes_again_changes_nothing"),
         (NeverRecords, "record_gets_every_row_at_least_once"),
-        (SpoilsRecords, "every_exchange_has_exactly_one_row_with_all_its_fields"),
-        (EmptiesBatches, "every_exchange_has_exactly_one_row_with_all_its_fields"),
+        (SpoilsRows, "every_exchange_has_exactly_one_row_with_all_its_fields"),
+        (DeletesRows, "every_exchange_has_exactly_one_row_with_all_its_fields"),
     ],
 )
 async def test_what_a_plugin_does_to_rows_is_seen(plugin: type, name: str) -> None:

@@ -72,6 +72,18 @@ class TestWriting:
         assert await db.write(two) == 2
         assert await names(db) == ["a", "b"]
 
+    async def test_a_write_that_cancels_itself_ends_no_other(self, db: Database) -> None:
+        async def gives_up(connection: Connection) -> None:
+            await add(connection, "a")
+            raise asyncio.CancelledError
+
+        gone, *others = [db.write(fn) for fn in (gives_up, partial(add, name="b"), partial(add, name="c"))]
+        async with asyncio.timeout(5.0):
+            found = await asyncio.gather(gone, *others, return_exceptions=True)
+        assert isinstance(found[0], asyncio.CancelledError)
+        assert found[1:] == [None, None]
+        assert await names(db) == ["b", "c"]
+
     async def test_a_write_that_raises_leaves_nothing(self, db: Database) -> None:
         async def broken(connection: Connection) -> None:
             await add(connection, "a")

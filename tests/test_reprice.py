@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import pytest
 from carrying_kit import serving
 from click.testing import CliRunner
 
+from muxx import Database
 from muxx.cli import cli
 from muxx.testing import answers, chat, eventually
 from muxx.testing.settings import merged
+from muxx_std.pricing.adjustments import Correction, book
 from muxx_std.spend_caps.ledger import SpendLedger
+from muxx_std.spend_caps.plugin import ADJUST_SECONDS
 
 NO_CACHE = {"project": {"cache": {"enabled": False}}}
 WRONG = {"plugins": {"pricing": {"prices": [{"model": "gpt-4o", "input": "100", "output": "100"}]}}}
@@ -101,6 +105,41 @@ async def test_only_what_is_asked_for_is_priced_anew(mispriced: Path, arguments:
     assert sum(model["rows"] for model in said["models"]) == rows
 
 
+async def test_what_is_booked_is_counted_though_the_command_dies_in_the_midst_of_it(
+    mispriced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die_after(db: Database, corrections: Sequence[Correction]) -> int:
+        await book(db, corrections)
+        raise OSError("killed")
+
+    monkeypatch.setattr("muxx_std.pricing.adjustments.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("muxx_std.pricing.reprice.book", die_after)
+    async with serving(config=NO_CACHE, directory=mispriced) as gateway:
+        ledger = SpendLedger(gateway.gateway.shared)
+        for right in (1, 2, 3):
+            with pytest.raises(AssertionError):
+                await run(reprice, mispriced)
+            assert costs(mispriced).count(RIGHT) == right
+            expected = right * RIGHT + (3 - right) * OLD
+            await eventually(lambda: ledger.figures("default", today())["day"] == (expected, 0))  # noqa: B023
+
+
+async def test_after_a_reboot_no_correction_is_taken_off_what_is_spent_next(mispriced: Path) -> None:
+    """Where the rows come to nothing once they are corrected."""
+    free = merged(NO_CACHE, {"plugins": {"pricing": {"prices": [{"model": "gpt-4o", "input": "0", "output": "0"}]}}})
+    async with serving(config=free, directory=mispriced) as gateway:
+        await run(reprice, mispriced)
+        assert costs(mispriced) == [0] * 3
+        await eventually(lambda: SpendLedger(gateway.gateway.shared).figures("default", today())["day"] == (0, 0))
+    (mispriced / "muxx.db.shared").unlink()
+    async with serving(config=free, directory=mispriced) as gateway:
+        ledger = SpendLedger(gateway.gateway.shared)
+        ledger.add("default", today(), RIGHT)
+        await asyncio.sleep(2 * ADJUST_SECONDS)
+        assert ledger.figures("default", today())["day"] == (RIGHT, 0)
+        ledger.add("default", today(), -RIGHT)  # no row says so
+
+
 SPOKEN = {
     "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-audio-preview", "service_tier": "priority",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
@@ -132,3 +171,18 @@ async def test_what_a_price_depends_on_beside_the_fields_of_a_row_is_in_it(
         row = await gateway.get_row(response.request_id)
         assert row["attributes"]["usage_details"] == details
     assert (await run(reprice, tmp_path))["models"] == [], "the same prices come to the same"
+
+
+async def test_an_answer_that_names_another_model_is_priced_again_as_it_was_priced_at_first(tmp_path: Path) -> None:
+    ours = {"model": "our-model", "input": "1", "output": "1"}
+    async with serving(config=merged(NO_CACHE, {"plugins": {"pricing": {"prices": [ours]}}}), directory=tmp_path) as gateway:
+        for asked, answered in (("our-model", "gpt-4o"), ("gpt-4o", "gpt-4o-2024-05-13"), ("gpt-4o", "gpt-4o")):
+            gateway.upstream.script(chat(model=answered))
+            row = await gateway.get_row((await gateway.chat(model=f"openai/{asked}")).request_id)
+            assert (row["model"], row["attributes"].get("priced_as", row["model"])) == (answered, asked)
+    assert (await run(reprice, tmp_path))["models"] == [], "no price has changed"
+    dearer = merged(NO_CACHE, {"plugins": {"pricing": {"prices": [ours | {"input": "2"}]}}})
+    async with serving(config=dearer, directory=tmp_path):
+        pass
+    assert (await run(reprice, tmp_path, "--model", "our-*"))["difference_usd"] == "+0.00001"
+    assert costs(tmp_path) == [25_000_000, RIGHT, RIGHT]

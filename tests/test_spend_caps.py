@@ -16,7 +16,7 @@ from cache_kit import ROOM
 from carrying_kit import hang, serving
 from wires_kit import FORMS, Endpoint, ask
 
-from muxx import Attempt, Usage, pico_of, usd
+from muxx import Attempt, Usage, hookimpl, pico_of, usd
 from muxx.testing import RunningGateway, answers, chat, chat_body, eventually, provider, sse, target
 from muxx.testing.settings import merged
 from muxx_std.spend_caps.ledger import SpendLedger
@@ -250,6 +250,22 @@ async def test_M06_a_model_of_unknown_price_needs_a_ceiling() -> None:
         assert await settled(gateway) == pico_of(Decimal("0.40"))
         rows = await rows_of(gateway)
         assert {row["cost_usd"] for row in rows if row["status"] == 200} == {None}
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+async def test_what_another_plugin_makes_of_an_attempt_is_what_is_held(name: str) -> None:
+    """Whichever of the two is asked first."""
+
+    class Dearer:
+        @hookimpl
+        def pre_attempt(self, attempt: Attempt) -> None:
+            attempt.body |= {"model": "gpt-4o", "max_tokens": 1000}
+
+    async with capped("0.009", NO_CACHE, plugins={name: Dearer}) as gateway:
+        refused = await gateway.chat(model="gpt-4o-mini", max_tokens=10)
+        assert refused.status == 402
+        assert gateway.upstream.requests == []
+        assert await settled(gateway) == 0
 
 
 # ── the worst case ──

@@ -23,12 +23,14 @@ from muxx import (
     Identity,
     PermissionDenied,
     Record,
+    Reply,
     StartError,
     ToolCall,
+    Usage,
     hookimpl,
     recorder,
 )
-from muxx.testing import DONE, chat, chat_body, eventually, pause, sse
+from muxx.testing import DONE, RunningGateway, chat, chat_body, eventually, pause, sse
 
 # ── P01: a hook raises in the recorder ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -247,6 +249,36 @@ async def test_P04_the_failure_of_one_chunk_hook_that_may_be_ignored_does_not_si
         assert delivered(response) == seen.text(response.request_id) == "Hello there."
 
 
+@pytest.mark.parametrize(
+    "spoil", [list.clear, list.pop, lambda records: records[0].clear(), lambda records: records[0]["attributes"].clear()]
+)
+async def test_P04_what_a_record_hook_makes_of_its_records_changes_no_row(spoil: Callable[[list[Record]], Any]) -> None:
+    class Spoils:
+        @hookimpl(tryfirst=True)
+        async def record(self, records: list[Record]) -> None:
+            spoil(records)
+
+    class Marks:
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> None:
+            exchange.attributes["marked"] = True
+
+    async with serving(plugins={"spoils": Spoils, "marks": Marks}) as gateway:
+        response = await gateway.chat(headers={"X-Muxx-User-Id": "ann"})
+        row = (await eventually_listed(gateway))[0]
+    assert (row["request_id"], row["user_id"], row["attributes"]) == (response.request_id, "ann", {"marked": True})
+
+
+async def eventually_listed(gateway: RunningGateway) -> list[dict[str, Any]]:
+    """The rows, once there are any in the database: a single one is found in the journal before."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(10):
+        while not found:
+            await asyncio.sleep(0.02)
+            found = (await gateway.get("/v1/logs")).json()["data"]
+    return found
+
+
 async def test_P04_a_rerouted_request_is_held_to_the_keys_models() -> None:
     class Escalates:
         @hookimpl
@@ -344,12 +376,68 @@ async def test_P04_an_attempt_that_was_changed_is_validated_priced_and_held_to_t
     assert (row["model_requested"], row["cost_usd"]) == ("gpt-4o-mini", "0.000075")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("usage", None),
+        ("usage", Usage(-5, 3)),
+        ("usage", Usage(3, 2**63)),
+        ("cost", Cost(-1, 1, "x")),
+        ("cost", Cost(2**62, 2**62, "x")),
+        ("cost", "free"),
+        ("saved_pico", 10**30),
+    ],
+)
+async def test_P04_what_no_row_can_hold_of_a_plugins_answer_harms_no_other_row(
+    name: str, said: Any, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Answers:
+        @hookimpl
+        def pre_request(self, exchange: Exchange) -> Reply | None:
+            if exchange.request.user_id is None:
+                return None
+            setattr(exchange, name, said)
+            return Reply([Chunk("text", text="Hi.")])
+
+    async with serving(plugins={"answers": Answers}) as gateway:
+        await gateway.chat()
+        response = await gateway.chat(headers={"X-Muxx-User-Id": "ann"}, stream=stream)
+        row = await gateway.get_row(response.request_id)
+        assert (row["input_tokens"], row["output_tokens"], row["saved_usd"]) == (0, 0, None)
+        assert row["cost_usd"] == (None if name == "cost" else "0")
+        async with asyncio.timeout(10):
+            while len(await eventually_listed(gateway)) < 2:
+                await asyncio.sleep(0.02)
+        assert (await gateway.get("/v1/analytics/spend")).json()["data"][0]["cost_usd"] == "0.000075"
+    assert f"left an `exchange.{name}` that no row can hold" in caplog.text
+
+
+async def test_P04_what_is_edited_in_an_attempt_is_edited_in_no_other_request() -> None:
+    """Not even where it came from the file."""
+
+    class Edits:
+        @hookimpl
+        def pre_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+            if exchange.request.user_id == "eve":
+                attempt.body["reasoning"]["effort"] = "high"
+                attempt.body["stop"].append("never")
+
+    parameters = {"reasoning": {"effort": "low"}, "stop": ["here"]}
+    models = [{"name": "gpt-4o", "targets": [{"target": "openai/gpt-4o", "parameters": parameters}]}]
+    async with serving(config={"models": models}, plugins={"edits": Edits}) as gateway:
+        for user, effort in (("ann", "low"), ("eve", "high"), ("ann", "low"), ("eve", "high")):
+            assert (await gateway.chat(headers={"X-Muxx-User-Id": user})).status == 200
+            sent = gateway.upstream.last.json()
+            assert (sent["reasoning"], sent["stop"]) == ({"effort": effort}, ["here", "never"][: 1 + (user == "eve")])
+
+
 @pytest.mark.parametrize("hook", ["register_providers", "register_routes"])
 async def test_P01_a_crash_while_registering_stops_the_start_and_names_the_plugin(hook: str) -> None:
     def crash(self: object) -> list[Any]:
         raise RuntimeError("not today")
 
-    with pytest.raises(StartError, match=rf"plugin 'crashes': its {hook} failed \(RuntimeError: not today\)"):
+    with pytest.raises(StartError, match=rf"plugin 'crashes': its {hook} failed \(RuntimeError at test_plugins_faults.py:\d+ in crash: not today\)"):
         async with serving(plugins={"crashes": type("Crashes", (), {hook: hookimpl(crash)})}):
             pass
 

@@ -23,6 +23,9 @@ def every_exchange_has_exactly_one_row_with_all_its_fields(evidence: Evidence) -
     yield from (f"{request_id}: has a row, but no exchange" for request_id in sorted(stored.keys() - ended))
     listed = Counter(row["request_id"] for row in evidence.rows)
     yield from (f"{request_id}: is listed {count} times" for request_id, count in listed.items() if count != 1)
+    for row in evidence.rows:
+        if (record := stored.get(row["request_id"])) is not None and row["status"] != record["status"]:
+            yield f"{row['request_id']}: came with the status {record['status']}, and is listed with {row['status']}"
     for result, case, calls in evidence.by_case:
         if calls and (record := stored.get(calls[0].given["exchange"].id)) is not None:
             yield from (f"{case}: {problem}" for problem in row_problems(case, record))

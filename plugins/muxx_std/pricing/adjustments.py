@@ -81,6 +81,8 @@ class PricedRow:
     started_at: float
     provider: str
     model: str
+    priced_as: str
+    """The model that was asked of the provider, whatever its answer said."""
     usage: Usage
     input_pico: int | None
     output_pico: int | None
@@ -110,7 +112,8 @@ async def pages(db: Database, span: Span) -> AsyncIterator[list[PricedRow]]:
 
 
 def _priced_row(row: Any) -> PricedRow:
-    details = orjson.loads(row["attributes"] or "{}").get("usage_details", {})
+    attributes = orjson.loads(row["attributes"] or "{}")
+    details = attributes.get("usage_details", {})
     usage = Usage(
         row["input_tokens"] or 0,
         row["output_tokens"] or 0,
@@ -126,6 +129,7 @@ def _priced_row(row: Any) -> PricedRow:
         row["started_at"],
         row["provider"],
         row["model"],
+        attributes.get("priced_as", row["model"]),
         usage,
         row["input_cost_pico"],
         row["output_cost_pico"],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from muxx import Config, Host, config_option, echo_json, known_providers, run_async, table, usd
+from muxx import Config, Host, MomentArgument, config_option, echo_json, known_providers, run_async, table, usd
 
 from .adjustments import MIGRATIONS, Correction, PricedRow, Span, book, count, pages
 from .book import PriceBook
@@ -19,8 +19,6 @@ from .overrides import PricingConfig
 
 if TYPE_CHECKING:
     from muxx import Provider
-
-DATES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")
 
 
 @dataclass
@@ -57,8 +55,8 @@ class Outcome:
 
 @click.command("reprice")
 @config_option
-@click.option("--from", "since", type=click.DateTime(DATES), required=True, help="Rows from this moment on, UTC.")
-@click.option("--to", "until", type=click.DateTime(DATES), help="Rows before this moment, UTC.  [default: now]")
+@click.option("--from", "since", type=MomentArgument(), required=True, help="Rows from this moment on.")
+@click.option("--to", "until", type=MomentArgument(), help="Rows before this moment.  [default: now]")
 @click.option("--project", metavar="NAME", help="Only this project's rows.")
 @click.option("--model", "pattern", default="*", metavar="GLOB", help="Only models whose name matches; * stands for anything.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and book nothing.")
@@ -67,8 +65,8 @@ class Outcome:
 def reprice(
     settings: PricingConfig,
     config: Config,
-    since: datetime,
-    until: datetime | None,
+    since: float,
+    until: float | None,
     project: str | None,
     pattern: str,
     dry_run: bool,
@@ -78,16 +76,12 @@ def reprice(
 
     Each row is priced as of the moment its request came. What it cost before stays in the table price_adjustments.
     """
-    span = Span(_moment(since), _moment(until or datetime.now(UTC)), project)
+    span = Span(since, time.time() if until is None else until, project)
     if span.until <= span.since:
         raise click.BadParameter("is not after --from", param_hint="--to")
     pricer = Pricer(PriceBook.open(settings, config.path), known_providers(config), pattern)
     outcome = run_async(_reprice(config, pricer, span, dry_run))
     _show(outcome, dry_run, as_json)
-
-
-def _moment(given: datetime) -> float:
-    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
 
 
 class Pricer:
@@ -102,10 +96,10 @@ class Pricer:
         found = []
         for row in rows:
             outcome.rows += 1
-            if not self._matches(row.model.lower()):
+            if not (self._matches(row.model.lower()) or self._matches(row.priced_as.lower())):
                 continue
             provider = self._providers.get(row.provider)
-            tariff = None if provider is None else self._book.find(provider.vendor, row.model, row.usage.service_tier)
+            tariff = None if provider is None else self._book.find(provider.vendor, row.priced_as, row.usage.service_tier)
             cost = None if tariff is None else tariff.cost(row.usage, row.started_at)
             if cost is None:
                 outcome.unpriced += 1
@@ -129,8 +123,6 @@ async def _reprice(config: Config, pricer: Pricer, span: Span, dry_run: bool) ->
                 if corrections and not dry_run:
                     outcome.changed_meanwhile += len(corrections) - await book(host.db, corrections)
                 progress.update(len(rows))
-        if outcome.totals and not dry_run:
-            host.shared.bump("price_adjustments")
     return outcome
 
 

@@ -63,32 +63,35 @@ class SpendCaps:
         if ledger is None:
             ledger = self._ledger = SpendLedger(gateway.shared)
         caps = project.settings.spend_caps and [cap for cap in project.settings.spend_caps if cap.action == "block"]
+        if exchange.id in self._held:
+            return
+        if caps:
+            # Behind all plugins: what is held is what the attempt may cost that is going to be sent, whatever they make of it.
+            exchange.before_attempt(partial(self._hold, gateway, ledger, caps))
+            return
         try:
-            if caps:
-                self._hold(gateway, ledger, exchange, attempt, caps)
-            elif exchange.id not in self._held:
-                tally = ledger.tallies.get(project.name)
-                if tally is None or exchange.timing.started_at // DAY_SECONDS != tally.day:
-                    tally = ledger.tally(project.name, self._day(ledger, exchange, project.name))
-                self._held[exchange.id] = ledger.holds.take(tally, exchange.id)
-                exchange.at_end(self._settle)
+            tally = ledger.tallies.get(project.name)
+            if tally is None or exchange.timing.started_at // DAY_SECONDS != tally.day:
+                tally = ledger.tally(project.name, self._day(ledger, exchange, project.name))
+            self._held[exchange.id] = ledger.holds.take(tally, exchange.id)
         except NoRoom:
-            gateway.log.error(
-                "spend caps: no room for one more project or request; the shared file counts as many as it can"
-            )
-            raise Unavailable("Too many requests are under way. Try again in a moment.") from None
+            raise crowded(gateway) from None
+        exchange.at_end(self._settle)
 
     def _hold(
-        self, gateway: Gateway, ledger: SpendLedger, exchange: Exchange, attempt: Attempt, caps: list[SpendCap]
+        self, gateway: Gateway, ledger: SpendLedger, caps: list[SpendCap], exchange: Exchange, attempt: Attempt
     ) -> None:
         """Hold the most the attempt may cost, or refuse it."""
         assert exchange.project is not None
         worst, held = self._worst(gateway, exchange, attempt), self._held.get(exchange.id)
-        if held is None:
-            day = self._day(ledger, exchange, exchange.project.name)
-            answer = ledger.hold(exchange.project.name, caps, day, exchange.id, worst)
-        else:
-            answer = ledger.raise_to(held, caps, worst)
+        try:
+            if held is None:
+                day = self._day(ledger, exchange, exchange.project.name)
+                answer = ledger.hold(exchange.project.name, caps, day, exchange.id, worst)
+            else:
+                answer = ledger.raise_to(held, caps, worst)
+        except NoRoom:
+            raise crowded(gateway) from None
         if isinstance(answer, Reached):
             raise refusal(answer, worst)
         if held is None:
@@ -153,6 +156,11 @@ class SpendCaps:
         from .commands import caps
 
         cli.add_command(caps)
+
+
+def crowded(gateway: Gateway) -> Unavailable:
+    gateway.log.error("spend caps: no room for one more project or request; the shared file counts as many as it can")
+    return Unavailable("Too many requests are under way. Try again in a moment.")
 
 
 def refusal(reached: Reached, worst: int) -> SpendCapExceeded:

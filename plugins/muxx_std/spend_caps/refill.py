@@ -39,6 +39,10 @@ _SPENT = (
     " WHERE pico > 0 GROUP BY project, day"
 )
 _LAST_ADJUSTMENT = "SELECT coalesce(max(id), 0) FROM price_adjustments"
+_ADJUSTED = (
+    "SELECT DISTINCT project, CAST(started_at / 86400 AS INTEGER) AS day FROM price_adjustments"
+    " WHERE started_at >= ? AND project IS NOT NULL"
+)
 _ADJUSTMENTS = (
     "SELECT a.id, a.project, a.started_at, a.before_pico, a.after_pico, g.attributes FROM price_adjustments AS a"
     " LEFT JOIN generations AS g ON g.request_id = a.request_id WHERE a.id > ? AND a.started_at >= ? AND a.project IS NOT NULL"
@@ -75,6 +79,9 @@ async def refill(ledger: SpendLedger, gateway: Gateway) -> None:
     while True:
         adjusted = await _last_adjustment(gateway)
         spent, left_open = await _read(gateway, first)
+        if adjusted:
+            for project, day in map(tuple, await gateway.db.read_logs(_ADJUSTED, (first * DAY_SECONDS,))):
+                spent[project, day] += 0  # where corrections have left nothing to add, they are counted all the same
         if adjusted == await _last_adjustment(gateway):
             break
     with gateway.shared.holding([ledger.table.head]):
@@ -132,13 +139,15 @@ class Adjustments:
     def __init__(self, ledger: SpendLedger, gateway: Gateway) -> None:
         self._ledger = ledger
         self._gateway = gateway
-        self._version: int | None = None
         self._last = 0
 
     async def follow(self) -> None:
-        """Count those that came since the last time. The accounts know which they have counted."""
-        version = self._gateway.shared.version("price_adjustments")
-        if version == self._version or not await _last_adjustment(self._gateway):
+        """Count those that came since the last time. The accounts know which they have counted.
+
+        The table itself is asked, for whoever books a correction may die before telling of it.
+        """
+        last = await _last_adjustment(self._gateway)
+        if last <= self._last:
             return
         first = (int(time.time() // DAY_SECONDS) - DAYS_KEPT) * DAY_SECONDS
         while rows := await self._gateway.db.read_logs(_ADJUSTMENTS, (self._last, first, ADJUSTMENTS_AT_ONCE)):
@@ -146,7 +155,7 @@ class Adjustments:
                 row = {"started_at": started_at, "cost_pico": before, "attributes": orjson.loads(text or "{}")}
                 self._ledger.add(project, _day_of(row), after - _pico_of(row), number)
                 self._last = number
-        self._version = version
+        self._last = max(self._last, last)
 
 
 async def recover(ledger: SpendLedger, gateway: Gateway) -> None:

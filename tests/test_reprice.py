@@ -47,6 +47,13 @@ def costs(directory: Path) -> list[int | None]:
         return [cost for (cost,) in db.execute("SELECT cost_pico FROM generations WHERE attempts ORDER BY position")]
 
 
+async def test_the_time_is_given_as_to_any_other_command(mispriced: Path) -> None:
+    at = time.time()
+    for since, rows in ((str(int(at - 3600)), 3), (f"{YESTERDAY}T00:00:00+02:00", 3), (str(int(at + 3600)), 0)):
+        until = ("--to", str(int(at + 7200)))
+        assert (await asyncio.to_thread(reprice, mispriced, "--dry-run", *until, since=since))["rows"] == rows
+
+
 @pytest.fixture
 async def mispriced(tmp_path: Path) -> Path:
     """Three answers that were charged by a wrong price, and the file in which it is right."""

@@ -89,7 +89,7 @@ def test_limits_caps_and_alerts_are_there_and_out_of_reach(tmp_path: Path) -> No
     [cap] = config.project.spend_caps
     assert (cap.window, cap.action, cap.usd) == ("month", "alert", Decimal(4_000_000))
     assert [(alert.usd, alert.limit, alert.share) for alert in config.project.alerts] == [
-        (Decimal(4_000_000), None, 0.8),
+        (Decimal(4_000_000), None, None),
         (None, "rpm", 1.0),
     ]
     assert Config.model_validate(config.model_dump(exclude={"plugins"})), "what it comes to is a valid configuration"

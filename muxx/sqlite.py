@@ -95,9 +95,13 @@ class Connection(aiosqlite.Connection):
     opened: Sequence[sqlite3.Connection] = ()
     """What its thread has opened. aiosqlite forgets it where whoever wanted it was cancelled before it came."""
 
+    stopped: asyncio.Future[Any] | None = None
+    """Done when the thread has ended; None until it is told to."""
+
     def stop(self) -> asyncio.Future[Any] | None:
         self._tx.put_nowait((None, self._close_opened))
-        return super().stop()
+        self.stopped = super().stop()
+        return self.stopped
 
     def _close_opened(self) -> None:
         for connection in self.opened:
@@ -147,7 +151,12 @@ async def connect_with(database: str | Path, settings: Iterable[str], *, uri: bo
     kind = _Inline if inline else Connection
     connection = kind(partial(made, database, uri=uri, isolation_level=None), ROWS_FETCHED)
     connection.opened = opened
-    await connection
+    try:
+        await connection
+    except asyncio.CancelledError:
+        if connection.stopped is not None:  # its thread tells this loop what it does, and fails where that is closed by then
+            await connection.stopped
+        raise
     if problems:  # told here, for aiosqlite lets nobody wait for the thread of a connection that was not made
         await connection.close()
         raise problems[0]

@@ -332,6 +332,24 @@ def test_a_plain_answer_can_be_ended_added_to_and_emptied() -> None:
     assert added["vendor"] is True
 
 
+def test_of_several_calls_of_a_plain_answer_each_may_be_taken_out_or_changed() -> None:
+    """They have no numbers there but their places, which are those they came with."""
+    calls = [{"id": f"call_{at}", "type": "function", "function": {"name": "f", "arguments": f'{{"a":{at}}}'}} for at in range(3)]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode()
+    first, second, third, *rest = decode_completion(body)
+
+    def left(*chunks: Chunk) -> list[tuple[str, str]]:
+        [choice] = json.loads(encode_plain(body, [*chunks, *rest]))["choices"]
+        return [(call["id"], call["function"]["arguments"]) for call in choice["message"].get("tool_calls", ())]
+
+    assert second.tool_call is not None
+    changed = replace(second, tool_call=replace(second.tool_call, arguments="{}"))
+    assert left(changed, third) == [("call_1", "{}"), ("call_2", '{"a":2}')]
+    assert left(first, third) == [("call_0", '{"a":0}'), ("call_2", '{"a":2}')]
+    assert left() == []
+
+
 def test_the_event_of_a_changed_chunk_is_still_one_event() -> None:
     raw = b'event: x\r\ndata: {"choices":[{"index":0,\r\ndata: "delta":{"content":"a"}}]}\r\n\r\n'
     out = through(raw, shout)

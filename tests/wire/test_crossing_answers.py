@@ -24,11 +24,12 @@ from muxx.wire.openai import AnswerHead
 from muxx.wire.prompt import opened, sealed
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wire import Wire
+from muxx.wire.wires import CHAT, GENERATE_CONTENT
 
 from . import anthropic_kit, gemini_kit, responses_kit
 from .crossing_judges import JUDGES, Broken, Judged
-from .crossing_kit import BY_PAIR, PAIRS, SHORT, Crossed, crossed, crossed_whole, recorded
-from .passing import observed
+from .crossing_kit import BY_PAIR, PAIRS, SHORT, Crossed, chat_event, crossed, crossed_whole, recorded
+from .passing import objects, observed
 from .recordings import GOLDENS
 from .sdk import Told
 
@@ -272,6 +273,30 @@ async def test_a_call_cut_short_by_the_most_of_tokens_is_no_error(pair: str, beg
     told = JUDGES[called.name]((await crossed(up, called, [data])).data, strict=True).told
     assert (told.text, told.finish, told.tokens) == ("So.", "length", (1, 2))
     assert [name for name, _ in told.calls] == ([] if called.name == "generate_content" else ["f"])
+
+
+async def test_a_call_stays_whole_while_another_choice_is_written() -> None:
+    """A provider writes all choices at once, so anything of another one may stand between two fragments of a call."""
+
+    def said(index: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        return chat_event({}, choices=[{"index": index, "delta": delta, "finish_reason": reason}])
+
+    def called(index: int, arguments: str, **more: Any) -> bytes:
+        return said(index, {"tool_calls": [{"index": 0, "function": {"arguments": arguments, **more}, **({"id": "c"} if more else {})}]})
+
+    pieces = [
+        *(called(0, "", name="f"), said(1, {"content": "So"}), called(0, '{"a":'), called(1, "", name="g")),
+        *(said(2, {"content": "No"}), called(0, "1}"), called(1, '{"b":2}'), said(2, {"content": "."})),
+        *(said(index, {}, "stop" if index == 2 else "tool_calls") for index in range(3)),
+        b"data: [DONE]\n\n",
+    ]
+    answer = await crossed(CHAT, GENERATE_CONTENT, [b"".join(pieces)])
+    parts: dict[int, list[Any]] = {}
+    for candidate in (one for value in objects(answer.data) for one in value["candidates"]):
+        parts.setdefault(candidate["index"], []).extend(part for part in candidate["content"]["parts"] if part != {"text": ""})
+    assert [part["functionCall"] for part in parts[0]] == [{"id": "c", "name": "f", "args": {"a": 1}}]
+    assert parts[1] == [{"text": "So"}, {"functionCall": {"id": "c", "name": "g", "args": {"b": 2}}}]
+    assert parts[2] == [{"text": "No"}, {"text": "."}]
 
 
 SMALL = {

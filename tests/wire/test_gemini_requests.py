@@ -287,6 +287,16 @@ def test_every_text_of_a_request_is_a_part() -> None:
     ]
 
 
+def test_what_googles_own_tools_were_asked_and_returned_are_parts_too() -> None:
+    call = {"toolCall": {"id": "t", "toolType": "GOOGLE_SEARCH_WEB", "args": {"queries": ["sky"]}}}
+    result = {"tool_response": {"id": "t", "tool_type": "GOOGLE_SEARCH_WEB", "response": {"found": "blue"}}}
+    body = {"model": "m", "contents": [{"role": "model", "parts": [call, result]}]}
+    assert [(part.role, part.kind, part.path, part.text) for part in request_parts(body)] == [
+        ("assistant", "tool_arguments", "contents[0].parts[0].toolCall.args.queries[0]", "sky"),
+        ("tool", "tool_result", "contents[0].parts[1].tool_response.response.found", "blue"),
+    ]
+
+
 def test_texts_are_found_in_both_spellings_at_once() -> None:
     both = {
         "systemInstruction": {"parts": [{"text": "a"}]},

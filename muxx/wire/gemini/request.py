@@ -143,6 +143,8 @@ def _places_in_content(content: dict[str, Any], role: str, path: str) -> Iterato
             ("functionResponse", "response", "tool", "tool_result"),
             ("executableCode", "code", role, "tool_arguments"),
             ("codeExecutionResult", "output", "tool", "tool_result"),
+            ("toolCall", "args", role, "tool_arguments"),  # of tools that Google runs
+            ("toolResponse", "response", "tool", "tool_result"),
         ):
             for name in spellings(part, holder):
                 if type(part[name]) is dict and key in part[name]:

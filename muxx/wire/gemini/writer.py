@@ -84,7 +84,7 @@ class Writer:
         if self._head.id and self._head.model:
             before, _, after = self._event([self._candidate(0, [{"text": ""}])]).partition(b'{"text":"')
             self._before_text, self._after_text = before + b'{"text":', after[1:]
-        return self._due_calls()
+        return self._due_calls(0)
 
     def add(self, chunk: Chunk) -> bytes:
         """The events of a Chunk, and of calls that it ends."""
@@ -98,7 +98,7 @@ class Writer:
                 part["thought"] = True
             if chunk.signature is not None:
                 part["thoughtSignature"] = chunk.signature
-            events = self._due_calls() + self._parts(chunk.index, [part])
+            events = self._due_calls(chunk.index) + self._parts(chunk.index, [part])
         if chunk.finish_reason:
             self.finishes[chunk.index] = chunk.finish_reason
         return events
@@ -117,23 +117,24 @@ class Writer:
         known = next((call for call in self._calls if (call.index, call.call.index) == (chunk.index, fragment.index)), None)
         events = b""
         if known is None or (fragment.id is not None and known.call.id not in (None, fragment.id)):
-            events = self._due_calls(only_whole=True)
+            events = self._due_calls(chunk.index, only_whole=True)
             known = _OpenCall(chunk.index, fragment)
             self._calls.append(known)
         known.add(chunk, fragment)
         return events
 
-    def _due_calls(self, *, only_whole: bool = False) -> bytes:
-        """The calls no fragment follows any more, in the order in which they began.
+    def _due_calls(self, index: int, *, only_whole: bool = False) -> bytes:
+        """The calls of a candidate that no fragment follows any more, in the order in which they began. Other candidates' texts
+        and calls end none of them: a provider writes all candidates at once.
 
         At another call these are the whole ones; at a text also those without arguments. One amid its arguments waits.
         """
         events = []
-        while self._calls:
-            call = self._calls[0]
+        for call in [call for call in self._calls if call.index == index]:
             if not (call.is_whole or (not only_whole and not "".join(call.pieces).strip())):
                 break
-            events.append(self._parts(call.index, [self._calls.pop(0).part()]))
+            self._calls.remove(call)
+            events.append(self._parts(index, [call.part()]))
         return b"".join(events)
 
     def close_calls(self, reason: str | None = None) -> bytes:

@@ -147,6 +147,8 @@ def joined(chunks: Iterable[Chunk]) -> dict[Slot, Chunk]:
 def rebuild(answer: dict[str, Any], field: str, originals: Iterable[Chunk], wanted: dict[Slot, Chunk]) -> None:
     """Replace in `answer` what differs from the original Chunks, and take out what is no longer wanted."""
     choices = choices_of(answer)
+    calls: dict[int, dict[int, dict[str, Any]]] = {}
+    """The calls of each choice by their numbers, which those without an `index` have by their places before any is taken out."""
     for original in originals:
         if original.kind == "end" or original.index not in choices:
             continue
@@ -156,7 +158,10 @@ def rebuild(answer: dict[str, Any], field: str, originals: Iterable[Chunk], want
         if slot[0] in _TEXT_FIELDS:
             _put_text(choice, choice[field], slot[0], original.text, chunk.text if chunk else None)
         elif original.tool_call is not None:
-            _put_call(choice[field], original.tool_call, chunk.tool_call if chunk else None)
+            if original.index not in calls:
+                calls[original.index] = dict(_calls(choice[field]))
+            call = calls[original.index][original.tool_call.index]
+            _put_call(choice[field], call, original.tool_call, chunk.tool_call if chunk else None)
         reason = chunk.finish_reason if chunk else None
         if reason != original.finish_reason:
             choice["finish_reason"] = reason
@@ -177,8 +182,7 @@ def _put_text(choice: dict[str, Any], holder: dict[str, Any], kind: str, old: st
         holder.pop("reasoning_details", None)
 
 
-def _put_call(holder: dict[str, Any], old: ToolCall, new: ToolCall | None) -> None:
-    call = dict(_calls(holder))[old.index]
+def _put_call(holder: dict[str, Any], call: dict[str, Any], old: ToolCall, new: ToolCall | None) -> None:
     if new is None:
         holder["tool_calls"].remove(call)
         if not holder["tool_calls"]:

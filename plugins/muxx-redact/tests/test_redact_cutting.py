@@ -20,11 +20,12 @@ SCRAPS = (
     *(secret for _, secret in EVERY),
     " ", "  ", "and", "The key", "-", "---", "-----BEGIN ", "-----END ", "(", ")", ".", ",", "\n",
     "0", "12", "4111 ", "+", "+1", "@", "a@", "eyJ", ".eyJ", "sk-", "DE89 ", "\\", "\\n", "\\u0040", "\\u00", '"', ":", "[EMAIL]",
-    "é", "漢字", "👋", "EMP-12345", "EMP-", "Bluebird", "Blue",
+    "é", "漢字", "👋", "EMP-12345", "EMP-", "Bluebird", "Blue", "CORP", "\\nina", "\\bob", "\\\\srv", "nina",
 )  # fmt: skip
 texts = st.lists(st.sampled_from(SCRAPS), max_size=8).map("".join)
 OWN = RedactConfig(ip=True, patterns={"employee": "EMP-[0-9]{3,6}"}, literals={"project": ("Bluebird", "Bluebird II")})
-configs = st.sampled_from([ALL_ON, OWN])
+BACKSLASHES = RedactConfig(patterns={"login": r"CORP\\[a-z]{1,9}"}, literals={"share": ("\\\\srv\\bob",), "name": ("nina",)})
+configs = st.sampled_from([ALL_ON, OWN, BACKSLASHES])
 
 
 @unhurried
@@ -61,6 +62,13 @@ def test_plain_words_wait_for_no_more_than_their_end(text: str) -> None:
         assert held <= 10
 
 
+def test_a_backslash_in_what_an_operator_looks_for_is_one_in_a_text() -> None:
+    for pieces in cuttings("CORP\\nina has \\\\srv\\bob, as JSON CORP\\\\bob."):
+        assert streamed(pieces, BACKSLASHES) == "[LOGIN] has [SHARE], as JSON [LOGIN]."
+    for pieces in cuttings(json.dumps({"a": "CORP\\nina", "CORP\\bob": "\\\\srv\\bob"})):
+        assert json.loads(streamed(pieces, BACKSLASHES, arguments=True)) == {"a": "[LOGIN]", "[LOGIN]": "[SHARE]"}
+
+
 # ── arguments ──
 
 
@@ -94,7 +102,7 @@ AWKWARD = RedactConfig(
 
 
 @unhurried
-@given(st.data(), st.lists(st.integers(0, 600), max_size=12), st.sampled_from([ALL_ON, AWKWARD]))
+@given(st.data(), st.lists(st.integers(0, 600), max_size=12), st.sampled_from([ALL_ON, AWKWARD, BACKSLASHES]))
 def test_arguments_stay_json_however_they_are_cut(data: st.DataObject, places: list[int], config: RedactConfig) -> None:
     arguments = spelt({"x": data.draw(values)}, data.draw)
     whole = masked(arguments, config, arguments=True)

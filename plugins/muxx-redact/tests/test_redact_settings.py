@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from muxx import ConfigError
 from muxx.testing import RunningGateway
-from redact_kit import PLUGINS, masked
+from redact_kit import PLUGINS, masked, streamed
 
 from muxx_redact import own
 from muxx_redact.settings import RedactConfig
@@ -63,6 +63,17 @@ async def test_what_is_refused_is_not_quoted() -> None:
 def test_a_pattern_and_a_text_of_ones_own() -> None:
     config = RedactConfig(patterns={"employee": "(?i)emp-[0-9]{4,6}"}, literals={"project": ("Bluebird", "Bluebird II")})
     assert masked("EMP-12345 of Bluebird II, emp-1, bluebird", config) == "[EMPLOYEE] of [PROJECT], emp-1, bluebird"
+
+
+def test_a_pattern_that_looks_further_back_than_an_answer_is_kept_is_not_taken() -> None:
+    """It would find in a plain answer what it misses in a streamed one."""
+    near, far = (f"(?:x|(?<={('a, ' * 11)[-count:]}))[0-9]{{4}}" for count in (32, 33))
+    assert own.checked_pattern(near) == near
+    config = RedactConfig(patterns={"pin": near})
+    text = "It is " + "a, " * 20 + "1234 then, and so on."
+    assert streamed(list(text), config) == masked(text, config) == text.replace("1234", "[PIN]")
+    with pytest.raises(ValueError, match="looks back over more than 32"):
+        own.checked_pattern(far)
 
 
 def test_a_mask_is_what_the_operator_says() -> None:

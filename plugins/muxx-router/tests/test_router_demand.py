@@ -67,6 +67,69 @@ def test_needs_are_read_from_any_body_without_stumbling(body: dict[str, Any], op
     assert demand(body, operation=operation).needs == needs
 
 
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="}}
+PICTURE = {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}
+RESULT = {"type": "tool_result", "tool_use_id": "t"}
+SCHEMA = {"type": "json_schema", "schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "needs"),
+    [
+        ([PICTURE], {"vision"}),
+        ([PDF], {"files"}),
+        ([{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Hi"}}], set()),
+        ([RESULT | {"content": [{"type": "text", "text": "Here"}, PICTURE]}], {"vision"}),
+        ([RESULT | {"content": [{"type": "document", "source": {"type": "content", "content": [PICTURE]}}]}], {"vision"}),
+        ("Hello", set()),
+    ],
+)
+def test_what_messages_hold_is_needed_wherever_it_stands(content: Any, needs: set[str]) -> None:
+    found = demand({"messages": [{"role": "user", "content": content}]}, operation="messages")
+    assert found.needs == {"messages", *needs}
+    assert found.input_tokens == 1000 * len(needs)
+
+
+@pytest.mark.parametrize(
+    ("part", "needs"),
+    [
+        ({"inlineData": {"mimeType": "image/png", "data": "aGk="}}, {"vision"}),
+        ({"inline_data": {"mime_type": "audio/wav", "data": "aGk="}}, {"audio"}),
+        ({"fileData": {"mimeType": "application/pdf", "fileUri": "https://example.org/a"}}, {"files"}),
+        ({"fileData": {"fileUri": "https://example.org/a"}}, {"files"}),
+        ({"functionResponse": {"name": "f", "parts": [{"inlineData": {"mimeType": "image/png"}}]}}, {"vision"}),
+        ({"text": "Hello"}, set()),
+    ],
+)
+def test_what_googles_contents_hold_is_needed_wherever_it_stands(part: Any, needs: set[str]) -> None:
+    found = demand({"contents": [{"role": "user", "parts": [part]}]}, operation="generate_content")
+    assert found.needs == {"generate_content", *needs}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"output_config": {"format": SCHEMA}},
+        {"output_format": SCHEMA},
+        {"generationConfig": {"responseMimeType": "application/json"}},
+        {"generation_config": {"response_json_schema": {"type": "object"}}},
+    ],
+)
+def test_every_formats_word_for_json_needs_it(body: dict[str, Any]) -> None:
+    assert "json" in demand(body).needs
+
+
+def test_googles_limits_are_limits_and_counting_writes_nothing() -> None:
+    found = demand({"generationConfig": {"maxOutputTokens": 7, "candidateCount": 3}}, operation="generate_content")
+    assert (found.limit, found.output_tokens, found.choices) == (7, 7, 3)
+    assert demand({"max_tokens": 7}, operation="count_tokens").output_tokens == 0
+
+
+def test_the_picture_that_a_tool_returned_is_needed_too() -> None:
+    output = {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:,"}]}
+    assert demand({"input": [output]}, operation="responses").needs == {"responses", "vision"}
+
+
 def test_a_window_holds_prompt_and_answer_and_not_a_token_more() -> None:
     facts = ModelFacts(context=100, max_output=50, has=("tools",))
 

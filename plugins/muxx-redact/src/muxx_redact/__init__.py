@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 from muxx import Chunk, Exchange, InvalidRequest, PermissionDenied, StateKey, TextWindow, hookimpl
 
@@ -83,7 +84,7 @@ class Side:
         """What a text is given to, piece by piece or as a whole; None where it is to be left alone."""
         if not is_arguments:
             return self._replace
-        return Arguments(self._scanner.scan, self._mask) if self._config.tool_arguments else None
+        return Arguments(partial(self._scanner.scan, is_json=True), self._mask) if self._config.tool_arguments else None
 
     def _replace(self, text: str, start: int, due: int) -> tuple[list[tuple[int, int, str]], int]:
         spans, settled = self._scanner.scan(text, start, due)

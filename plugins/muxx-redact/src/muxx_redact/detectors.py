@@ -25,6 +25,8 @@ class Detector:
     opens: tuple[Open, ...]
     reach: int
     hint: re.Pattern[str] | None = None
+    as_written: bool = False
+    """A backslash may be part of a match, so a text is searched as it stands too, and not only as JSON reads it."""
 
 
 _DIGIT = re.compile("[0-9]")

@@ -40,6 +40,15 @@ class Unescaped:
         entry = bisect_right(self._views, position) - 1
         return self._sources[entry] + position - self._views[entry]
 
+    def boundary(self, source: int, due: int) -> int:
+        """A place in the source that is not within an escape: `source`, or else one before it; after it, where that were before
+        `due`."""
+        at = self.position(source)
+        place = self.source(at)
+        if place != source and at > self.start and self.source(at - 1) >= due:
+            return self.source(at - 1)
+        return max(place, source)
+
     def position(self, source: int) -> int:
         """The position of a place in the source; of one within an escape, the next."""
         entry = bisect_right(self._sources, source) - 1

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .detectors import Detector
-from .tails import open_last, open_literal
+from .tails import Open, open_last, open_literal
 
 LONGEST = 1000
 """Characters the longest match of a pattern may have, look-aheads included."""
+BEHIND = 32
+"""Characters that have left an answer and are still shown: as far as a `muxx.TextWindow` lets a look-behind see."""
 MOST_STEPS = 20_000
 """What a pattern may have to try at one place of a text. Every detector of ours keeps to it too."""
 
@@ -40,6 +42,8 @@ def checked_pattern(source: str) -> str:
         raise ValueError("has no longest match: give every *, + and {n,} an upper end, e.g. {1,40}")
     if reach(source) > LONGEST:
         raise ValueError(f"matches up to {reach(source)} characters; an answer is held back for at most {LONGEST}")
+    if max(_looks(tree, behind=True), default=0) > BEHIND:
+        raise ValueError(f"looks back over more than {BEHIND} characters; of an answer those before have left by then")
     if steps(source) > MOST_STEPS:
         raise ValueError(
             f"may take more than {MOST_STEPS} steps at every place of a text: make its repeats shorter, or possessive ({{1,40}}+)"
@@ -50,15 +54,16 @@ def checked_pattern(source: str) -> str:
 def reach(source: str) -> int:
     """How far from where a match begins the pattern may look: its length, its look-aheads, and one sign for `\\b` and `$`."""
     tree = _parser.parse(source)
-    return int(tree.getwidth()[1]) + sum(_looks_ahead(tree)) + 1
+    return int(tree.getwidth()[1]) + sum(_looks(tree, behind=False)) + 1
 
 
-def _looks_ahead(node: Any) -> Iterator[int]:
+def _looks(node: Any, *, behind: bool) -> Iterator[int]:
+    """How far each of the looks ahead, or behind, may see."""
     for op, value in node:
-        if str(op) in ("ASSERT", "ASSERT_NOT") and value[0] > 0:
+        if str(op) in ("ASSERT", "ASSERT_NOT") and (value[0] < 0) is behind:
             yield int(value[1].getwidth()[1])
         for child in _children(str(op), value):
-            yield from _looks_ahead(child)
+            yield from _looks(child, behind=behind)
 
 
 def _children(op: str, value: Any) -> Iterable[Any]:
@@ -110,7 +115,7 @@ def _work_of_repeat(least: int, most: int, ways: int, total: int, *, possessive:
 def pattern_detector(name: str, source: str) -> Detector:
     """A detector of what the operator's pattern matches."""
     pattern, longest = re.compile(source), reach(source)
-    return Detector(name, lambda text, start: (m.span() for m in pattern.finditer(text, start)), (open_last(longest),), longest)
+    return _own(name, pattern, open_last(longest), longest)
 
 
 def literal_detector(name: str, literals: Iterable[str]) -> Detector:
@@ -118,4 +123,10 @@ def literal_detector(name: str, literals: Iterable[str]) -> Detector:
     texts = tuple(sorted(literals, key=len, reverse=True))
     pattern = re.compile("|".join(map(re.escape, texts)))
     longest = len(texts[0])
-    return Detector(name, lambda text, start: (m.span() for m in pattern.finditer(text, start)), (open_literal(texts),), longest)
+    return _own(name, pattern, open_literal(texts), longest)
+
+
+def _own(name: str, pattern: re.Pattern[str], open_: Open, longest: int) -> Detector:
+    return Detector(
+        name, lambda text, start: (m.span() for m in pattern.finditer(text, start)), (open_,), longest, as_written=True
+    )

@@ -17,7 +17,7 @@ from .accounting import NO_COST
 from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, is_plugins_own, isolated
 from .driving import DrivenItems
-from .errors import ClientGone, MuxxError, PluginError, UpstreamError
+from .errors import ClientGone, ClientStalled, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
 from .hookedrelay import Delivered
 from .money import usd
@@ -193,8 +193,10 @@ async def stream_items(
             delivered.take(piece)
             for tap in taps:
                 tap(piece)
-        if down.paused and not await down.drained(server.write_stall_timeout_s):
-            raise ClientGone()
+        if down.paused:
+            had_gone = down.gone
+            if not await down.drained(server.write_stall_timeout_s):
+                raise ClientGone() if had_gone else ClientStalled()
     last = events.last()
     delivered.take_last(last)
     await complete_stream(call, facts, facts, last, taps, comment=True)

@@ -200,9 +200,11 @@ class Service:
                     return
                 await asyncio.sleep(0)  # others want to be served too
                 piece = await _next_piece(handler, pieces)
-        except Exception as error:
-            self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
+        except BaseException as error:
             answer.abort()
+            if not isinstance(error, Exception):
+                raise
+            self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
             return
         answer.end()
 

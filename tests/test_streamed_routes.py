@@ -88,9 +88,12 @@ async def test_an_error_before_the_first_piece_is_an_answer_like_any_other(
 
 
 @pytest.mark.parametrize("end", [*CRASHES, *ODD, "refuse"])
-async def test_an_error_behind_the_first_piece_never_looks_like_the_end(gateway: RunningGateway, end: str) -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_error_behind_the_first_piece_never_looks_like_the_end(
+    gateway: RunningGateway, end: str, version: str
+) -> None:
     async with await gateway.connect() as client:
-        head = await ask(client, gateway, f"count=2&end={end}")
+        head = await ask(client, gateway, f"count=2&end={end}", version)
         with pytest.raises((asyncio.IncompleteReadError, OSError)):
             async for _ in client.body(head):
                 pass
@@ -129,11 +132,11 @@ class Spring:
 
 
 @asynccontextmanager
-async def drinking(gateway: RunningGateway) -> AsyncIterator[tuple[RawClient, RawResponse, RawClient]]:
+async def drinking(gateway: RunningGateway, version: str = "1.1") -> AsyncIterator[tuple[RawClient, RawResponse, RawClient]]:
     """Clients of both routes, and the head of the streamed answer, which has begun."""
     async with await gateway.connect() as first, await gateway.connect() as second:
         for client, path in ((first, "/spring"), (second, "/cup")):
-            await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Muxx-Api-Key: {gateway.key}\r\n\r\n".encode())
+            await client.send(f"GET {path} HTTP/{version}\r\nHost: x\r\nX-Muxx-Api-Key: {gateway.key}\r\n\r\n".encode())
         yield first, await first.read_head(), second
 
 
@@ -158,10 +161,11 @@ async def test_a_route_that_answers_is_let_finish_and_keeps_its_gateway(ends: bo
             await eventually(lambda: spring.state == "dry")
 
 
-async def test_a_route_that_does_not_end_in_time_is_refused_or_broken_off() -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_route_that_does_not_end_in_time_is_refused_or_broken_off(version: str) -> None:
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(RunningGateway(mock=True, plugins={"spring": Spring}))
-        async with drinking(gateway) as (first, head, second):
+        async with drinking(gateway, version) as (first, head, second):
             ending = asyncio.ensure_future(stack.aclose())
             with pytest.raises((asyncio.IncompleteReadError, OSError)):
                 async for _ in first.body(head):
@@ -204,8 +208,8 @@ async def test_nothing_a_route_replies_moves_where_its_answer_ends(reply: Reply,
         assert "plugin mill failed in GET /mill" in caplog.text
 
 
-async def ask(client: Any, gateway: RunningGateway, query: str) -> RawResponse:
-    await client.send(f"GET /fountain?{query} HTTP/1.1\r\nHost: x\r\nX-Muxx-Api-Key: {gateway.key}\r\n\r\n".encode())
+async def ask(client: Any, gateway: RunningGateway, query: str, version: str = "1.1") -> RawResponse:
+    await client.send(f"GET /fountain?{query} HTTP/{version}\r\nHost: x\r\nX-Muxx-Api-Key: {gateway.key}\r\n\r\n".encode())
     head: RawResponse = await client.read_head()
     assert head.status == 200
     return head

@@ -7,6 +7,8 @@ event beyond the chunk framing.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 LARGE = 64 * 1024
 """Bytes from which on a client may not take an answer at a stroke."""
+
+_RESETS = struct.pack("ii", 1, 0)
+"""Lingering for no time at all makes the kernel reset a connection that is closed."""
 
 _KEEP = "\r\n"
 _CLOSE = "Connection: close\r\n\r\n"
@@ -192,8 +197,11 @@ class Answer:
         return not self.gone
 
     def abort(self) -> None:
-        """Drop the connection at once."""
+        """Drop the connection at once. Where its end is that of the answer, as in HTTP/1.0, it is reset, or the answer would look
+        whole."""
         self.keep_alive = False
         transport = self._connection.transport
         if transport is not None:
+            if self.head_sent and not self._http11 and not transport.is_closing():
+                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
             transport.abort()

@@ -17,12 +17,12 @@ from .accounting import NO_COST
 from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
 from .chains import describe_crash, is_plugins_own, isolated
 from .driving import DrivenItems
-from .errors import ClientGone, MuxxError, PluginError, UpstreamError
+from .errors import ClientGone, ClientStalled, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
 from .hookedrelay import Delivered
 from .money import usd
 from .plugins import Step
-from .reply import Chunk, Reply, WholeAnswer
+from .reply import KERNEL_HEADERS, Chunk, Reply, WholeAnswer
 from .wire.openai import AnswerHead, Head
 from .wire.openai.answer import DONE, DROP, WITHHOLD
 from .wire.sse import Event, EventSplitter
@@ -54,6 +54,13 @@ async def answer_from_plugin(call: Call, reply: Reply) -> None:
         raise PluginError() from error
 
 
+BODILESS = (204, 304)
+"""Statuses behind whose head clients expect the next answer."""
+
+WRITTEN_FOR_ROUTES = KERNEL_HEADERS - {"cache-control", "x-accel-buffering"}
+"""Response headers that are not a route's to set."""
+
+
 class UnusableReply(Exception):
     """Why a reply cannot be sent, in our own words."""
 
@@ -64,6 +71,17 @@ def refuse_unusable(reply: Reply, *bodies: type) -> None:
         raise UnusableReply(f"the status of its Reply is {reply.status!r:.20}; give an int from 200 to 599")
     if not isinstance(reply.body, bodies) or isinstance(reply.body, str | Mapping):
         raise UnusableReply(f"its Reply carries a {type(reply.body).__name__}; give bytes, or an async iterator of them")
+    if reply.status in BODILESS and reply.body != b"":
+        raise UnusableReply(f"its Reply carries a body, and an answer of status {reply.status} has none")
+
+
+def refuse_kernel_headers(reply: Reply) -> None:
+    """Raise `UnusableReply` for headers of a route's reply that the kernel writes: twice, they could move the answer's end."""
+    if not isinstance(reply.headers, Mapping):
+        raise UnusableReply(f"the headers of its Reply are a {type(reply.headers).__name__}; give a mapping")
+    for name in reply.headers:
+        if str(name).lower() in WRITTEN_FOR_ROUTES:
+            raise UnusableReply(f"its Reply sets {name}, which is written by the kernel; the content type is a field of its own")
 
 
 @asynccontextmanager
@@ -175,8 +193,10 @@ async def stream_items(
             delivered.take(piece)
             for tap in taps:
                 tap(piece)
-        if down.paused and not await down.drained(server.write_stall_timeout_s):
-            raise ClientGone()
+        if down.paused:
+            had_gone = down.gone
+            if not await down.drained(server.write_stall_timeout_s):
+                raise ClientGone() if had_gone else ClientStalled()
     last = events.last()
     delivered.take_last(last)
     await complete_stream(call, facts, facts, last, taps, comment=True)

@@ -18,17 +18,17 @@ from .answer import Answer
 from .arrays import AsArray
 from .bodies import Asked, query_as
 from .call import Call
-from .chains import crashed, describe_crash, run_step
+from .chains import crashed, describe_crash, is_plugins_own, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
-from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, PluginError, Unavailable
+from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, Unavailable
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers
 from .incoming import KnownHead, KnownHeads, receive
 from .pipeline import authenticate, carry
 from .plugins import Step
 from .reply import Reply
-from .replying import UnusableReply, items_of, refuse_unusable
+from .replying import UnusableReply, items_of, refuse_kernel_headers, refuse_unusable
 from .request import HttpRequest, Request, Route
 from .wire.wires import ERROR_BODIES, WIRES, format_at, named_in
 
@@ -39,6 +39,8 @@ MOST_CALLS = 9500
 SPARE_FILES = 256
 MOST_FILES = 32_768
 """Enough for as many calls, and for as many connections again that wait."""
+
+_END: Any = object()
 
 
 def allow_files() -> None:
@@ -126,7 +128,8 @@ class Service:
                 self._health(head.path, answer)
             else:
                 route, head.params = self._table.find(head.method, head.path, answer.format)
-                await self._answer(route, head, answer)
+                with gateway.calls.answering():
+                    await self._answer(gateway, route, head, answer)
         except AuthenticationError as error:
             self._refuse(answer, gateway.strangers.told(error, connection.remote))
         except MuxxError as error:
@@ -137,37 +140,39 @@ class Service:
         if answer.paused:
             await answer.drained(gateway.config.server.write_stall_timeout_s)
 
-    async def _answer(self, route: Route, head: HttpRequest, answer: Answer) -> None:
-        """Answer with what a route replies, whole or piece by piece."""
+    async def _answer(self, gateway: Gateway, route: Route, head: HttpRequest, answer: Answer) -> None:
+        """Answer with what a route replies, whole or piece by piece. All of it is one gateway's, though it be replaced."""
         way = f"{route.method} {route.path}"
-        handler = Step(self.gateway.plugin_of_route.get(way, "muxx"), route.handler, is_async=True, hook=way)
-        reply = await self._call(route, handler, head)
+        handler = Step(gateway.plugin_of_route.get(way, "muxx"), route.handler, is_async=True, hook=way)
+        reply = await self._call(gateway, route, handler, head)
         if isinstance(reply.body, AsyncIterator):
             async with items_of(handler, reply.body) as pieces:
-                await self._stream(answer, reply, pieces)
+                await self._stream(answer, reply, handler, pieces)
         else:
             self._reply(answer, reply)
+        await answer.drained(gateway.config.server.write_stall_timeout_s)
 
     def _health(self, path: str, answer: Answer) -> None:
         good = self.ready if path.startswith("/ready") else True
         self._reply(answer, Reply.json({"status": "ok" if good else "unavailable"}, 200 if good else 503))
 
-    async def _call(self, route: Route, handler: Step, head: HttpRequest) -> Reply:
+    async def _call(self, gateway: Gateway, route: Route, handler: Step, head: HttpRequest) -> Reply:
         if route.role != "public":
-            head.identity = identity = await authenticate(self.gateway, head)
+            head.identity = identity = await authenticate(gateway, head)
             if identity is None:
                 raise MissingApiKey()
             if route.role == "admin" and identity.role != "admin":
                 raise PermissionDenied("This needs an admin key: `muxx keys create --admin` makes one.", code="admin_required")
             if identity.role != "admin":
-                await self.gateway.projects.admit(identity.project)
+                await gateway.projects.admit(identity.project)
         if route.query is Asked:
             query_as(head, Asked)
-        reply = await run_step(handler, (self.gateway, head), None)
+        reply = await run_step(handler, (gateway, head), None)
         if not isinstance(reply, Reply):
             crashed(handler, "it returned no Reply")
         try:
             refuse_unusable(reply, bytes, AsyncIterator)
+            refuse_kernel_headers(reply)
         except UnusableReply as error:
             crashed(handler, str(error), error)
         whole: Reply = reply
@@ -181,14 +186,11 @@ class Service:
         request_id = request_id_headers(self.gateway.ids.next(), answer.format)
         return lines({"Content-Type": reply.content_type, **request_id, **reply.headers})
 
-    async def _stream(self, answer: Answer, reply: Reply, pieces: AsyncIterator[Any]) -> None:
+    async def _stream(self, answer: Answer, reply: Reply, handler: Step, pieces: AsyncIterator[Any]) -> None:
         """Send pieces at the client's pace: the next is asked for when the last has (nearly) been taken. What ends early, for
         whatever reason, does not look whole; an error before the first piece is an answer like any other."""
         seconds = self.gateway.config.server.write_stall_timeout_s
-        try:
-            piece = await anext(pieces, None)
-        except SystemExit as error:
-            raise PluginError() from error
+        piece = await _next_piece(handler, pieces)
         answer.begin(reply.status, self._head(answer, reply))
         try:
             while piece is not None:
@@ -197,10 +199,12 @@ class Service:
                 if not await answer.drained(seconds):
                     return
                 await asyncio.sleep(0)  # others want to be served too
-                piece = await anext(pieces, None)
-        except (Exception, SystemExit) as error:
-            self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
+                piece = await _next_piece(handler, pieces)
+        except BaseException as error:
             answer.abort()
+            if not isinstance(error, Exception):
+                raise
+            self.gateway.log.error("a route's reply failed on its way: %s", describe_crash(error))
             return
         answer.end()
 
@@ -211,3 +215,21 @@ class Service:
             headers = {"Content-Type": "application/json", **request_id_headers(request_id, answer.format)}
             body = ERROR_BODIES[answer.format](error, request_id)
             answer.whole(error.status, lines(headers | error_headers(error)), body)
+
+
+async def _next_piece(handler: Step, pieces: AsyncIterator[Any]) -> bytes | None:
+    """The next piece of a route's reply; None at its end. Whatever else comes instead is the plugin's crash."""
+    try:
+        piece = await anext(pieces, _END)
+    except MuxxError:
+        raise
+    except BaseException as error:
+        if not is_plugins_own(error):
+            raise
+        crashed(handler, describe_crash(error), error)
+    if piece is _END:
+        return None
+    if not isinstance(piece, bytes):
+        crashed(handler, f"its Reply gives a {type(piece).__name__} as a piece; give bytes")
+    whole: bytes = piece
+    return whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -30,7 +30,7 @@ from carrying_kit import (
 )
 from orjson import dumps
 
-from muxx import Attempt, Exchange, hookimpl
+from muxx import Attempt, Chunk, Exchange, Reply, hookimpl
 from muxx.testing import (
     DONE,
     RawClient,
@@ -376,6 +376,35 @@ async def test_S10_a_client_that_reads_nothing_for_too_long_is_let_go(transport:
         assert part_of(row, expected | {"usage_source": "estimated"}) == expected | {"usage_source": "estimated"}
         assert row["output_tokens"] > 0
         await settled(base)
+
+
+class Endless:
+    """A plugin that answers without an end."""
+
+    @hookimpl
+    def pre_request(self) -> Reply:
+        return Reply(self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[Chunk]:
+        while True:
+            yield Chunk("text", "x" * KIB)
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("way", "code"), [("stays", "client_stalled"), ("FIN", "client_disconnected"), ("RST", "client_disconnected")]
+)
+async def test_S10_a_plugins_answer_that_is_not_read_ends_as_a_providers_does(way: str, code: str) -> None:
+    async with serving(config={"server": {"write_stall_timeout_s": 0.5}}, plugins={"endless": Endless}) as gateway:
+        user = next(users)
+        async with await gateway.connect(receive_buffer=4096) as client:
+            await client.post_chat(gateway.key, chat_body(stream=True), {"X-Muxx-User-Id": user})
+            await client.read_head()
+            if way in WAYS:
+                WAYS[way](client)
+            row = await row_of_user(gateway, user)
+        expected = {"status": 499, "ended_by": "client", "phase": "stream", "error_code": code}
+        assert part_of(row, expected) == expected
 
 
 BIG = {"choices": [{"index": 0, "message": {"content": "x" * 8 * KIB * KIB}, "finish_reason": "stop"}]}

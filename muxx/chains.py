@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, TypeVar, get_args
 
 from .driving import SLOW_SECONDS, Driven, measure
-from .errors import MuxxError, PluginError, let_go_of_frames, place_of
+from .errors import MuxxError, PluginError, fault_of_database, let_go_of_frames, place_of
 from .money import Cost, is_sum
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
@@ -361,5 +361,6 @@ def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:
 
 
 def describe_crash(error: BaseException) -> str:
-    """The error's type and place, without its text, which may quote a secret."""
-    return f"{type(error).__name__}{place_of(error.__traceback__)}"
+    """The error's type and place, without its text, which may quote a secret; that of a database's fault cannot."""
+    fault = fault_of_database(error)
+    return f"{type(error).__name__}{place_of(error.__traceback__)}{fault and f': {fault}'}"

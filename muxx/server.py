@@ -21,7 +21,16 @@ from .call import Call
 from .chains import crashed, describe_crash, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
-from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, PluginError, Unavailable
+from .errors import (
+    AuthenticationError,
+    DatabaseUnavailable,
+    MissingApiKey,
+    MuxxError,
+    PermissionDenied,
+    PluginError,
+    Unavailable,
+    is_database_fault,
+)
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers
 from .incoming import KnownHead, KnownHeads, receive
@@ -129,11 +138,13 @@ class Service:
                 await self._answer(route, head, answer)
         except AuthenticationError as error:
             self._refuse(answer, gateway.strangers.told(error, connection.remote))
+        except PluginError as error:
+            self._refuse(answer, _cause(error.__cause__, error))
         except MuxxError as error:
             self._refuse(answer, error)
         except Exception as error:
             gateway.log.error("a request failed inside the gateway: %s", describe_crash(error))
-            self._refuse(answer, MuxxError())
+            self._refuse(answer, _cause(error, MuxxError()))
         if answer.paused:
             await answer.drained(gateway.config.server.write_stall_timeout_s)
 
@@ -211,3 +222,8 @@ class Service:
             headers = {"Content-Type": "application/json", **request_id_headers(request_id, answer.format)}
             body = ERROR_BODIES[answer.format](error, request_id)
             answer.whole(error.status, lines(headers | error_headers(error)), body)
+
+
+def _cause(error: BaseException | None, otherwise: MuxxError) -> MuxxError:
+    """What the client is told of an error: where the database is at fault, that, which is no plugin's failure."""
+    return DatabaseUnavailable(error) if error is not None and is_database_fault(error) else otherwise

@@ -140,7 +140,7 @@ def _loop_deadline(step: Step, budget: Budget) -> float:
 async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind: type[T] | None) -> T | None:
     """The first result that is not None; later steps do not run. None when there is none. One of another kind is a crash.
 
-    Where `kind` is None, what steps return does not matter, and all of them run.
+    Where `kind` is None, steps return nothing, and all of them run.
     """
     budget: Budget | None = None
     started = monotonic()
@@ -182,6 +182,8 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
                 crashed(step, f"it returned neither None nor a {kind.__name__}")
             elif iscoroutine(result):
                 _refuse_unawaited(step, result)
+            elif result is not None:
+                crashed(step, f"it returned a {type(result).__name__}, and this hook returns nothing; raise to refuse")
     return None
 
 

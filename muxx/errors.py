@@ -71,6 +71,11 @@ def place_shown(place: str) -> str:
     return place if place.isprintable() else "".join(c if c.isprintable() else "?" for c in place)
 
 
+class StatusOfNoError(ValueError):
+    """A `MuxxError` was made with a status below 400 or above 599, or with none. Logs show the type of an error alone, so its
+    name says it."""
+
+
 class MuxxError(Exception):
     """Base of every error a client can see.
 
@@ -100,6 +105,8 @@ class MuxxError(Exception):
             self.code = code
         if status is not None:
             self.status = status
+        if type(self.status) is not int or not 400 <= self.status <= 599:
+            raise StatusOfNoError
         if retry is not None:
             self.retry = retry
         self.param = param

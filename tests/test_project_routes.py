@@ -277,6 +277,8 @@ async def test_an_archived_project_is_restored_with_its_keys(gateway: RunningGat
     assert (await call(gateway, gone["key"], "GET", "/v1/project")).status == 401
     assert await admin("POST", f"/v1/projects/{project['id']}/restore") == project
     assert [row["action"] for row in (await admin("GET", "/v1/audit?project=returning"))["data"]].count("project.restore") == 1
+    assert await admin("POST", f"/v1/projects/{project['id']}/restore", {}) == project
+    assert (await admin("POST", f"/v1/projects/{project['id']}/restore", {"keys": "none"}, 400))["param"] == "keys"
     assert (await admin("PATCH", f"/v1/projects/{project['id']}", {"name": "renamed"}, 400))["param"] == "settings"
 
 

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, TypeVar, get_args
 
 from .driving import SLOW_SECONDS, Driven, measure
-from .errors import MuxxError, PluginError, let_go_of_frames, place_of
+from .errors import MuxxError, PluginError, fault_of_database, let_go_of_frames, place_of
 from .money import Cost, is_sum
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
@@ -140,7 +140,7 @@ def _loop_deadline(step: Step, budget: Budget) -> float:
 async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind: type[T] | None) -> T | None:
     """The first result that is not None; later steps do not run. None when there is none. One of another kind is a crash.
 
-    Where `kind` is None, what steps return does not matter, and all of them run.
+    Where `kind` is None, steps return nothing, and all of them run.
     """
     budget: Budget | None = None
     started = monotonic()
@@ -182,6 +182,8 @@ async def first_result(chain: Chain, args: tuple[Any, ...], seconds: float, kind
                 crashed(step, f"it returned neither None nor a {kind.__name__}")
             elif iscoroutine(result):
                 _refuse_unawaited(step, result)
+            elif result is not None:
+                crashed(step, f"it returned a {type(result).__name__}, and this hook returns nothing; raise to refuse")
     return None
 
 
@@ -361,5 +363,6 @@ def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:
 
 
 def describe_crash(error: BaseException) -> str:
-    """The error's type and place, without its text, which may quote a secret."""
-    return f"{type(error).__name__}{place_of(error.__traceback__)}"
+    """The error's type and place, without its text, which may quote a secret; that of a database's fault cannot."""
+    fault = fault_of_database(error)
+    return f"{type(error).__name__}{place_of(error.__traceback__)}{fault and f': {fault}'}"

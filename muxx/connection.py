@@ -22,10 +22,12 @@ from aiohttp.web_protocol import RequestHandler
 from .answer import Answer
 from .errors import InvalidRequest, MuxxError
 from .incoming import KnownHead, KnownHeads
+from .wire.wires import format_at
 
 if TYPE_CHECKING:
     from .config import ServerConfig
     from .outbox import Outbox
+    from .targets import Format
 
 LINGER_SECONDS = 2.0
 """How long an unread request body is drained before its connection closes."""
@@ -38,6 +40,9 @@ WATCH_SECONDS = 0.25
 
 LOST = -1
 
+OPENING_BYTES = 64
+"""Of a head that may turn out to be none: its method, and as much of its target as tells one format from another."""
+
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ", re.IGNORECASE)
 
 Serve = Callable[["Connection", RawRequestMessage | KnownHead, StreamReader | bytes, Answer], Awaitable[None]]
@@ -48,7 +53,7 @@ class Connection(RequestHandler):
     """One client connection. `draining()` says whether the service wants connections to end."""
 
     __slots__ = (
-        "_begun", "_body", "_head_seconds", "_head_timer", "_left", "_serve", "_watch",
+        "_begun", "_body", "_head_seconds", "_head_timer", "_left", "_opening", "_serve", "_watch",
         "answer", "draining", "followed", "head", "heads", "known", "outbox", "refuse", "remote",
     )  # fmt: skip
 
@@ -65,6 +70,8 @@ class Connection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._left = 0
         """Bytes until the parser is between two requests; `LOST` when that is not known."""
+        self._opening = b""
+        """What the head begins with that the parser has not read to its end, where that is known."""
         self._begun = False
         """A head has begun to come while a request was under way."""
         self.followed: RawRequestMessage | None = None
@@ -115,7 +122,9 @@ class Connection(RequestHandler):
                     self._body = payload
                     self._consumed()
                 else:
-                    self.refuse(Answer(self, None), _parser_error(message))
+                    answer = Answer(self, None)
+                    answer.format = _format_of(self._opening)
+                    self.refuse(answer, _parser_error(message))
                     return
                 self._request_in_progress = True
                 serving = self._serve(self, message, payload, answer)
@@ -195,6 +204,10 @@ class Connection(RequestHandler):
                 self._messages.append(cast(Any, (known, body)))
                 self._wake()
                 return
+        if self._left == 0:
+            self._opening = data[:OPENING_BYTES]
+        elif 0 < len(self._opening) < OPENING_BYTES:
+            self._opening += data[:OPENING_BYTES]
         messages: Any
         owed = self.owed or bool(self._messages)
         try:
@@ -202,6 +215,9 @@ class Connection(RequestHandler):
         except HttpProcessingError as error:
             self._break_body(error)
             messages = ((error, EMPTY_PAYLOAD),)
+        else:
+            if messages:
+                self._opening = b""
         self._begun = self._follow(data, messages) or bool(data and not messages and not owed)
         if messages:
             self._messages.extend(messages)
@@ -316,6 +332,12 @@ def _has_hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, getattr(select, "POLLRDHUP", 0))  # where there is none, the others tell: they need not be asked for
     return bool(poll.poll(0))
+
+
+def _format_of(opening: bytes) -> Format:
+    """The format of whoever sent what begins so and is no request, as far as its target tells."""
+    _, _, target = opening.partition(b" ")
+    return format_at(target.decode("latin-1"), {})
 
 
 def _parser_error(exc: BaseException) -> MuxxError:

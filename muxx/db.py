@@ -40,6 +40,9 @@ PAGE_BYTES: dict[File, int] = {"main": 4096, "logs": 8192}
 
 _log = logging.getLogger("muxx.db")
 
+ROOM_BYTES = 64 * 1024
+"""What SQLite has to find on the disk before anything else: it shares 32 KiB for each database with other processes."""
+
 _MIGRATIONS_TABLE = """CREATE TABLE schema_migrations (
     plugin TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (plugin, number)
 ) STRICT"""
@@ -113,8 +116,9 @@ class Database:
                     await migrate(self._writers[file], self._readers[file], path, plugin, numbered)
                 except sqlite3.Error as error:
                     if type(error) is sqlite3.DatabaseError:
-                        raise _refusal(path, _reason(error), _INSTEAD[file]) from error
-                    raise StartError(f"{path}: the tables of plugin '{plugin}' cannot be made: {_reason(error)}.", 3) from error
+                        raise _refusal(path, _reason(error, path), _INSTEAD[file]) from error
+                    text = f"{path}: the tables of plugin '{plugin}' cannot be made: {_reason(error, path)}."
+                    raise StartError(text, 3) from error
 
     async def write(self, fn: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `fn` in a transaction on the main file; see `Writer.run`."""
@@ -248,7 +252,8 @@ async def _create(path: Path, page_bytes: int) -> None:
         finally:
             unnamed.unlink()
     except (OSError, sqlite3.Error) as error:
-        raise StartError(f"{path}: cannot be created: {_reason(error)}. Check the directory and its permissions.", 3) from error
+        text = f"{path}: cannot be created: {_reason(error, path)}. Check the directory and its permissions."
+        raise StartError(text, 3) from error
     _log.info("created %s", path)
 
 
@@ -277,8 +282,9 @@ async def _fault(path: Path, thorough: bool) -> str | None:
             await connection.close()
     except sqlite3.Error as error:
         if type(error) is sqlite3.DatabaseError:
-            return _reason(error)
-        raise StartError(f"{path}: cannot be read: {_reason(error)}. Check the file and its directory.", 3) from error
+            return _reason(error, path)
+        advice = "Make room there" if _lacks_room(path, error) else "Check the file and its directory"
+        raise StartError(f"{path}: cannot be read: {_reason(error, path)}. {advice}.", 3) from error
     if application != APPLICATION_ID:
         return "is a database of another program"
     return None if verdict == "ok" else "is damaged"
@@ -292,6 +298,16 @@ def _looked_through(thorough: bool, connection: sqlite3.Connection) -> tuple[int
     return application, verdict
 
 
-def _reason(error: Exception) -> str:
+def _lacks_room(path: Path, error: Exception) -> bool:
+    """Whether SQLite failed for want of room beside the file. Of what it needs there even to read, it does not say so itself."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL):
+        return False
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize < ROOM_BYTES or (disk.f_files > 0 and disk.f_favail == 0)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if _lacks_room(path, error):
+        return "its disk is full"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())

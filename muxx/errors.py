@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -20,6 +21,19 @@ def let_go_of_frames(error: BaseException | None) -> None:
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def is_database_fault(error: BaseException | None) -> bool:
+    """True when the database could not do its work (locked, full, damaged); False when it was asked for something wrong."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # no such table, a syntax error: also OperationalErrors
+        return False
+    return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
+
+
+def fault_of_database(error: BaseException) -> str:
+    """SQLite's own words for a fault of the database; empty for any other error, whose text may quote what it was about."""
+    own = is_database_fault(error) and hasattr(error, "sqlite_errorcode")  # which Python sets where SQLite itself has failed
+    return " ".join(str(error).split()) if own else ""
 
 
 MUXX = os.path.dirname(__file__)
@@ -57,6 +71,11 @@ def place_shown(place: str) -> str:
     return place if place.isprintable() else "".join(c if c.isprintable() else "?" for c in place)
 
 
+class StatusOfNoError(ValueError):
+    """A `MuxxError` was made with a status below 400 or above 599, or with none. Logs show the type of an error alone, so its
+    name says it."""
+
+
 class MuxxError(Exception):
     """Base of every error a client can see.
 
@@ -86,6 +105,8 @@ class MuxxError(Exception):
             self.code = code
         if status is not None:
             self.status = status
+        if not isinstance(self.status, int) or not 400 <= self.status <= 599:
+            raise StatusOfNoError
         if retry is not None:
             self.retry = retry
         self.param = param
@@ -330,6 +351,28 @@ class LogUnavailable(Unavailable):
     @classmethod
     def default_message(cls) -> str:
         return "The gateway cannot record this request, so it does not make it. Try again shortly."
+
+
+class DatabaseUnavailable(Unavailable):
+    """What a route was asked for needs the database, which could not do its work: nothing was changed."""
+
+    code = "database_unavailable"
+
+    def __init__(self, fault: BaseException) -> None:
+        code = getattr(fault, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+        super().__init__(_ADVICE_ON_FAULTS.get(code, "The gateway's database cannot be used now. Its log says what is wrong."))
+
+
+_ADVICE_ON_FAULTS = {
+    **dict.fromkeys(
+        (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+        "Another program holds the gateway's database. Try again shortly; when it lasts, end what holds it.",
+    ),
+    sqlite3.SQLITE_FULL: "There is no room on the disk of the gateway's database. Make room there, then try again.",
+    sqlite3.SQLITE_READONLY: (
+        "The gateway may not write its database. Check the permissions of the file and its directory, then try again."
+    ),
+}
 
 
 class ShuttingDown(Unavailable):

@@ -302,7 +302,7 @@ class Gateway:
     # Start-up hooks.
 
     def _registered_providers(self) -> Mapping[str, Provider]:
-        rows, brought = registered_providers(self.plugins, self)
+        rows, brought, self.plugin_of_provider = registered_providers(self.plugins, self)
         self._transports = {name: BroughtTransport(plugin, name, transport) for name, (plugin, transport) in brought.items()}
         return rows
 

@@ -62,8 +62,8 @@ def _traceparent(headers: CIMultiDictProxy[str]) -> str | None:
 
 
 def _user_id(headers: CIMultiDictProxy[str]) -> str | None:
-    lines = headers.getall("X-Muxx-User-Id", ())
-    if not lines:
+    lines = headers.getall("X-Muxx-User-Id", [])
+    if not any(lines):  # an empty one, as of a variable that was never set, names nobody
         return None
     [user, *others] = lines
     if others or not user.isprintable() or len(user.encode("utf-8", "replace")) > USER_ID_BYTES:

@@ -19,6 +19,8 @@ WEIGHT = 0.2
 """Of the newest measurement in the mean."""
 FAILED_SECONDS = 30.0
 """What a failure counts as, in the mean of the times to the first byte."""
+OUTAGE_SECONDS = 60.0
+"""Without a failure, after which the next one is another outage: to some providers every hundredth connection fails."""
 
 
 class TargetHealth:
@@ -46,6 +48,7 @@ class Health:
         self._targets: dict[tuple[str, str], TargetHealth] = {}
         self._pools: dict[tuple[str, ...], KeyPool] = {}
         self._in_flight: dict[str, int] = {}
+        self._unreached: dict[tuple[str, str], float] = {}
 
     def of(self, target: Target) -> TargetHealth:
         key = target.provider.name, target.model
@@ -73,6 +76,13 @@ class Health:
             return False
         self._in_flight[provider.name] = taken + 1
         return True
+
+    def unreached(self, provider: Provider, why: str, now: float) -> bool:
+        """A call of the provider could not be sent, for this reason. True: that is an outage's first."""
+        key = provider.name, why
+        last = self._unreached.pop(key, None)
+        _kept(self._unreached, key, now)
+        return last is None or now - last >= OUTAGE_SECONDS
 
     def leave_seat(self, provider: Provider) -> None:
         if provider.max_in_flight is not None:

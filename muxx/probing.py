@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ import aiohttp
 from .complete import client_session
 from .providers import not_usable
 from .targets import Provider
+from .unreachable import why_unreachable
 
 SECONDS = 30.0
-
-EXPIRED, OF_ANOTHER = 10, (62, 64)
-"""OpenSSL's numbers (X509_V_ERR_…) of a certificate that has expired, and of one for another name or address."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ async def _probe(row: Provider, model: str | None) -> Probe:
     except TimeoutError:
         return Probe(row.name, False, None, None, f"No answer within {SECONDS:.0f} s. Check base_url and the network.")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Probe(row.name, False, None, None, _unreachable(row, error))
+        return Probe(row.name, False, None, None, why_unreachable(row, error))
     milliseconds = round((time.monotonic() - started) * 1000, 1)
     return Probe(row.name, status < 300, status, milliseconds, _advice(row, status, model))
 
@@ -87,37 +84,6 @@ def _least(row: Provider, model: str) -> tuple[str, dict[str, Any]]:
         return "/messages", {"model": model, "max_tokens": 1, "messages": messages}
     limit = "max_completion_tokens" if row.prices in ("openai", "azure") else "max_tokens"
     return "/chat/completions", {"model": model, limit: 1, "messages": messages}
-
-
-def _unreachable(row: Provider, error: Exception) -> str:
-    """Of errors that are kinds of one another the nearest comes first."""
-    match error:
-        case aiohttp.ClientProxyConnectionError():
-            what = "its proxy is not there. Check proxy, or HTTPS_PROXY and HTTP_PROXY in the environment"
-        case aiohttp.ClientHttpProxyError():
-            what = f"its proxy refuses with {error.status}. Check proxy, and the user and password in it"
-        case aiohttp.ClientConnectorDNSError():
-            what = "nobody knows its host's name. Check base_url, and this machine's DNS"
-        case aiohttp.ClientConnectorCertificateError():
-            what = _untrusted(error.certificate_error)
-        case aiohttp.ClientSSLError():
-            what = "it speaks no TLS there that this machine can. Check whether base_url begins with https:// rightly"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError(errno=errno.ECONNRESET):
-            what = "it hangs up without an answer. Check whether base_url begins with http:// rightly"
-        case _ if row.api_key_env is None:
-            what = "it is not running, or at another address"
-        case _:
-            what = "base_url, proxy or the network is wrong"
-    return f"Cannot be reached: {what}."
-
-
-def _untrusted(error: Exception) -> str:
-    reason = getattr(error, "verify_code", None)
-    if reason == EXPIRED:
-        return "its certificate has expired. Have it renewed there, and look at this machine's clock"
-    if reason in OF_ANOTHER:
-        return "its certificate is another host's. Let base_url name the host that the certificate names"
-    return "its certificate is not trusted. Let ca_file name the authority that signed it"
 
 
 def _advice(row: Provider, status: int, model: str | None) -> str | None:

@@ -32,13 +32,14 @@ import orjson
 
 from .chains import describe_crash, named_when_late
 from .db import Migration, migrate
+from .errors import is_database_fault
 from .host import Host
 from .journal import keep_ballast
 from .money import Usage
 from .plugins import Chain, Step
 from .row import Record
 from .segments import Line, Segment, record_of, segments
-from .sqlite import Connection, Readers, Row, Writer, connect, is_database_fault
+from .sqlite import Connection, Readers, Row, Writer, connect
 from .tail import Batch, Tail
 from .targets import Target
 

@@ -18,7 +18,7 @@ from .configtypes import NAME, NAME_WORDS, EndpointName, is_web_address
 from .errors import PluginLoadError
 from .plugins import PluginSet
 from .request import Method, Role, Route
-from .targets import Provider
+from .targets import OnUnsupported, Provider
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _NAMED = re.compile(r"\{[a-z_]+\}")
 """A segment of a route's path that may be anything."""
+
+UNSUPPORTED = get_args(OnUnsupported)
 
 HTTP = "http"
 """The transport of providers that name no other."""
@@ -37,6 +39,8 @@ class Registered(NamedTuple):
     providers: Mapping[str, Provider]
     transports: Mapping[str, tuple[str, Transport]]
     """Each with the name of its plugin."""
+    plugins: Mapping[str, str]
+    """Whose each of the providers is."""
 
 
 def registered_providers(plugins: PluginSet, gateway: Any) -> Registered:
@@ -57,7 +61,8 @@ def registered_providers(plugins: PluginSet, gateway: Any) -> Registered:
     for plugin, row in rows.values():
         if (problem := _problem_of_row(row, {HTTP, *transports})) is not None:
             raise PluginLoadError(plugin, f"its provider {row.name!r} {problem}")
-    return Registered({name: row for name, (_, row) in rows.items()}, transports)
+    plugin_of = {name: plugin for name, (plugin, _) in rows.items()}
+    return Registered({name: row for name, (_, row) in rows.items()}, transports, plugin_of)
 
 
 def _problem_of_row(row: Provider, transports: set[str]) -> str | None:
@@ -70,6 +75,8 @@ def _problem_of_row(row: Provider, transports: set[str]) -> str | None:
     if isinstance(row.endpoints, str) or (unknown := [name for name in row.endpoints if name not in known]):
         named = repr(row.endpoints) if isinstance(row.endpoints, str) else ", ".join(map(repr, unknown))
         return f"has endpoints that are none: {named}; give a tuple of: {', '.join(known)}"
+    if row.on_unsupported not in UNSUPPORTED:
+        return f"has the on_unsupported {row.on_unsupported!r}; it may be one of: {', '.join(UNSUPPORTED)}"
     if row.transport == HTTP and not (row.address_env and row.base_url.startswith("/")) and not is_web_address(row.base_url):
         return f"has the base_url {row.base_url!r}; it must be an http:// or https:// URL with a host"
     return None

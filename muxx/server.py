@@ -21,7 +21,16 @@ from .call import Call
 from .chains import crashed, describe_crash, is_plugins_own, run_step
 from .connection import Connection, ConnectionServer
 from .endpoints import HEALTH_PATHS, Table
-from .errors import AuthenticationError, MissingApiKey, MuxxError, PermissionDenied, Unavailable
+from .errors import (
+    AuthenticationError,
+    DatabaseUnavailable,
+    MissingApiKey,
+    MuxxError,
+    PermissionDenied,
+    PluginError,
+    Unavailable,
+    is_database_fault,
+)
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers
 from .incoming import KnownHead, KnownHeads, receive
@@ -132,11 +141,13 @@ class Service:
                     await self._answer(gateway, route, head, answer)
         except AuthenticationError as error:
             self._refuse(answer, gateway.strangers.told(error, connection.remote))
+        except PluginError as error:
+            self._refuse(answer, _cause(error.__cause__, error))
         except MuxxError as error:
             self._refuse(answer, error)
         except Exception as error:
             gateway.log.error("a request failed inside the gateway: %s", describe_crash(error))
-            self._refuse(answer, MuxxError())
+            self._refuse(answer, _cause(error, MuxxError()))
         if answer.paused:
             await answer.drained(gateway.config.server.write_stall_timeout_s)
 
@@ -233,3 +244,8 @@ async def _next_piece(handler: Step, pieces: AsyncIterator[Any]) -> bytes | None
         crashed(handler, f"its Reply gives a {type(piece).__name__} as a piece; give bytes")
     whole: bytes = piece
     return whole
+
+
+def _cause(error: BaseException | None, otherwise: MuxxError) -> MuxxError:
+    """What the client is told of an error: where the database is at fault, that, which is no plugin's failure."""
+    return DatabaseUnavailable(error) if error is not None and is_database_fault(error) else otherwise

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from .errors import StartError
+from .errors import StartError, is_database_fault
 from .journal import Durability
 
 Row = aiosqlite.Row
@@ -40,13 +40,6 @@ WAL_LIMIT = 64 * 1024 * 1024
 _no_change: Callable[[Any], None] = dict[Any, None]().get
 aiosqlite.register_adapter(type(None), _no_change)
 aiosqlite.register_adapter(bool, int)
-
-
-def is_database_fault(error: BaseException) -> bool:
-    """True when the database could not do its work (locked, full, damaged); False when it was asked for something wrong."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # no such table, a syntax error: also OperationalErrors
-        return False
-    return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
 
 
 @contextmanager

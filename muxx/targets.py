@@ -12,6 +12,10 @@ from .errors import MuxxError
 Format = Literal["openai", "anthropic", "gemini"]
 """A vendor's formats: what a provider speaks, and the form of errors."""
 
+OnUnsupported = Literal["error", "drop"]
+"""What becomes of a request that cannot be carried whole into a provider's format: it is refused, or what has no counterpart is
+left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class FormatDefaults:
@@ -70,7 +74,7 @@ class Provider:
     """What it answers, by the endpoints' names, those it does best first; none given: all of its format's."""
     openai_url: str | None = None
     """Where a provider of another format answers OpenAI's endpoints that its own has no counterpart of, with the same key."""
-    on_unsupported: Literal["error", "drop"] = "error"
+    on_unsupported: OnUnsupported = "error"
     """What becomes of a request that cannot be carried whole into this provider's format."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """More keys beside `api_key`: requests take turns at them, and one that is refused makes way for the next."""
@@ -124,7 +128,7 @@ class Target:
     weight: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Members set in the body of every request to this target."""
-    on_unsupported: Literal["error", "drop"] | None = None
+    on_unsupported: OnUnsupported | None = None
     """None: as its provider."""
     buffer_until: Literal["first_byte", "first_token"] = "first_byte"
     """How far an answer has to have come before the client gets any of it: until then another target may still answer."""

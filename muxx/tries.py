@@ -18,6 +18,7 @@ from .health import FAILED_SECONDS
 from .outages import is_outage
 from .providers import not_usable
 from .targets import Attempt, Target
+from .unreachable import why_unreached
 
 if TYPE_CHECKING:
     from .call import Call
@@ -116,6 +117,10 @@ class Tries:
         """The attempt has come to nothing. That one key is over its limit says more than that another is not known."""
         assert self.attempt is not None
         self.attempt.error = error
+        provider = self.target.provider
+        why = why_unreached(provider, error)
+        if why is not None and self._health.unreached(provider, why, time.monotonic()):
+            self._call.gateway.log.warning("provider %s: %s", provider.name, why)
         if not (isinstance(error, UpstreamAuth) and isinstance(self.failure, ProviderRefusal) and self._refused):
             self.failure = error
 

@@ -14,7 +14,7 @@ import pytest
 from cache_kit import ROOM, asked, cached, caching, told
 from http_kit import add_key
 
-from muxx import Provider, Target, Usage, WholeAnswer
+from muxx import HttpRequest, Identity, Provider, Target, Usage, WholeAnswer, hookimpl
 from muxx.testing import GatewayProcess, RunningGateway, ScriptedUpstream, chat, chat_body, eventually, post_chat
 from muxx_std.cache.directives import Directives, parse
 from muxx_std.cache.memory import OVERHEAD, Entry, Memory
@@ -283,6 +283,31 @@ async def test_a_purge_of_a_project_without_a_name_is_refused_and_purges_nothing
         refused = await client.read_response()
         assert (refused.status, refused.error["param"]) == (400, "project")
         assert (await say(gateway)).header("x-muxx-cache") == "HIT"
+
+
+async def test_a_purge_of_a_project_that_nobody_has_is_refused_and_one_that_a_token_names_is_not() -> None:
+    """A project of an identity provider's has no row of its own: it is known by what it asked."""
+
+    class Sso:
+        @hookimpl(tryfirst=True)
+        def authenticate(self, request: HttpRequest) -> Identity | None:
+            return Identity("research", key_id="sso") if "x-sso" in request.headers else None
+
+    async with caching(plugins={"sso": Sso}) as gateway, await gateway.connect() as client:
+        admin = {"Authorization": f"Bearer {await add_key(gateway, 'admin', None)}"}
+        asked = [await gateway.chat("Hi", headers={"X-Sso": "yes"}) for _ in range(2)]
+        assert [one.header("x-muxx-cache") for one in asked] == ["MISS", "HIT"]
+        await client.request("DELETE", "/v1/cache?project=reserach", admin)
+        refused = await client.read_response()
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (404, "not_found", "project")
+        assert refused.error["message"] == "There is no project of the name 'reserach'."
+        async with asyncio.timeout(5):
+            while True:  # until its rows are in the log
+                await client.request("DELETE", "/v1/cache?project=research", admin)
+                if (purged := await client.read_response()).status != 404:
+                    break
+        assert purged.json() == {"object": "cache", "purged": True, "project": "research"}
+        assert (await gateway.chat("Hi", headers={"X-Sso": "yes"})).header("x-muxx-cache") == "MISS"
 
 
 async def test_the_commands_work_beside_two_workers(tmp_path: Path) -> None:

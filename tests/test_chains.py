@@ -103,6 +103,26 @@ async def test_a_result_of_another_kind_is_a_crash_that_names_the_plugin(result:
     assert caplog.text.count("plugin p0") == 2
 
 
+@pytest.mark.parametrize("result", [True, False, "a reply"])
+async def test_a_result_of_a_hook_that_has_none_is_a_crash_that_names_the_plugin(result: Any, caplog: pytest.LogCaptureFixture) -> None:
+    ran: list[str] = []
+    with pytest.raises(PluginError):
+        await run_all(chain(lambda: result, lambda: ran.append("after")), (), LONG)
+    assert f"plugin p0 failed in a hook: it returned a {type(result).__name__}, and this hook returns nothing" in caplog.text
+    assert ran == []
+
+
+@pytest.mark.parametrize("status", [200, 302, 399, 600, True, "403"])
+async def test_a_refusal_with_a_status_of_no_error_is_a_crash_that_names_the_plugin(status: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def refuses() -> None:
+        raise InvalidRequest(SECRET, status=status)
+
+    with pytest.raises(PluginError):
+        await run_all(chain(refuses), (), LONG)
+    assert re.search(r"plugin p0 failed in a hook: StatusOfNoError at .*, called at test_chains\.py:\d+ in refuses", caplog.text)
+    assert SECRET not in caplog.text
+
+
 async def test_every_step_gets_the_arguments_as_they_are() -> None:
     thing = object()
     seen: list[Any] = []

@@ -507,6 +507,17 @@ class TestWhatIsRefused:
         monkeypatch.setattr(os, "access", lambda *_: False)
         assert "permissions" in await refused(path)
 
+    @pytest.mark.parametrize(("blocks", "files"), [(1, 1000), (1_000_000, 0)])
+    async def test_a_full_disk_is_told_as_one(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, files: int
+    ) -> None:
+        """Where SQLite only says that it cannot open what it needs beside the database, even to read."""
+        path.with_name("muxx.db-wal").mkdir()
+        assert "unable to open database file. Check the file" in await refused(path)
+        room = os.statvfs_result((4096, 4096, 1_000_000, blocks, blocks, 1000, files, files, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda _: room)
+        assert await refused(path) == f"{path}: cannot be read: its disk is full. Make room there."
+
 
 async def test_a_new_log_file_has_the_larger_pages_and_an_older_one_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,7 +49,7 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
-    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages selecting routing checking console breaker
+    wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages unreachable selecting routing checking console breaker
     budget keypool health tries transport brought lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
     strangers unpriced projects running call accounting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
     wire.seals unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr

@@ -151,6 +151,14 @@ async def test_users_have_counters_of_their_own_within_the_projects() -> None:
         assert [await status(3, None), await status(4, "cy"), await status(5, None)] == [200, 429, 429]
 
 
+async def test_an_empty_user_id_names_nobody() -> None:
+    async with limited(user_rpm=1) as gateway:
+        gateway.upstream.script(chat())
+        answers = [await gateway.chat(str(number), headers={"X-Muxx-User-Id": ""}) for number in range(2)]
+        assert [answer.status for answer in answers] == [200, 200]
+        assert (await gateway.get_row(answers[1].request_id))["user_id"] is None
+
+
 async def test_a_project_without_limits_is_told_nothing() -> None:
     async with serving() as gateway:
         gateway.upstream.script(chat())

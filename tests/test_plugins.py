@@ -732,6 +732,7 @@ async def test_a_route_that_could_not_work_stops_the_start_and_names_the_plugin(
     (giving([Provider("office", "http://o.example", transport="car")]), "'office' names the transport 'car', which no plugin brings; give ('car', "),
     (giving([Provider("office", "http://o.example", endpoints=("chats",))]), "'office' has endpoints that are none: 'chats'; give a tuple of: chat, "),
     (giving([Provider("office", "http://o.example", endpoints="chat")]), "'office' has endpoints that are none: 'chat'; give a tuple of: chat, "),  # type: ignore[arg-type]
+    (giving([Provider("office", "http://o.example", on_unsupported="dorp")]), "'office' has the on_unsupported 'dorp'; it may be one of: error, drop"),  # type: ignore[arg-type]
     (speaking("bedrock"), "provider 'office' has the format 'bedrock'; it may be one of: openai, anthropic, gemini"),
     (giving(Provider("office", "http://o.example")), "its register_providers gives a Provider; give a list of them"),
     (failing_later, f"its register_providers failed (ValueError at test_plugins.py:{FAILS_AT} in failing_later: later)"),

@@ -17,7 +17,8 @@ import pytest
 from genai_prices.data import providers as oracle_providers
 from pricing_kit import DATA, MILLION, NOW, VERSION, data_file, pricing, target
 
-from muxx import Cost, Provider, StartError, Usage
+from muxx import Cost, Provider, StartError, Usage, hookimpl
+from muxx.testing import RunningGateway
 from muxx_std.pricing import Pricing
 from muxx_std.pricing.clauses import to_rule
 from muxx_std.pricing.generate import build, dump, write
@@ -31,7 +32,8 @@ ROOT = Path(__file__).parent.parent
 
 
 async def start(plugin: Pricing, config_file: Path | None, *rows: Provider) -> None:
-    gateway: Any = SimpleNamespace(config=SimpleNamespace(path=config_file), providers={row.name: row for row in rows})
+    config = SimpleNamespace(path=config_file, providers={})
+    gateway: Any = SimpleNamespace(config=config, providers={row.name: row for row in rows}, plugin_of_provider={})
     async for _ in plugin.lifespan(gateway):
         pass
 
@@ -41,6 +43,22 @@ async def test_a_provider_naming_a_price_list_nobody_has_stops_the_start() -> No
         await start(pricing(), None, Provider("mine", "http://x", prices="opnai"))
     own = [{"model": "*", "vendor": "acme", "input": "1", "output": "1"}]
     await start(pricing(prices=own), None, Provider("a", "", prices="acme"), Provider("b", "", prices="none"), Provider("c", ""))
+
+
+@pytest.mark.parametrize(
+    ("file", "place"), [({}, "plugin 'office': its provider 'mine'"), ({"prices": "opnai"}, "providers.mine.prices")]
+)
+async def test_a_price_list_nobody_has_is_told_to_whoever_named_it(file: dict[str, str], place: str, tmp_path: Path) -> None:
+    class Office:
+        @hookimpl
+        def register_providers(self) -> list[Provider]:
+            return [Provider("mine", "http://127.0.0.1:1", prices="opnai")]
+
+    (tmp_path / "own.json").write_bytes((ROOT / "plugins/muxx_std/pricing/prices.json").read_bytes())
+    config = {"providers": {"mine": file}, "plugins": {"pricing": {"table": "own.json"}}}
+    with pytest.raises(StartError, match=rf"{place}: there is no price list 'opnai'; did you mean 'openai'\?"):
+        async with RunningGateway(config, plugins={"office": Office}, directory=tmp_path):
+            pass
 
 
 async def test_a_table_is_found_beside_the_configuration_and_used(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -275,6 +277,8 @@ async def test_an_archived_project_is_restored_with_its_keys(gateway: RunningGat
     assert (await call(gateway, gone["key"], "GET", "/v1/project")).status == 401
     assert await admin("POST", f"/v1/projects/{project['id']}/restore") == project
     assert [row["action"] for row in (await admin("GET", "/v1/audit?project=returning"))["data"]].count("project.restore") == 1
+    assert await admin("POST", f"/v1/projects/{project['id']}/restore", {}) == project
+    assert (await admin("POST", f"/v1/projects/{project['id']}/restore", {"keys": "none"}, 400))["param"] == "keys"
     assert (await admin("PATCH", f"/v1/projects/{project['id']}", {"name": "renamed"}, 400))["param"] == "settings"
 
 
@@ -334,3 +338,40 @@ async def test_the_audit_log_is_paged_and_refuses_what_it_does_not_know(gateway:
     assert ([row["action"] for row in rest["data"]], rest["has_more"]) == (["project.create"], False)
     for query in ("limit=0", "limit=x", "after=-1", "sort=at"):
         assert (await admin("GET", f"/v1/audit?{query}", status=400))["param"] == query.partition("=")[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "logged"),
+    [
+        ("locked", "Another program holds the gateway's database.", "database is locked"),
+        ("full", "There is no room on the disk of the gateway's database.", "database or disk is full"),
+        ("read-only", "The gateway may not write its database.", "attempt to write a readonly database"),
+    ],
+)
+async def test_a_change_that_the_database_cannot_take_is_a_503_that_says_why_and_changes_nothing(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture, fault: str, told: str, logged: str
+) -> None:
+    admin = await Admin.of(gateway)
+    db = gateway.gateway.db
+    db._writers["main"]._busy_ms = 1
+    await admin.project("before")
+    if fault != "locked":
+        setting = "max_page_count = 1" if fault == "full" else "query_only = ON"
+        await db.write(lambda connection: connection.execute_fetchall("PRAGMA " + setting))
+    with closing(sqlite3.connect(db.path, isolation_level=None)) as other:
+        if fault == "locked":
+            await db._writers["main"].close()  # whose waiting was settled when it began
+            other.execute("BEGIN IMMEDIATE")
+        models = [f"{number:0>60}" for number in range(60)]
+        made = 0
+        while True:
+            response = await call(gateway, admin.key, "POST", "/v1/keys", {"name": "after", "models": models})
+            if response.status != 201 or made == 3:
+                break
+            made += 1
+    assert (response.status, response.error["code"], response.header("x-should-retry")) == (503, "database_unavailable", "true")
+    assert response.error["message"].startswith(told)
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert line.startswith("plugin keys failed in POST /v1/keys: OperationalError at ")
+    assert line.endswith(": " + logged)
+    assert len([key for key in (await admin("GET", "/v1/keys"))["data"] if key["name"] == "after"]) == made

@@ -16,16 +16,17 @@ import aiohttp
 import pytest
 from click.testing import CliRunner, Result
 
+from muxx import health
 from muxx.cli import cli
 from muxx.config import Config
 from muxx.errors import StartError
-from muxx.probing import EXPIRED, _unreachable, _untrusted
 from muxx.providers import BUILT_IN, not_usable, provider_rows
 from muxx.targets import FORMATS, Provider
-from muxx.testing import ScriptedUpstream, clean_environment
+from muxx.testing import RunningGateway, ScriptedUpstream, clean_environment
 from muxx.testing import error as refusal
 from muxx.testing import json as answer
 from muxx.testing.settings import write_config
+from muxx.unreachable import EXPIRED, _untrusted, why_unreachable
 
 Run = Callable[..., Result]
 SECRET = "sk-canary-7f3a"
@@ -221,20 +222,72 @@ def test_a_test_says_who_cannot_be_reached(run: Run, row: dict[str, str], advice
     assert advice in json.loads(result.stdout)[0]["advice"]
 
 
-async def test_a_test_says_that_no_tls_is_spoken_there(run: Run) -> None:
-    async def plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
+async def plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that speaks no TLS."""
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
 
+
+async def test_a_test_says_that_no_tls_is_spoken_there(run: Run) -> None:
     async with await asyncio.start_server(plainly, "127.0.0.1", 0) as server:
         row = {"base_url": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "api_key": SECRET}
         result = await asyncio.to_thread(lambda: run("providers", "test", "--json", config={"providers": {"mine": row}}))
     assert "it speaks no TLS there" in json.loads(result.stdout)[0]["advice"]
 
 
+UNREACHABLE = {
+    "it is not running, or at another address": {"base_url": "http://127.0.0.1:1/v1"},
+    "nobody knows its host's name. Check base_url": {"base_url": "http://nowhere.invalid/v1"},
+    "its certificate is not trusted. Let ca_file": {"base_url": "https://127.0.0.1:{port}/v1"},
+    "it speaks no TLS there": {"base_url": "https://127.0.0.1:{plain}/v1"},
+}
+
+
+@pytest.mark.parametrize("transport", ["lean", "aiohttp"])
+@pytest.mark.parametrize(("why", "row"), UNREACHABLE.items())
+async def test_the_log_says_once_in_an_outage_why_a_provider_cannot_be_reached(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, transport: str, why: str, row: dict[str, str]
+) -> None:
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "muxx" and record.levelname == "WARNING"]
+
+    async with behind_tls(tmp_path, "IP:127.0.0.1", 2) as (port, _), await asyncio.start_server(plainly, "127.0.0.1", 0) as plain:
+        address = row["base_url"].format(port=port, plain=plain.sockets[0].getsockname()[1])
+        config = {
+            "server": {"transport": transport},
+            "providers": {"mine": {"format": "openai", "api_key": SECRET, "base_url": address}},
+            "models": [{"name": "mine", "targets": ["mine/m"]}],
+        }
+        async with RunningGateway(config) as gateway:
+            codes = [(await gateway.chat(model="mine")).error["code"] for _ in range(2)]
+            assert codes == ["upstream_unreachable"] * 2
+            [line] = told()
+            assert line.startswith(f"provider mine: Cannot be reached: {why}")
+            monkeypatch.setattr(health, "OUTAGE_SECONDS", 0.0)
+            await gateway.chat(model="mine")
+            assert told() == [line] * 3  # the one replay fails as well
+    assert SECRET not in caplog.text
+
+
+async def test_the_log_says_that_a_proxy_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        address = f"http://user:{SECRET}@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        row = {"format": "openai", "api_key": "k", "base_url": "https://127.0.0.1:1/v1", "proxy": address}
+        config = {"providers": {"mine": row}, "models": [{"name": "mine", "targets": ["mine/m"]}]}
+        async with RunningGateway(config) as gateway:
+            assert (await gateway.chat(model="mine")).status == 502
+    assert "provider mine: Cannot be reached: its proxy refuses with 407. Check proxy" in caplog.text
+    assert SECRET not in caplog.text
+
+
 def test_a_name_that_nobody_knows_is_told_from_a_server_that_is_away() -> None:
     error = aiohttp.ClientConnectorDNSError(None, OSError())  # type: ignore[arg-type]
-    assert "nobody knows its host's name. Check base_url" in _unreachable(Provider("p", "http://nowhere.invalid/v1"), error)
+    assert "nobody knows its host's name. Check base_url" in why_unreachable(Provider("p", "http://nowhere.invalid/v1"), error)
 
 
 def test_an_expired_certificate_is_told_from_one_that_nobody_trusts() -> None:

@@ -157,6 +157,24 @@ async def test_what_cannot_be_carried_is_refused_by_its_name_and_nothing_is_sent
 
 
 @pytest.mark.parametrize("on_unsupported", ["error", "drop"])
+@pytest.mark.parametrize("model", ["claude-3-5-haiku", "gemini-1.5-flash"])
+@pytest.mark.parametrize(
+    "messages",
+    [[{"role": "system", "content": "Be brief."}], [{"role": "user", "content": ""}], [{"role": "user", "content": []}]],
+    ids=["instructions alone", "no word", "no part"],
+)
+async def test_a_request_of_which_no_turn_is_left_is_refused_and_not_sent(
+    messages: list[dict[str, Any]], model: str, on_unsupported: str
+) -> None:
+    rows = {name: {"on_unsupported": on_unsupported} for name in ("anthropic", "google")}
+    async with serving(config={"providers": rows}) as gateway:
+        refused = await gateway.chat(model=model, messages=messages)
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (400, "unsupported_parameter", "messages")
+        assert refused.error["message"].endswith("Give at least one user turn.")
+        assert gateway.upstream.requests == []
+
+
+@pytest.mark.parametrize("on_unsupported", ["error", "drop"])
 async def test_a_tool_runner_of_anthropics_goes_on_without_the_thread_that_others_do_not_have(on_unsupported: str) -> None:
     """It asks for a thread of its own accord, and takes a refusal of that in Anthropic's words. Were the thread dropped, it would
     from then on send only what is new."""

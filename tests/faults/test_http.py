@@ -167,6 +167,33 @@ async def test_H01_it_is_refused_all_the_same_when_it_comes_in_pieces(case: str,
 
 
 @one_loop
+@pytest.mark.parametrize("pieces", [10_000, 7])
+@pytest.mark.parametrize("before", [False, True], ids=["first", "second"])
+@pytest.mark.parametrize(
+    ("header", "query", "status"),
+    [(CHUNKED, "", 400), (f"X-Note: {'n' * 9000}", "", 431), ("X-Note: n", f"?{'n' * 9000}", 414)],
+    ids=["malformed", "header", "target"],
+)
+async def test_H01_what_is_no_request_is_refused_in_the_format_of_the_endpoint_it_was_meant_for(
+    header: str, query: str, status: int, before: bool, pieces: int, gateway: RunningGateway
+) -> None:
+    google = "/v1beta/models/gemini-1.5-flash:generateContent"
+    for path in (PATH, "/v1/messages", google):
+        data = plain(header, line=f"POST {path}{query} HTTP/1.1")
+        sent = [data[start : start + pieces] for start in range(0, min(len(data), 8 * pieces), pieces)] + [data[8 * pieces :]]
+        async with await gateway.connect() as client:
+            if before:
+                await client.request("GET", "/healthz")
+                assert (await client.read_response()).status == 200
+            for piece in sent:
+                await client.send(piece)
+            response = await client.read_response()
+        members = {PATH: {"message", "type", "param", "code"}, "/v1/messages": {"type", "message"}}
+        assert (response.status, set(response.error)) == (status, members.get(path, {"code", "message", "status"}))
+        assert (response.header("request-id") is not None) == (path == "/v1/messages")
+
+
+@one_loop
 async def test_H01_a_request_that_never_was_one_has_no_row(gateway: RunningGateway) -> None:
     """After the tests above: none of theirs is there."""
     assert (await gateway.get("/v1/logs?user_id=h01")).json()["data"] == []

@@ -39,7 +39,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
         else:
             messages.add(turn)
     if not messages.written:
-        losses.cannot(prompt.place("messages"), "Give at least one user turn.")
+        losses.refuse(prompt.place("messages"), "Give at least one user turn.")
     body: dict[str, Any] = {"model": prompt.model, **write_thinking(prompt, losses)}
     if system:
         body["system"] = _brief(system)

@@ -31,6 +31,8 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
     """The body, with the model and whether a stream is wanted as the kernel has them there."""
     writer = _Contents(prompt, losses)
     body: dict[str, Any] = {"model": prompt.model, "stream": prompt.stream, "contents": writer.contents()}
+    if not body["contents"]:
+        losses.refuse(prompt.place("messages"), "Give at least one user turn.")
     if instructions := [*(part for block in prompt.system for part in writer.text(block)), *writer.moved]:
         body["systemInstruction"] = {"parts": instructions}
     if prompt.tools:

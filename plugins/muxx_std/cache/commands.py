@@ -74,7 +74,8 @@ def purge(config: Config, project: str | None, as_json: bool) -> None:
 
     async def run() -> None:
         async with Host.open(config) as host:
-            if doubt := await host.projects.doubt(project):
+            doubt = await host.projects.doubt(project)
+            if doubt and project and await CacheStore(host.db).is_unheard_of(project):
                 raise click.ClickException(doubt)
             empty(host.shared, project)
 

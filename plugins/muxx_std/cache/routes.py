@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from muxx import Asked, HttpRequest, Reply, Route, Shown, asked_project, query_as
+from muxx import Asked, HttpRequest, NotFound, Reply, Route, Shown, asked_project, query_as
 
 from .store import CacheStore
 from .store import purge as empty
@@ -78,6 +78,9 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
 async def purge(gateway: Gateway, request: HttpRequest) -> Reply:
     """Forget every stored answer, or those of one project, in every worker, before the next request."""
     project = query_as(request, PurgeQuery).project
+    doubt = await gateway.host.projects.doubt(project)
+    if doubt and project and await CacheStore(gateway.db).is_unheard_of(project):  # nor one that only an identity provider names
+        raise NotFound(doubt, param="project")
     empty(gateway.shared, project)
     return Reply.json(Purged(project=project).as_json())
 

@@ -43,6 +43,9 @@ _OUTCOMES = (
 """Millionths and the rest are added up apart: the sum of many pico-dollars need not fit into 64 bits."""
 
 
+_ANY_ROW = "SELECT 1 FROM generations WHERE project = ? LIMIT 1"
+
+
 class Figures(NamedTuple):
     """How much one worker holds."""
 
@@ -91,6 +94,10 @@ class CacheStore:
         if not await self._db.has_table("logs", "generations"):
             raise StartError("Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet.", 1)
         return _summed(await self._db.read_logs(_OUTCOMES, (since, project, project, environment, environment)))
+
+    async def is_unheard_of(self, project: str) -> bool:
+        """Whether no request of a project of that name is known. Where nothing is logged, nobody can say."""
+        return await self._db.has_table("logs", "generations") and not await self._db.read_logs(_ANY_ROW, (project,))
 
 
 def _summed(rows: Iterable[Any]) -> list[dict[str, Any]]:

@@ -39,7 +39,9 @@ class Pricing:
         """A gateway opens the table its file names, and does not start with a provider whose prices nobody has."""
         self.book = PriceBook.open(self.config, gateway.config.path)
         for provider in gateway.providers.values():
-            self.book.check(provider)
+            overlay = gateway.config.providers.get(provider.name)
+            in_file = overlay is not None and overlay.prices is not None
+            self.book.check(provider, None if in_file else gateway.plugin_of_provider.get(provider.name))
         yield
 
     @hookimpl

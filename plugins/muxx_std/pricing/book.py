@@ -54,10 +54,12 @@ class PriceBook:
         """Every vendor with prices, the table's first."""
         return list(dict.fromkeys((*self.table.vendors, *(vendor for vendor, _, _ in self.overrides if vendor is not None))))
 
-    def check(self, provider: Provider) -> None:
-        """Refuse a row that names a price list nobody has: a slip of the pen would make all its costs unknown."""
+    def check(self, provider: Provider, plugin: str | None = None) -> None:
+        """Refuse a row that names a price list nobody has: a slip of the pen would make all its costs unknown. Whose it is: the
+        plugin's, or the file's."""
         if provider.prices is None or provider.prices in (NO_PRICES, *self.vendors):
             return
         near = difflib.get_close_matches(provider.prices, (NO_PRICES, *self.vendors), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f'use one of {", ".join(self.vendors)}, or "none"'
-        raise StartError(f"providers.{provider.name}.prices: there is no price list {provider.prices!r}; {hint}")
+        place = f"providers.{provider.name}.prices" if plugin is None else f"plugin {plugin!r}: its provider {provider.name!r}"
+        raise StartError(f"{place}: there is no price list {provider.prices!r}; {hint}")

@@ -107,6 +107,8 @@ async def archive(gateway: Gateway, request: HttpRequest) -> Reply:
 async def restore(gateway: Gateway, request: HttpRequest) -> Reply:
     """Take a project out of the archive: its keys work again from the next request on."""
     name = await _name(gateway, request)
+    if request.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in request.headers:
+        await body_as(gateway, request, Asked)  # it has no members, and whoever sends some is told so
     return _reply(gateway, await gateway.host.projects.restore(name, by=_identity(request).key_id))
 
 

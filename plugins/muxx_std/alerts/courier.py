@@ -75,6 +75,8 @@ class Courier:
         await self._store.settle(due, outcome, None if given_up else again_at)
         if outcome.problem is not None:
             what_next = "it is given up" if given_up else f"it is tried again in {again_at - time.time():.0f} s"
+            if outcome.in_part:
+                what_next = "the others have it"
             self._gateway.log.warning(
                 "alert %s was not delivered to %s: %s; %s", due.event.id, due.receiver, outcome.problem, what_next
             )

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from . import message
 from .settings import Receiver, Smtp
@@ -40,10 +41,13 @@ async def _in_thread(work: Callable[[], Outcome]) -> Outcome:
 def _send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
     """None of what the server says is kept but its codes."""
     try:
-        with _connected(smtp) as server:
+        server = _connected(smtp)
+        try:
             if smtp.user is not None and smtp.password is not None:
                 server.login(smtp.user, smtp.password.get_secret_value())
             refused = server.send_message(message.mail(event, smtp, receiver.to))
+        finally:
+            _leave(server)
     except smtplib.SMTPResponseException as error:
         return Outcome(error.smtp_code, f"the mail server answered {error.smtp_code}")
     except smtplib.SMTPRecipientsRefused as error:
@@ -58,8 +62,15 @@ def _send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
     except (OSError, smtplib.SMTPException):
         return Outcome(problem="no connection to the mail server")
     if refused:
-        return Outcome(250, f"the mail server refused {len(refused)} of {len(receiver.to)} addresses")
+        return Outcome(250, f"the mail server refused {len(refused)} of {len(receiver.to)} addresses", in_part=True)
     return Outcome(250)
+
+
+def _leave(server: smtplib.SMTP) -> None:
+    """Say good-bye and wait for no answer: what it has taken it has, whatever it says to that, and however long it takes."""
+    with suppress(OSError):
+        server.putcmd("QUIT")
+    server.close()
 
 
 def _connected(smtp: Smtp) -> smtplib.SMTP:

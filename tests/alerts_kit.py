@@ -107,6 +107,8 @@ class MailServer:
     refusal: bytes = b""
     refuses: str = ""
     """The one address that it refuses."""
+    thinks: float = 0
+    """Seconds before each answer."""
     farewell: bytes = b"221 bye\r\n"
     """Without one it hangs where its client says good-bye."""
     mails: list[EmailMessage] = field(default_factory=list)
@@ -136,6 +138,7 @@ class MailServer:
         safe, to = self.wrapped, []
         while line := (await reader.readline()).strip():
             command = line.split(b" ")[0].upper().decode()
+            await asyncio.sleep(self.thinks)
             if not safe:
                 self.plain_commands.append(command)
             answer = b"250 ok"

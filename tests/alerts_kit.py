@@ -105,6 +105,12 @@ class MailServer:
     wrapped: bool = False
     """TLS from the first byte, instead of by STARTTLS."""
     refusal: bytes = b""
+    refuses: str = ""
+    """The one address that it refuses."""
+    thinks: float = 0
+    """Seconds before each answer."""
+    farewell: bytes = b"221 bye\r\n"
+    """Without one it hangs where its client says good-bye."""
     mails: list[EmailMessage] = field(default_factory=list)
     envelopes: list[list[str]] = field(default_factory=list)
     logins: list[bytes] = field(default_factory=list)
@@ -132,6 +138,7 @@ class MailServer:
         safe, to = self.wrapped, []
         while line := (await reader.readline()).strip():
             command = line.split(b" ")[0].upper().decode()
+            await asyncio.sleep(self.thinks)
             if not safe:
                 self.plain_commands.append(command)
             answer = b"250 ok"
@@ -148,15 +155,19 @@ class MailServer:
                     self.logins.append(base64.b64decode(line.split(b" ")[2]))
                     answer = b"235 welcome"
                 case "RCPT":
-                    to.append(line.decode().partition("<")[2].rstrip(">"))
-                    answer = self.refusal or answer
+                    address = line.decode().partition("<")[2].rstrip(">")
+                    answer = self.refusal or (b"550 unknown" if address == self.refuses else answer)
+                    if answer == b"250 ok":
+                        to.append(address)
                 case "DATA":
                     writer.write(b"354 go on\r\n")
                     data = await reader.readuntil(b"\r\n.\r\n")
                     self.mails.append(message_from_bytes(data[:-3], policy=policy.default))
                     self.envelopes.append(to)
                 case "QUIT":
-                    writer.write(b"221 bye\r\n")
+                    writer.write(self.farewell)
+                    if not self.farewell:
+                        await reader.read()
                     return
             writer.write(answer + b"\r\n")
             await writer.drain()

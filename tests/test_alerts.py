@@ -7,6 +7,7 @@ import time
 from datetime import datetime
 from typing import Any
 
+import pytest
 from alerts_kit import (
     OK,
     SECRET,
@@ -24,7 +25,8 @@ from alerts_kit import (
 )
 from http_kit import add_key
 
-from muxx.testing import eventually, hold, json, rst
+from muxx.testing import RunningGateway, eventually, hold, json, rst
+from muxx_std.alerts import mail as sending
 from muxx_std.alerts.rules import bounds
 from muxx_std.alerts.spend import SpendWatch
 from muxx_std.alerts.store import AlertStore, Event, Found
@@ -200,6 +202,42 @@ async def test_a_secret_with_its_prefix_signs_the_same_and_mail_is_refused_with_
             delivery = await until(refused)
             assert (delivery["receiver"], delivery["state"], delivery["status"]) == ("team", "waiting", 550)
             assert delivery["problem"] == "the mail server refused every address, with 550"
+
+
+@pytest.mark.parametrize(("refuses", "farewell"), [("gone@example.org", b"221 bye\r\n"), ("", b"421 too busy\r\n"), ("", b"")])
+async def test_who_has_a_mail_gets_no_other_of_the_same_event(refuses: str, farewell: bytes) -> None:
+    """Neither for another address that is refused, nor for what the server says, or does not say, when it has taken the mail."""
+    mail = MailServer(refuses=refuses, farewell=farewell)
+    async with mail.running():
+        receivers = {"team": {"kind": "email", "to": ["ann@example.org", "gone@example.org"]}}
+        async with alerting({"alerts": [{"usd": "1"}]}, receivers, smtp={**MAIL, "port": mail.port}) as gateway:
+            await gateway.chat()
+            [event] = await settled(gateway)
+            await quiet()
+    [delivery] = event["deliveries"]
+    assert (delivery["status"], delivery["attempts"]) == (250, 1)
+    assert delivery["problem"] == ("the mail server refused 1 of 2 addresses" if refuses else None)
+    assert mail.envelopes == [["ann@example.org"] if refuses else ["ann@example.org", "gone@example.org"]]
+
+
+async def test_a_mail_that_is_told_as_failed_does_not_arrive_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "SECONDS", 0.25)
+    mail = MailServer(thinks=0.1)
+    async with mail.running():
+        receivers = {"team": {"kind": "email", "to": ["ann@example.org"]}}
+        async with alerting({"alerts": [{"usd": "1"}]}, receivers, smtp={**MAIL, "port": mail.port}) as gateway:
+            await gateway.chat()
+            [event] = await until(lambda: _with_a_problem(gateway))
+            assert event["deliveries"][0]["state"] == "waiting"
+            await asyncio.sleep(0.5)
+            assert mail.envelopes == []
+            mail.thinks = 0
+            await settled(gateway)
+    assert mail.envelopes == [["ann@example.org"]]
+
+
+async def _with_a_problem(gateway: RunningGateway) -> list[dict[str, Any]]:
+    return [event for event in await events(gateway) if event["deliveries"][0]["problem"]]
 
 
 async def test_a_project_sees_its_own_alerts_only_and_an_admin_everybodys() -> None:

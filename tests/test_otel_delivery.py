@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_kit import OK, answering, collecting, spans, spans_at, tracing
 from process_kit import Upstream, gateway_process, keeper_of, logs_file, query, rows
 
-from muxx.testing import RunningGateway, Script, eventually, fin, unused_port
+from muxx.testing import RunningGateway, Script, eventually, fin, pause, unused_port
 from muxx_std.otel import collector as collector_module
 from muxx_std.otel import plugin
 from muxx_std.otel.spans import span_id
@@ -75,11 +75,16 @@ async def test_what_a_collector_will_never_take_is_left_out_and_the_next_is_sent
     assert warnings(caplog) == ["1 spans are left out: the collector of [plugins.otel] answered 400"]
 
 
-async def test_what_a_collector_says_it_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_what_a_collector_says_it_left_out_is_told(in_pieces: bool, caplog: pytest.LogCaptureFixture) -> None:
     partly = ExportTraceServiceResponse(
         partial_success=ExportTracePartialSuccess(rejected_spans=1, error_message="too\nold")
     ).SerializeToString()
-    async with collecting(answering(200, partly), OK) as collector, tracing(collector) as gateway:
+    whole = answering(200, partly)
+    if in_pieces:
+        sent = b"".join(step for step in whole if isinstance(step, bytes))
+        whole = [sent[:-5], pause(0.2), sent[-5:]]
+    async with collecting(whole, OK) as collector, tracing(collector) as gateway:
         await gateway.chat()
         await eventually(lambda: bool(warnings(caplog)), 10.0)
     assert warnings(caplog) == ["the collector of [plugins.otel] left out 1 spans: too old"]

@@ -14,9 +14,11 @@ import openai
 import pytest
 from cache_kit import ROOM
 from carrying_kit import hang, serving
+from click.testing import CliRunner
 from wires_kit import FORMS, Endpoint, ask
 
 from muxx import Attempt, Usage, hookimpl, pico_of, usd
+from muxx.cli import cli
 from muxx.testing import RunningGateway, answers, chat, chat_body, eventually, provider, sse, target
 from muxx.testing.settings import merged
 from muxx_std.spend_caps.ledger import SpendLedger
@@ -411,6 +413,21 @@ async def test_a_project_sees_how_its_caps_stand(tmp_path: Path) -> None:
         left = usd(pico_of(Decimal("0.50")) - spent)
         assert shown["caps"] == [{"window": "day", "usd": "0.5", "action": "block", "remaining_usd": left}]
         assert (await gateway.get("/v1/caps?project=other")).status == 400
+
+
+async def test_a_command_says_that_what_was_spent_is_not_added_up_before_muxx_has_started_again(tmp_path: Path) -> None:
+    async def told() -> str:
+        arguments = ["caps", "list", "--config", str(tmp_path / "muxx.toml")]
+        return (await asyncio.to_thread(CliRunner().invoke, cli, arguments)).stderr
+
+    async with serving(config=NO_CACHE, directory=tmp_path) as gateway:
+        gateway.upstream.script(chat())
+        await gateway.chat()
+        assert await told() == ""
+    (tmp_path / "muxx.db.shared").unlink()  # as after a boot
+    assert "Nothing is added up" in await told()
+    async with serving(config=NO_CACHE, directory=tmp_path):
+        assert await told() == ""
 
 
 async def test_R03_every_prompt_of_a_completion_is_answered_and_counts() -> None:

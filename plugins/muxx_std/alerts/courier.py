@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 LONGEST_PAUSE = 3600.0
 GIVEN_UP_AFTER = 86_400.0
-CLAIMED_SECONDS = webhook.SECONDS + 5
-"""How long a try may be under way; a delivery whose process died is tried again then."""
+CLAIMED_SECONDS = 5.0
+"""How much longer than it may take a try is left alone; a delivery whose process died is tried again then."""
 PRUNED_EVERY = 3600.0
 
 
@@ -67,7 +67,7 @@ class Courier:
 
     async def _deliver(self, due: Due) -> None:
         now = time.time()
-        if not await self._store.claim(due, now, now + CLAIMED_SECONDS):
+        if not await self._store.claim(due, now, now + self._longest(due.receiver) + CLAIMED_SECONDS):
             return
         outcome = await send(self._gateway.http, self._config, due.receiver, due.event)
         again_at = time.time() + self._pause(due.attempts)
@@ -75,9 +75,16 @@ class Courier:
         await self._store.settle(due, outcome, None if given_up else again_at)
         if outcome.problem is not None:
             what_next = "it is given up" if given_up else f"it is tried again in {again_at - time.time():.0f} s"
+            if outcome.in_part:
+                what_next = "the others have it"
             self._gateway.log.warning(
                 "alert %s was not delivered to %s: %s; %s", due.event.id, due.receiver, outcome.problem, what_next
             )
+
+    def _longest(self, receiver: str) -> float:
+        """Seconds that a try may take."""
+        known = self._config.receivers.get(receiver)
+        return mail.SECONDS if known is not None and known.kind == "email" else webhook.SECONDS
 
     def _pause(self, attempts: int) -> float:
         """Seconds after so many earlier tries; never quite the same, so that what failed together does not come together."""

@@ -4,23 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import socket
 import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from . import message
 from .settings import Receiver, Smtp
 from .store import Event, Outcome
-from .webhook import SECONDS, TIMED_OUT
+
+SECONDS = 60.0
+"""For a whole delivery: mail servers let strangers wait for a greeting on purpose, and read a mail before they take it."""
+TIMED_OUT = f"no answer within {SECONDS:.0f} s"
+
+
+class Try:
+    """A delivery that is under way in its thread, and may be ended from outside: what is told as failed, and tried again, must
+    not arrive after all."""
+
+    def __init__(self) -> None:
+        self._server: smtplib.SMTP | None = None
+        self._is_over = False
+
+    def connected(self, server: smtplib.SMTP) -> None:
+        self._server = server
+        if self._is_over:
+            raise TimeoutError
+
+    def end(self) -> None:
+        self._is_over = True
+        sock = None if self._server is None else self._server.sock  # which the thread may take away
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 async def send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
+    this = Try()
     try:
         async with asyncio.timeout(SECONDS):
-            return await _in_thread(lambda: _send(smtp, receiver, event))
+            return await _in_thread(lambda: _send(smtp, receiver, event, this))
     except TimeoutError:
         return Outcome(problem=TIMED_OUT)
+    finally:
+        this.end()
 
 
 async def _in_thread(work: Callable[[], Outcome]) -> Outcome:
@@ -37,13 +66,17 @@ async def _in_thread(work: Callable[[], Outcome]) -> Outcome:
     return await asyncio.wrap_future(answer)
 
 
-def _send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
+def _send(smtp: Smtp, receiver: Receiver, event: Event, this: Try) -> Outcome:
     """None of what the server says is kept but its codes."""
     try:
-        with _connected(smtp) as server:
+        server = _connected(smtp)
+        try:
+            this.connected(server)
             if smtp.user is not None and smtp.password is not None:
                 server.login(smtp.user, smtp.password.get_secret_value())
             refused = server.send_message(message.mail(event, smtp, receiver.to))
+        finally:
+            _leave(server)
     except smtplib.SMTPResponseException as error:
         return Outcome(error.smtp_code, f"the mail server answered {error.smtp_code}")
     except smtplib.SMTPRecipientsRefused as error:
@@ -58,8 +91,15 @@ def _send(smtp: Smtp, receiver: Receiver, event: Event) -> Outcome:
     except (OSError, smtplib.SMTPException):
         return Outcome(problem="no connection to the mail server")
     if refused:
-        return Outcome(250, f"the mail server refused {len(refused)} of {len(receiver.to)} addresses")
+        return Outcome(250, f"the mail server refused {len(refused)} of {len(receiver.to)} addresses", in_part=True)
     return Outcome(250)
+
+
+def _leave(server: smtplib.SMTP) -> None:
+    """Say good-bye and wait for no answer: what it has taken it has, whatever it says to that, and however long it takes."""
+    with suppress(OSError):
+        server.putcmd("QUIT")
+    server.close()
 
 
 def _connected(smtp: Smtp) -> smtplib.SMTP:

@@ -125,4 +125,5 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
 
 
 def tested(receiver: str, outcome: Outcome) -> dict[str, Any]:
-    return AlertTest(receiver=receiver, delivered=outcome.problem is None, **outcome._asdict()).as_json()
+    status, problem, _ = outcome
+    return AlertTest(receiver=receiver, delivered=problem is None, status=status, problem=problem).as_json()

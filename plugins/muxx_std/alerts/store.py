@@ -127,6 +127,8 @@ class Outcome(NamedTuple):
 
     status: int | None = None
     problem: str | None = None
+    in_part: bool = False
+    """Some of the receiver's addresses have it all the same. They would get another with each further try, so there is none."""
 
 
 class AlertStore:
@@ -174,10 +176,11 @@ class AlertStore:
 
     async def settle(self, due: Due, outcome: Outcome, again_at: float | None) -> None:
         """Note what became of it; it is tried again at `again_at`, or it is over."""
-        state = "delivered" if outcome.problem is None else "failed" if again_at is None else "waiting"
+        status, problem, in_part = outcome
+        state = "delivered" if problem is None or in_part else "failed" if again_at is None else "waiting"
 
         async def write(db: Connection) -> None:
-            await db.execute(_SETTLE, (state, again_at or time.time(), *outcome, due.event.id, due.receiver))
+            await db.execute(_SETTLE, (state, again_at or time.time(), status, problem, due.event.id, due.receiver))
 
         await self._db.write(write)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 SECONDS = 10.0
-"""For a whole delivery, of any kind."""
+"""For a whole delivery."""
 TIMED_OUT = f"no answer within {SECONDS:.0f} s"
 
 

@@ -102,7 +102,7 @@ class Collector:
             ) as response:
                 if response.status // 100 != 2:
                     return _refused(response)
-                return self._taken(await response.content.read(ANSWER_BYTES))
+                return self._taken(await _whole(response))
         except TimeoutError:
             return Outcome(f"did not answer within {SECONDS:.0f} s")
         except aiohttp.ClientSSLError:
@@ -122,6 +122,14 @@ class Collector:
             text = "the collector of [plugins.otel] left out %d spans: %s"
             self._gateway.log.warning(text, told.rejected_spans, " ".join(told.error_message.split())[:TOLD_CHARACTERS])
         return Outcome()
+
+
+async def _whole(response: ClientResponse) -> bytes:
+    """The answer, which may come in pieces; of one that is too long, its beginning."""
+    answer = b""
+    while len(answer) < ANSWER_BYTES and (piece := await response.content.read(ANSWER_BYTES - len(answer))):
+        answer += piece
+    return answer
 
 
 def _refused(response: ClientResponse) -> Outcome:

@@ -24,6 +24,8 @@ from muxx import (
 from .ledger import SpendLedger
 from .present import Caps, now_standing
 
+FORGOTTEN = "Nothing is added up since this machine was started. A muxx that starts adds up what was spent; until then it is 0."
+
 Cap = dict[str, Any]
 
 _WINDOWS = click.Choice(["day", "month"])
@@ -113,7 +115,10 @@ def _run(config: Config, work: Callable[[ProjectStore], Coroutine[Any, Any, Proj
                     raise
                 raise click.UsageError(error.message) from None
             caps = settings_of(resolved_settings(config.project, row.own)).spend_caps
-            return row, now_standing(SpendLedger(host.shared), row.name, caps)
+            ledger = SpendLedger(host.shared)
+            if not ledger.table.filled and await host.db.has_table("logs", "generations"):
+                click.echo(FORGOTTEN, err=True)
+            return row, now_standing(ledger, row.name, caps)
 
     return run_async(run())
 

@@ -225,6 +225,7 @@ def test_a_project_that_is_not_there_is_doubted_where_nothing_would_be_found_of_
         assert run(*command, "--project", "shop").stderr == "", command
     assert run("cache", "stats", "--project", "shpo").stderr == f"{doubt}\n"
     assert run("cache", "purge", "--project", "shpo", code=1).stderr == f"Error: {doubt}\n"
+    assert "There is no project of the name ''" in run("cache", "purge", "--project", "", code=1).stderr
 
 
 # ── two workers ──

@@ -74,8 +74,7 @@ def purge(config: Config, project: str | None, as_json: bool) -> None:
 
     async def run() -> None:
         async with Host.open(config) as host:
-            doubt = await host.projects.doubt(project)
-            if doubt and project and await CacheStore(host.db).is_unheard_of(project):
+            if doubt := await CacheStore(host.db).doubt(host.projects, project):
                 raise click.ClickException(doubt)
             empty(host.shared, project)
 

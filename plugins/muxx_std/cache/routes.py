@@ -78,8 +78,7 @@ async def show(gateway: Gateway, request: HttpRequest) -> Reply:
 async def purge(gateway: Gateway, request: HttpRequest) -> Reply:
     """Forget every stored answer, or those of one project, in every worker, before the next request."""
     project = query_as(request, PurgeQuery).project
-    doubt = await gateway.host.projects.doubt(project)
-    if doubt and project and await CacheStore(gateway.db).is_unheard_of(project):  # nor one that only an identity provider names
+    if doubt := await CacheStore(gateway.db).doubt(gateway.host.projects, project):
         raise NotFound(doubt, param="project")
     empty(gateway.shared, project)
     return Reply.json(Purged(project=project).as_json())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from muxx import Connection, Database, Migration, StartError, usd
 
 if TYPE_CHECKING:
-    from muxx import Shared
+    from muxx import ProjectStore, Shared
 
 MIGRATIONS = (
     Migration(
@@ -95,9 +95,14 @@ class CacheStore:
             raise StartError("Nothing is logged: the plugin `logs` is off, or no gateway has run on this database yet.", 1)
         return _summed(await self._db.read_logs(_OUTCOMES, (since, project, project, environment, environment)))
 
-    async def is_unheard_of(self, project: str) -> bool:
-        """Whether no request of a project of that name is known. Where nothing is logged, nobody can say."""
-        return await self._db.has_table("logs", "generations") and not await self._db.read_logs(_ANY_ROW, (project,))
+    async def doubt(self, projects: ProjectStore, project: str | None) -> str | None:
+        """A sentence for whoever would purge the answers of a project that nobody has, nor an identity provider names: no request
+        of it is known. Where nothing is logged, nobody can say."""
+        doubt = await projects.doubt(project)
+        if doubt is None or not project:  # an empty name, as of a variable that was never set, is nobody's
+            return doubt
+        unknown = await self._db.has_table("logs", "generations") and not await self._db.read_logs(_ANY_ROW, (project,))
+        return doubt if unknown else None
 
 
 def _summed(rows: Iterable[Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace as changed
 
 from .reply import Chunk
@@ -88,7 +88,8 @@ class TextWindow:
             text, number = (chunk.text, 0) if tool is None else (tool.arguments, tool.index)
             key = (chunk.kind, chunk.index, number)
             out = [] if tool is None else self._finish_other_call(key, chunk)
-            out += self._finish_parts_before(key, chunk, text)
+            over = self.parts_before(self._channels, key, chunk, text)
+            out += [waiting for other in over for waiting in self._channels.pop(other).finish()]
             if chunk.finish_reason:
                 out += self._finish(chunk.index, but=key if text else None)
             if text:
@@ -116,18 +117,22 @@ class TextWindow:
             return []
         return self._channels.pop(key).finish()
 
-    def _finish_parts_before(self, key: Key, chunk: Chunk, text: str) -> list[Chunk]:
-        """What waits of the choice's other parts: who writes the answer in another format closes one part when the next begins,
-        and has no place for the rest of it then. A signature that comes by itself ends the part it seals."""
+    @staticmethod
+    def parts_before(waiting: Collection[Key], key: Key, chunk: Chunk, text: str) -> list[Key]:
+        """Of the channels in which something waits, each (kind, choice, number of the call or 0), those that `chunk` ends, whose
+        `text` is of the channel `key`: the choice's other parts.
+
+        Who writes the answer in another format closes one part when the next begins, and has no place for the rest of it then. A
+        signature that comes by itself ends the part it seals.
+        """
         tool = chunk.tool_call
-        begins = tool is not None and bool(tool.id and tool.name) and key not in self._channels
+        begins = tool is not None and bool(tool.id and tool.name) and key not in waiting
         seals = bool(chunk.signature) and not text
-        if not self._channels or not (text or begins or seals):
+        if not waiting or not (text or begins or seals):
             return []
         taking_turns = () if begins else ("tool_call",) if tool is not None else ()
-        others = [other for other in self._channels if other[1] == key[1] and other != key and other[0] not in taking_turns]
-        over = [*others, key] if seals and key in self._channels else others
-        return [waiting for other in over for waiting in self._channels.pop(other).finish()]
+        others = [other for other in waiting if other[1] == key[1] and other != key and other[0] not in taking_turns]
+        return [*others, key] if seals and key in waiting else others
 
     def _finish(self, index: int | None, but: Key | None = None) -> list[Chunk]:
         """All that waits in the channels of one choice, or of all; they are over, except `but`."""

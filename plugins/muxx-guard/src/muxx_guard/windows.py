@@ -145,7 +145,7 @@ class Windows:
         over: list[Channel] = []
         if tool is not None and known is not None and tool.id and tool.name and tool.id != known.call_id:
             over = self._over([key])
-        over += self._over(self._parts_before(key, chunk, text))
+        over += self._over(TextWindow.parts_before(self._open, key, chunk, text))
         if text and self._is_asked_about(chunk):
             own = self._channel(key)
             own.add(text)
@@ -155,17 +155,6 @@ class Windows:
         if chunk.finish_reason:
             over += self._over([key for key in self._open if key[1] == chunk.index])
         return list(dict.fromkeys(over))
-
-    def _parts_before(self, key: Key, chunk: Chunk, text: str) -> list[Key]:
-        """The choice's other parts, which end where another text or call begins, and the part that a signature seals."""
-        tool = chunk.tool_call
-        begins = tool is not None and bool(tool.id and tool.name) and key not in self._open
-        seals = bool(chunk.signature) and not text
-        if not (text or begins or seals):
-            return []
-        taking_turns = () if begins else ("tool_call",) if tool is not None else ()
-        others = [other for other in self._open if other[1] == key[1] and other != key and other[0] not in taking_turns]
-        return [*others, key] if seals and key in self._open else others
 
     def _is_asked_about(self, chunk: Chunk) -> bool:
         return chunk.tool_call is None or self._config.tool_arguments

@@ -28,7 +28,7 @@ from orjson import dumps
 
 from .errors import LogUnavailable, StartError
 from .outbox import Outbox
-from .segments import AMEND, FINAL, PROBE, TRACE, line_of, pack_bare_header, pack_header, plain, segment_name
+from .segments import AMEND, FINAL, PROBE, TRACE, line_of, pack_header, plain, segment_name
 from .segments import find_record as find_record
 from .segments import journalled as journalled
 
@@ -170,8 +170,7 @@ class Journal:
 
     def trace(self, trace: Mapping[str, Any]) -> None:
         """Note a request that is about to be sent to a provider. Raises `LogUnavailable` when that cannot be noted."""
-        record = _dumped(trace)
-        self._note((pack_bare_header(TRACE, len(record), crc32(record)) + record,), trace)
+        self._note((line_of(TRACE, _dumped(trace)),), trace)
 
     def final(
         self, row: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None, *, mark: bytes = FINAL
@@ -182,14 +181,12 @@ class Journal:
         `mark` is for `amend`.
         """
         record, sent, delivered = _dumped(row), sent or b"", delivered or b""
-        lengths = len(record), len(sent), len(delivered)
         if len(sent) + len(delivered) > COPIED:
             checksum = crc32(delivered, crc32(sent, crc32(record)))
-            line: Pieces = (pack_header(mark, *lengths, checksum), record, sent, delivered)
+            header = pack_header(mark, len(record), len(sent), len(delivered), checksum)
+            self._note((header, record, sent, delivered), row)
         else:
-            texts = record + sent + delivered
-            line = (pack_header(mark, *lengths, crc32(texts)) + texts,)
-        self._note(line, row)
+            self._note((line_of(mark, record, sent, delivered),), row)
 
     def amend(
         self, row: Mapping[str, Any], changes: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None

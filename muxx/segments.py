@@ -39,8 +39,6 @@ TRACE, FINAL, AMEND, PROBE = b"\x1eTRC", b"\x1eFIN", b"\x1eAMD", b"\x1ePRB"
 _KINDS: dict[bytes, Kind] = {TRACE: "trace", FINAL: "final", AMEND: "amend", PROBE: "probe"}
 _HEADER = struct.Struct("<4sIIII")
 pack_header = _HEADER.pack
-pack_bare_header = struct.Struct("<4sI8xI").pack
-"""Of a line with no other text than its record: without the two lengths, which are zero."""
 _ID = b'{"request_id":"'
 _ID_AT = len(_ID)
 

@@ -122,9 +122,7 @@ class Connection(RequestHandler):
                     self._body = payload
                     self._consumed()
                 else:
-                    answer = Answer(self, None)
-                    answer.format = _format_of(self._opening)
-                    self.refuse(answer, _parser_error(message))
+                    self._refuse_unreadable(message)
                     return
                 self._request_in_progress = True
                 serving = self._serve(self, message, payload, answer)
@@ -151,6 +149,12 @@ class Connection(RequestHandler):
             if self.transport is not None:
                 self.outbox.flush()
                 self.transport.close()
+
+    def _refuse_unreadable(self, error: BaseException) -> None:
+        """Tell a client that what it sent is no request, in the format of the endpoint that was meant."""
+        answer = Answer(self, None)
+        answer.format = _format_of(self._opening)
+        self.refuse(answer, _parser_error(error))
 
     def _consumed(self) -> None:
         """Room for another request in the parser's queue."""

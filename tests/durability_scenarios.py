@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process_kit import Traffic, Upstream, all_in_order, gateway_process, logs_file, open_requests, query, rows
+from process_kit import Traffic, Upstream, all_in_order, gateway_process, logs_file, open_requests, open_stream, query, rows
 
 from muxx.config import Config
 from muxx.errors import StartError
@@ -46,8 +46,9 @@ async def kill_again_and_again(directory: Path, *, workers: int, rounds: int, se
     died: set[str] = set()
     async with Upstream() as upstream, gateway_process(directory, upstream, workers=workers) as gateway:
         for _ in range(rounds):
-            traffic = await _until_killed(gateway, draw)
+            traffic, held = await _until_killed(gateway, draw)
             lost = open_requests(directory)
+            assert held in lost, "what was in flight at the kill left no trace"
             acknowledged.update(traffic.acknowledged)
             died |= lost
             await gateway.start()
@@ -62,17 +63,18 @@ async def kill_again_and_again(directory: Path, *, workers: int, rounds: int, se
     assert {settled[request_id][0] for request_id in acknowledged} == {200}
     assert {settled[request_id][:3] for request_id in died} <= {DIED}
     assert {request_id for request_id, row in settled.items() if row[2] == "process_died"} == died
-    assert died, "nothing was in flight at any kill: the rounds proved too little"
 
 
-async def _until_killed(gateway: GatewayProcess, draw: random.Random) -> Traffic:
-    async with Traffic(gateway, clients=6) as traffic:
+async def _until_killed(gateway: GatewayProcess, draw: random.Random) -> tuple[Traffic, str]:
+    """The traffic until a kill, and the id of a stream that was surely in flight then."""
+    async with open_stream(gateway) as held, Traffic(gateway, clients=6) as traffic:
         await traffic.answered(ACKNOWLEDGED)
         await asyncio.sleep(draw.uniform(0.0, 0.1))
         await gateway.kill()
     assert traffic.others == [] or all(not answer.complete for answer in traffic.others)
     assert 0 < len(traffic.streamed) < len(traffic.acknowledged)
-    return traffic
+    assert held.head.request_id is not None
+    return traffic, held.head.request_id
 
 
 async def _readable(gateway: GatewayProcess, request_ids: list[str]) -> None:

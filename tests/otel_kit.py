@@ -55,14 +55,12 @@ def sent_to(collector: ScriptedUpstream) -> list[ExportTraceServiceRequest]:
     return [ExportTraceServiceRequest.FromString(request.body) for request in collector.requests]
 
 
+def spans_in(request: ExportTraceServiceRequest) -> list[Span]:
+    return [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
+
+
 def spans_at(collector: ScriptedUpstream) -> list[Span]:
-    return [
-        span
-        for request in sent_to(collector)
-        for resource in request.resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
+    return [span for request in sent_to(collector) for span in spans_in(request)]
 
 
 async def spans(collector: ScriptedUpstream, count: int = 1) -> list[Span]:

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 from carrying_kit import serving
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
-from otel_kit import OK, answering, collecting, spans, spans_at, tracing
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from otel_kit import OK, answering, collecting, spans, spans_at, spans_in, tracing
 from process_kit import Upstream, gateway_process, keeper_of, logs_file, query, rows
 
-from muxx.testing import RunningGateway, Script, eventually, fin, pause, unused_port
+from muxx.testing import RecordedRequest, RunningGateway, Script, eventually, fin, pause, unused_port
 from muxx_std.otel import collector as collector_module
 from muxx_std.otel import plugin
 from muxx_std.otel.spans import span_id
@@ -73,6 +77,32 @@ async def test_what_a_collector_will_never_take_is_left_out_and_the_next_is_sent
         await eventually(lambda: len(collector.requests) == 2, 10.0)
         assert spans_at(collector)[1].span_id == span_id(second.request_id)
     assert warnings(caplog) == ["1 spans are left out: the collector of [plugins.otel] answered 400"]
+
+
+async def test_a_batch_that_is_too_large_is_sent_in_smaller_ones_and_only_a_span_that_is_too_large_alone_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "MORE", 1)
+    async with tracing(f"http://127.0.0.1:{unused_port()}", directory=tmp_path) as gateway:
+        ids = [(await gateway.chat()).request_id for _ in range(5)]
+        await eventually(lambda: len(rows(tmp_path)) == 5, 10.0)
+    async with collecting() as collector:
+        taken: list[bytes] = []
+
+        def choose(request: RecordedRequest) -> Script:
+            sent = spans_in(ExportTraceServiceRequest.FromString(request.body))
+            if len(sent) > 2 or span_id(ids[3]) in [span.span_id for span in sent]:
+                return answering(413)
+            taken.extend(span.span_id for span in sent)
+            return OK
+
+        collector.choose = choose
+        async with tracing(collector, directory=tmp_path):
+            await eventually(lambda: len(taken) == 4, 10.0)
+    assert taken == [span_id(ids[number]) for number in (0, 1, 2, 4)]
+    assert [told for told in warnings(caplog) if "left out" in told] == [
+        "1 spans are left out: the collector of [plugins.otel] answered 413"
+    ]
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
@@ -147,7 +177,9 @@ def _position(directory: Path) -> int | None:
 
 
 async def test_without_the_log_there_is_nothing_to_send_and_muxx_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    config = {"plugins": {"otel": {"endpoint": "http://127.0.0.1:1"}, "logs": {"enabled": False}, "spend_caps": {"enabled": False}}}
+    config = {
+        "plugins": {"otel": {"endpoint": "http://127.0.0.1:1"}, "logs": {"enabled": False}, "spend_caps": {"enabled": False}}
+    }
     async with RunningGateway(config, mock=True) as gateway:
         assert (await gateway.chat()).status == 200
     assert [w for w in warnings(caplog) if "the plugin logs is off" in w]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 512
 """Spans of one request: the exporters of OpenTelemetry's own SDKs send as many."""
+MORE = 16
+"""Spans by which a batch grows again, each time one is taken, after one was too large for the collector."""
 SECONDS = 10.0
 """For a request, as theirs."""
 FIRST_PAUSE = 1.0
@@ -42,6 +44,8 @@ class Outcome(NamedTuple):
     problem: str | None = None
     """None: they are taken."""
     drop: bool = False
+    too_large: bool = False
+    """Fewer spans may be taken."""
     wait: float | None = None
     """Seconds for which the collector asks to be left alone."""
 
@@ -54,6 +58,7 @@ class Collector:
         self._config = config
         self._headers = {name: value.get_secret_value() for name, value in config.headers.items()}
         self._headers |= {"Content-Type": "application/x-protobuf", "User-Agent": "muxx"}
+        self._batch = BATCH
         self._pause = FIRST_PAUSE
         self._again_at = 0.0
         self._problem: str | None = None
@@ -66,11 +71,15 @@ class Collector:
     async def _send_some(self) -> bool:
         """Whether there may be more."""
         db = self._gateway.db
-        rows = await waiting(db, time.time() - KEPT_SECONDS, BATCH)
+        batch = self._batch
+        rows = await waiting(db, time.time() - KEPT_SECONDS, batch)
         if not rows:
             return False
         body, count = request_of(rows, self._config)
         outcome = await self._post(body) if count else Outcome()
+        if outcome.too_large and len(rows) > 1:
+            self._batch = len(rows) // 2
+            return True
         if outcome.problem is not None and not outcome.drop:
             self._wait(outcome)
             return False
@@ -80,8 +89,9 @@ class Collector:
             self._gateway.log.info("the collector of [plugins.otel] takes spans again")
             self._problem = None
         self._pause = FIRST_PAUSE
+        self._batch = min(batch + MORE, BATCH)
         await sent(db, rows[-1]["position"])
-        return len(rows) == BATCH
+        return len(rows) == batch
 
     def _wait(self, outcome: Outcome) -> None:
         """It is told once, however often it fails in the same way."""
@@ -142,4 +152,4 @@ def _refused(response: ClientResponse) -> Outcome:
         return Outcome(f"answered {status}: is endpoint the address of a collector that takes OTLP over HTTP?")
     asked = response.headers.get("Retry-After", "")
     wait = min(float(asked), LONGEST_WAIT) if asked.isascii() and asked.isdigit() else None
-    return Outcome(f"answered {status}", drop=status in UNUSABLE, wait=wait)
+    return Outcome(f"answered {status}", drop=status in UNUSABLE, too_large=status == 413, wait=wait)

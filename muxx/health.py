@@ -13,7 +13,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 REMEMBERED = 4096
-"""Model names come from clients, so what is kept of them is bounded: the oldest goes."""
+"""Model names come from clients, so what is kept of them is bounded: what nobody has asked for longest goes."""
 
 WEIGHT = 0.2
 """Of the newest measurement in the mean."""
@@ -53,7 +53,11 @@ class Health:
     def of(self, target: Target) -> TargetHealth:
         key = target.provider.name, target.model
         found = self._targets.get(key)
-        return _kept(self._targets, key, TargetHealth(self._failures, self._open_seconds)) if found is None else found
+        if found is None:
+            return _kept(self._targets, key, TargetHealth(self._failures, self._open_seconds))
+        if len(self._targets) > REMEMBERED // 2:  # soon somebody has to go, and then the order counts
+            self._targets[key] = self._targets.pop(key)
+        return found
 
     def first_byte(self, target: Target) -> float | None:
         """How long the target takes to begin its answer; None while nobody knows."""

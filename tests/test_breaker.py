@@ -145,6 +145,15 @@ def test_what_is_remembered_of_names_that_clients_make_up_is_bounded() -> None:
     assert health.first_byte(Target(provider, f"m{REMEMBERED}")) == 1.0
 
 
+def test_names_that_clients_make_up_do_not_push_out_a_target_in_use() -> None:
+    health, provider = Health(5, 5.0), Provider("p", "http://p.test")
+    used = health.of(Target(provider, "in use"))
+    for number in range(3 * REMEMBERED):
+        health.of(Target(provider, f"m{number}"))
+        if number % 1000 == 0:
+            assert health.of(Target(provider, "in use")) is used
+
+
 def test_places_in_flight_are_counted_by_provider() -> None:
     health, provider = Health(5, 5.0), Provider("p", "http://p.test", max_in_flight=2)
     assert [health.take_seat(provider) for _ in range(3)] == [True, True, False]

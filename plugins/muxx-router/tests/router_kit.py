@@ -42,9 +42,7 @@ def whole(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"models": [{"name": ROUTE, "targets": [MINI, FLASH, LARGE]}], "plugins": {NAME: settings}}
 
 
-def gateway_for(
-    route: Mapping[str, Any] | None = None, plugins: Mapping[str, type] | None = None, **more: Any
-) -> RunningGateway:
+def gateway_for(route: Mapping[str, Any] | None = None, plugins: Mapping[str, type] | None = None, **more: Any) -> RunningGateway:
     return RunningGateway(whole(table(route, **more)), plugins={**PLUGINS, **(plugins or {})})
 
 

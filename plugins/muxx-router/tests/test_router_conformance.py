@@ -10,8 +10,6 @@ from router_kit import FACTS, LARGE, MINI
 
 from muxx_router import NAME, Router
 
-CALLED = ("messages", "generate_content")
-"""Endpoints of other formats; what is asked there is translated."""
 SMALL = "openai/gpt-3.5-turbo"
 """Its context holds no answer, so that nobody is left to fall back to: a failure stays one."""
 
@@ -21,7 +19,7 @@ class TestRouter(Conformance):
     name = NAME
     settings: ClassVar = {
         "models": {
-            MINI: FACTS[MINI] | {"has": ["text_completion", "embeddings", "responses", *CALLED]},
+            MINI: FACTS[MINI] | {"has": ["text_completion", "embeddings"]},
             SMALL: {"context": 10, "max_output": 10},
         },
         "routes": {"gpt-4o": {"candidates": [SMALL, MINI]}},

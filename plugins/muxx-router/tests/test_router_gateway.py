@@ -136,14 +136,30 @@ async def test_a_candidate_that_lacks_what_is_needed_is_not_asked(members: dict[
         assert asked(gateway) == [model]
 
 
-async def test_an_endpoint_besides_chat_is_a_need_too() -> None:
+TURNS = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"model": ROUTE, "input": "Hello"}),
+        ("/v1/messages", {"model": ROUTE, "max_tokens": 50, "messages": TURNS}),
+        (f"/v1beta/models/{ROUTE}:generateContent", {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}),
+    ],
+)
+async def test_endpoints_that_are_translated_reach_a_model_that_chats(path: str, body: dict[str, Any]) -> None:
+    async with gateway_for({"candidates": [LARGE, MINI]}) as gateway:
+        assert (await post(gateway, path, body)).status == 200
+        assert asked(gateway) == ["gpt-4o-mini"]
+
+
+async def test_an_endpoint_that_is_not_translated_is_a_need_too() -> None:
     small = "openai/text-embedding-3-small"
-    more = {LARGE: FACTS[LARGE] | {"has": ["responses"]}, small: {"context": 8192, "has": ["embeddings"]}}
+    more = {small: {"context": 8192, "has": ["embeddings"]}}
     async with gateway_for({"candidates": [FLASH, LARGE, small]}, models=FACTS | more) as gateway:
-        await post(gateway, "/v1/responses", {"model": ROUTE, "input": "Hello"})
         await post(gateway, "/v1/embeddings", {"model": ROUTE, "input": ["one"]})
         refused = await post(gateway, "/v1/completions", {"model": ROUTE, "prompt": "Hello"})
-        assert asked(gateway) == ["gpt-4o", "text-embedding-3-small"]
+        assert asked(gateway) == ["text-embedding-3-small"]
     assert (refused.status, refused.error["code"]) == (400, "no_model_fits")
     assert "3 without text_completion" in refused.error["message"]
 

@@ -54,7 +54,7 @@ async def test_a_gateway_starts_with_the_configuration_on_the_page_and_routes_it
 
 
 def test_the_page_names_every_need() -> None:
-    for need in {*MEDIA.values(), "tools", "json", "responses", "embeddings", "text_completion"}:
+    for need in {*MEDIA.values(), "tools", "json", "embeddings", "text_completion"}:
         assert f"`{need}`" in PAGE
 
 

@@ -47,7 +47,8 @@ MIME_TYPES = ("responseMimeType", "response_mime_type")
 DEFINITIONS = ("tools", "functions", "response_format", "text", "output_config", "output_format")
 """Members that the model reads besides the texts. In `text` responses have the format."""
 
-
+TRANSLATED = ("chat", "responses", "messages", "generate_content")
+"""Endpoints at which any model that chats answers: where its provider has another one, muxx translates."""
 UNANSWERED = ("embeddings", "count_tokens", "count_content")
 """Endpoints at which a model writes nothing."""
 
@@ -90,7 +91,7 @@ def demand_of(
 
 
 def _needs(operation: str, body: Mapping[str, Any], generation: Mapping[str, Any], media: Iterable[str]) -> Iterator[str]:
-    if operation != "chat":
+    if operation not in TRANSLATED:
         yield operation
     if body.get("tools") or body.get("functions"):
         yield "tools"

@@ -27,7 +27,7 @@ class ModelFacts(Table):
     max_output: Tokens | None = None
     """The most tokens it answers with; unset: as many as the window holds."""
     has: tuple[Tag, ...] = ()
-    """What it can do that not every model can: tools, vision, json, audio, files, and endpoints besides chat."""
+    """What it can do that not every model can: tools, vision, json, audio, files, and endpoints that are not translated."""
 
 
 class Tier(Table):

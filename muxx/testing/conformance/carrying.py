@@ -45,7 +45,6 @@ class Examination:
         self._subject = evidence.subject
         self._notes = evidence.notes
         self._gateway = gateway
-        self._upstream = upstream
         self._results: dict[int, Result] = {}
         """By number. 0 stands for the requests that fill the cache."""
         self._gates: dict[int, Gates] = {}

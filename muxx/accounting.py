@@ -409,4 +409,4 @@ def amend(call: Call, changes: Mapping[str, Any]) -> None:
     if call.row is not None:
         asked = _asked(call.exchange) if stores_content(call.exchange) else None
         call.row = {**call.row, **changes}
-        call.gateway.journal.amend(call.row, {}, asked, call.delivered)
+        call.gateway.journal.amend(call.row, asked, call.delivered)

@@ -212,5 +212,5 @@ class Stage:
         """Bring the row of an exchange to the `record` hooks once more, as the journal may at any time."""
         if outcome.row is not None:
             row = {name: value for name, value in outcome.row.items() if name not in ("input", "output")}
-            self.gateway.journal.amend(row, {}, outcome.row["input"], outcome.row["output"])
+            self.gateway.journal.amend(row, outcome.row["input"], outcome.row["output"])
             await self._recorder.drain()

@@ -283,7 +283,7 @@ class Examination:
         came, wanted = len(self._notes.records), {record["request_id"] for record in records}
         for record in records:
             row = {name: value for name, value in record.items() if name not in ("input", "output")}
-            self._gateway.gateway.journal.amend(row, {}, record["input"], record["output"])
+            self._gateway.gateway.journal.amend(row, record["input"], record["output"])
         seen = self._notes.records
         await self._evidence.settle("a row's second coming", lambda: wanted <= {row["request_id"] for row in seen[came:]})
 

@@ -29,8 +29,6 @@ from orjson import dumps
 from .errors import LogUnavailable, StartError
 from .outbox import Outbox
 from .segments import AMEND, FINAL, PROBE, TRACE, line_of, pack_header, plain, segment_name
-from .segments import find_record as find_record
-from .segments import journalled as journalled
 
 Durability = Literal["crash", "power"]
 

@@ -16,8 +16,8 @@ from journal_kit import DELIVERED, SENT, kill, row, spawn, trace
 
 import muxx.journal as journal_module
 from muxx.errors import LogUnavailable, StartError
-from muxx.journal import BALLAST, Journal, find_record, journalled, keep_ballast
-from muxx.segments import FINAL, Line, is_left, line_of, next_line, read_segment, segments
+from muxx.journal import BALLAST, Journal, keep_ballast
+from muxx.segments import FINAL, Line, find_record, is_left, journalled, line_of, next_line, read_segment, segments
 
 
 def lines_of(directory: Path) -> list[Line]:

@@ -1,4 +1,5 @@
-"""The command line. muxx's own commands are here and in `muxx.plugincommands`; the rest (keys, logs, prices …) are the plugins'.
+"""The command line. muxx's own commands are here and in the modules named `…command` and `…commands`; the rest (keys, logs,
+prices …) are the plugins'.
 
 Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use; 130 interrupted twice.
 A command that needs no server imports none.

@@ -123,7 +123,7 @@ class ServerConfig(Section):
     first_byte_timeout_s: Seconds = 120
     """For the head of a provider's answer; reasoning models think before it."""
     first_token_timeout_s: Seconds = 300
-    """For the first event of a stream."""
+    """From there until the model says something in a stream; pings do not count."""
     between_events_timeout_s: Seconds = 60
     """Longest pause between two events of a stream."""
     request_timeout_s: Seconds = 600

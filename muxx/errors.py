@@ -405,7 +405,7 @@ class ClientStalled(ClientGone):
 
 
 class StartError(Exception):
-    """muxx cannot start. `exit_code`: 2 usage or config, 3 database or secret, 4 address in use."""
+    """muxx cannot start. `exit_code`: 1 something else failed, 2 usage or config, 3 database or secret, 4 address in use."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .call import TranslatedHead
-from .chains import describe_crash, refuse_coroutine
+from .chains import refuse_coroutine
+from .crashes import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
 from .money import Cost, Usage, is_count, is_sum, usd

@@ -16,7 +16,8 @@ import orjson
 
 from .accounting import stores_content
 from .answering import asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole
-from .chains import describe_crash, isolated
+from .chains import isolated
+from .crashes import describe_crash
 from .errors import PluginError, UpstreamError
 from .money import Usage
 from .reply import WholeAnswer

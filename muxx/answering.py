@@ -18,7 +18,8 @@ import orjson
 
 from .accounting import USAGE_INVALID, hand_out_whole, note, settle, stores_content, synced, usage_to_tell
 from .call import NEVER, TranslatedHead
-from .chains import describe_crash, isolated, run_chunk
+from .chains import isolated, run_chunk
+from .crashes import describe_crash
 from .errors import (
     ClientGone,
     MuxxError,

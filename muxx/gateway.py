@@ -16,8 +16,9 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 
 from .brought import BroughtTransport
-from .chains import describe_crash, first_price, is_plugins_own, is_unwanted, named_when_late, refuse_coroutine, run_isolated
+from .chains import first_price, is_plugins_own, is_unwanted, named_when_late, refuse_coroutine, run_isolated
 from .complete import client_session
+from .crashes import describe_crash
 from .driving import UNWIND_SECONDS
 from .errors import PluginError, StartError
 from .exchange import Exchange

@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
-from .chains import at_once, describe_crash
+from .chains import at_once
+from .crashes import describe_crash
 from .errors import MuxxError, PluginError, UpstreamError
 from .relay import Relay, form_of
 from .reply import Chunk

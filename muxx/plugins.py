@@ -29,7 +29,8 @@ from pydantic import ConfigDict, ValidationError
 
 from . import hookspecs
 from .config import Config, PluginConfig
-from .errors import PluginLoadError, StartError, place_of
+from .crashes import crash_words
+from .errors import PluginLoadError, StartError
 from .pluginfiles import load_file, plugin_files, plugin_name
 from .sources import Sources
 
@@ -258,12 +259,6 @@ class PluginSet:
         """No gateway starts without someone who can say who is calling."""
         if not self.chains["authenticate"]:
             raise StartError("no plugin implements `authenticate`, so nobody could call; enable the standard plugin `keys`")
-
-
-def crash_words(error: BaseException) -> str:
-    """What a plugin's own code raised at the start, and where; of a call that does not fit there is no such place."""
-    trace = error.__traceback__
-    return f"{type(error).__name__}{place_of(trace.tb_next if trace is not None else None)}: {error}"
 
 
 class _Manager(pluggy.PluginManager):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .accounting import NO_COST
 from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
-from .chains import describe_crash, is_plugins_own, isolated
+from .chains import is_plugins_own, isolated
+from .crashes import describe_crash
 from .driving import DrivenItems
 from .errors import ClientGone, ClientStalled, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines

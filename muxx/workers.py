@@ -23,9 +23,9 @@ import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .agreement import CHANGE_OVER, MAKE_READY, READY, REFUSED, Change, Channel, Message
-from .chains import describe_crash
 from .checking import build_checked, load_checked
 from .config import Config
+from .crashes import describe_crash
 from .db import begin_log_anew
 from .errors import StartError
 from .gateway import Gateway

@@ -23,9 +23,8 @@ from .money import Usage
 from .reply import WholeAnswer
 from .replying import begin_stream, head, listed, stream_items
 from .translating import upstream_wire, whole, whole_of_stream
-from .wire.openai import AnswerHead
-from .wire.openai.answer import DONE, FORWARD, WITHHOLD
 from .wire.sse import EventSplitter
+from .wire.wire import DONE, FORWARD, WITHHOLD, AnswerHead
 
 if TYPE_CHECKING:
     from .call import Call

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .errors import MuxxError, UpstreamDisconnected, UpstreamError, UpstreamTruncated
 from .translating import told
-from .wire.openai.answer import ERROR_EVENT
 from .wire.sse import Event, EventSplitter
+from .wire.wire import ERROR_EVENT
 
 if TYPE_CHECKING:
     from .transport import Sink, UpstreamResponse

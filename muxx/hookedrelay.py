@@ -20,10 +20,8 @@ from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
 from .wire.fragments import Fragments
-from .wire.openai import Verdict
-from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
-from .wire.wire import Codec, StreamFacts
+from .wire.wire import DONE, ERROR_EVENT, FORWARD, Codec, StreamFacts, Verdict
 
 log = logging.getLogger("muxx.plugins")
 

@@ -26,10 +26,8 @@ from .errors import (
 from .reply import Chunk, ChunkKind
 from .wire.alike import Alike
 from .wire.large import LARGE
-from .wire.openai import Verdict
-from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
-from .wire.wire import StreamFacts
+from .wire.wire import DONE, ERROR_EVENT, FORWARD, StreamFacts, Verdict
 
 if TYPE_CHECKING:
     from .call import ClientSide

@@ -24,9 +24,8 @@ from .hookedrelay import Delivered
 from .money import usd
 from .plugins import Step
 from .reply import KERNEL_HEADERS, Chunk, Reply, WholeAnswer
-from .wire.openai import AnswerHead, Head
-from .wire.openai.answer import DONE, DROP, WITHHOLD
 from .wire.sse import Event, EventSplitter
+from .wire.wire import DONE, DROP, WITHHOLD, AnswerHead, Head
 
 if TYPE_CHECKING:
     from .call import Call

@@ -18,10 +18,9 @@ from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
 from .wire.failures import TOO_LONG, word_for
-from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
 from .wire.sse import Event
-from .wire.wire import AnswerReader, Codec, Wire
+from .wire.wire import DONE, DROP, ERROR_EVENT, AnswerReader, Codec, Verdict, Wire
 from .wire.wires import BY_NAME
 from .written import Written
 

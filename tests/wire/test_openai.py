@@ -15,7 +15,6 @@ from muxx.errors import InvalidRequest, MuxxError, RateLimited, UpstreamError, U
 from muxx.money import Cost, Usage
 from muxx.wire.openai import (
     ChatStream,
-    Verdict,
     ask_for_usage,
     assembled,
     comment_event,
@@ -30,6 +29,7 @@ from muxx.wire.openai import (
     validate_chat,
 )
 from muxx.wire.sse import EventSplitter, data_of
+from muxx.wire.wire import Verdict
 
 from .recordings import GOLDENS, cuts, recordings
 

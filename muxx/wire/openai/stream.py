@@ -14,7 +14,8 @@ from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..large import Data
 from ..sse import Event, is_comment, is_done
-from .answer import DONE, DROP, ERROR_EVENT, FORWARD, WITHHOLD, ChatFacts, Verdict
+from ..wire import DONE, DROP, ERROR_EVENT, FORWARD, WITHHOLD, Verdict
+from .answer import ChatFacts
 
 
 class ChatStream(ChatFacts):

@@ -24,12 +24,13 @@ from .checking import build_checked
 from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
 from .crashes import crash_words
+from .discovery import STANDARD_DISTRIBUTION, config_classes, discover
 from .errors import PluginLoadError, StartError
 from .explain import MASK, Explained, json_schema, layers, project_layers
 from .host import Host
 from .modelcommands import models
 from .plugincommands import plugins
-from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, discover
+from .plugins import PluginSet, build
 from .projectsettings import Own
 from .providercommands import providers
 from .secret import VARIABLE

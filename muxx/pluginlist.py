@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from .config import Config
 from .configfile import load_config
+from .discovery import Candidate, Found, candidates, chosen, config_classes, imported
 from .errors import PluginLoadError
-from .plugins import Candidate, Chain, Found, PluginSet, build, candidates, chosen, config_classes, imported
+from .plugins import Chain, PluginSet, build
 
 State = Literal["on", "off", "left out", "broken"]
 

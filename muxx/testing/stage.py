@@ -20,6 +20,7 @@ import orjson
 
 from muxx.call import Call
 from muxx.configfile import load_config
+from muxx.discovery import Found, config_classes
 from muxx.endpoints import Table
 from muxx.exchange import Exchange
 from muxx.gateway import Gateway
@@ -27,7 +28,7 @@ from muxx.hookspecs import hookimpl
 from muxx.host import Host
 from muxx.journal import Journal
 from muxx.pipeline import carry
-from muxx.plugins import Found, build, config_classes
+from muxx.plugins import build
 from muxx.recorder import Recorder
 from muxx.request import CREDENTIAL_HEADERS, HttpRequest, Identity, Request
 from muxx.row import Record

@@ -22,7 +22,7 @@ from .exchange import Exchange
 from .money import Cost, Usage, is_count, is_sum, usd
 from .reply import WholeAnswer
 from .request import Identity
-from .tries import told
+from .tries import attempts_told
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
@@ -393,7 +393,7 @@ def _tell_attempts(call: Call) -> None:
     """Where there was more than one, or a target was passed over, the row has them all."""
     exchange = call.exchange
     if call.passed_over or len(exchange.attempts) > 1:
-        exchange.attributes["attempts"] = told(exchange.attempts, call.passed_over)
+        exchange.attributes["attempts"] = attempts_told(exchange.attempts, call.passed_over)
 
 
 def _asked(exchange: Exchange) -> bytes | None:

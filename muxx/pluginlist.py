@@ -78,7 +78,7 @@ def _build_what_can_be(found: Iterable[Found], config: Config) -> tuple[PluginSe
 
 
 def _switched_off(item: Found, config: Config) -> Listed:
-    if config.plugins.only is not None and item.name not in config.plugins.only:
+    if config.plugins.leaves_out(item.name):
         return _listed(item, "left out", "[plugins] only")
     return _listed(item, "off", "enabled = false")
 

@@ -147,8 +147,7 @@ def _registration_order(found: Sequence[Found], config: Config) -> list[Found]:
 
 
 def _is_off(name: str, config: Config) -> bool:
-    left_out = config.plugins.only is not None and name not in config.plugins.only
-    return left_out or config.plugins.tables.get(name, {}).get("enabled") is False
+    return config.plugins.leaves_out(name) or config.plugins.tables.get(name, {}).get("enabled") is False
 
 
 def _settings(item: Found, config: Config) -> PluginConfig:

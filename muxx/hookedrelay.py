@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
+from .call import NEVER
 from .chains import at_once
 from .crashes import describe_crash
 from .errors import MuxxError, PluginError, UpstreamError
@@ -29,6 +30,12 @@ QUEUED_BYTES = 256 * 1024
 """What a `HookedRelay` holds before it stops the provider."""
 
 ChunkHooks = Callable[[Chunk], Coroutine[Any, Any, list[Chunk]]]
+
+
+def unencodable(error: Exception) -> PluginError:
+    """The crash of whoever returned chunks that cannot be encoded: the provider's own can be, a plugin's need not."""
+    log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
+    return PluginError()
 
 
 class Delivered:
@@ -174,7 +181,7 @@ class HookedRelay(Relay):
         if self._outcome is None:
             self._outcome = (error,)
             self._going_on = None
-            self._limits.due = float("inf")
+            self._limits.due = NEVER
             self._wake.set()
 
     async def run(self) -> MuxxError | None:
@@ -248,9 +255,8 @@ class HookedRelay(Relay):
             data = self._codec.encode(out)
         except MuxxError:
             raise
-        except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
-            log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
-            raise PluginError() from error
+        except Exception as error:
+            raise unencodable(error) from error
         self._send([data] if data else [], event if event is not None and data is event[0] else None)
         return bool(out) and out[-1].kind == "end"
 

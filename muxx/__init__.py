@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from .gateway import Gateway
     from .hookspecs import hookimpl
     from .host import Host
-    from .journal import find_record, journalled
     from .moments import iso_time, moment_of
     from .money import Cost, Usage, UsageSource, pico_of, usd
     from .processes import lives, this_process
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from .reply import Chunk, Reply, Response, ToolCall, WholeAnswer
     from .request import Environment, HttpRequest, Identity, Part, Request, Role, Route
     from .row import CacheStatus, EndedBy, Phase, Record
+    from .segments import find_record, journalled
     from .settings import Alert, Limits, Project, ProjectSettings, SpendCap, Standing, Window
     from .shared import Holding, Shared
     from .shown import csv_cell, json_line, printable
@@ -91,7 +91,6 @@ _HOME = {
     "gateway": "Gateway",
     "hookspecs": "hookimpl",
     "host": "Host",
-    "journal": "find_record journalled",
     "moments": "iso_time moment_of",
     "money": "Cost Usage UsageSource pico_of usd",
     "providercommands": "known_providers",
@@ -101,6 +100,7 @@ _HOME = {
     "reply": "Chunk Reply Response ToolCall WholeAnswer",
     "request": "Environment HttpRequest Identity Part Request Role Route",
     "row": "CacheStatus EndedBy Phase Record",
+    "segments": "find_record journalled",
     "settings": "Alert Limits Project ProjectSettings SpendCap Standing Window",
     "shared": "Holding Shared",
     "shown": "csv_cell json_line printable",

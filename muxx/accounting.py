@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .call import TranslatedHead
-from .chains import describe_crash, refuse_coroutine
+from .chains import refuse_coroutine
+from .crashes import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
 from .money import Cost, Usage, is_count, is_sum, usd
 from .reply import WholeAnswer
 from .request import Identity
-from .tries import told
+from .tries import attempts_told
 from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
@@ -392,7 +393,7 @@ def _tell_attempts(call: Call) -> None:
     """Where there was more than one, or a target was passed over, the row has them all."""
     exchange = call.exchange
     if call.passed_over or len(exchange.attempts) > 1:
-        exchange.attributes["attempts"] = told(exchange.attempts, call.passed_over)
+        exchange.attributes["attempts"] = attempts_told(exchange.attempts, call.passed_over)
 
 
 def _asked(exchange: Exchange) -> bytes | None:
@@ -409,4 +410,4 @@ def amend(call: Call, changes: Mapping[str, Any]) -> None:
     if call.row is not None:
         asked = _asked(call.exchange) if stores_content(call.exchange) else None
         call.row = {**call.row, **changes}
-        call.gateway.journal.amend(call.row, {}, asked, call.delivered)
+        call.gateway.journal.amend(call.row, asked, call.delivered)

@@ -16,15 +16,15 @@ import orjson
 
 from .accounting import stores_content
 from .answering import asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole
-from .chains import describe_crash, isolated
+from .chains import isolated
+from .crashes import describe_crash
 from .errors import PluginError, UpstreamError
 from .money import Usage
 from .reply import WholeAnswer
 from .replying import begin_stream, head, listed, stream_items
 from .translating import upstream_wire, whole, whole_of_stream
-from .wire.openai import AnswerHead
-from .wire.openai.answer import DONE, FORWARD, WITHHOLD
 from .wire.sse import EventSplitter
+from .wire.wire import DONE, FORWARD, WITHHOLD, AnswerHead
 
 if TYPE_CHECKING:
     from .call import Call

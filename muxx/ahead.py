@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .errors import MuxxError, UpstreamDisconnected, UpstreamError, UpstreamTruncated
-from .translating import told
-from .wire.openai.answer import ERROR_EVENT
+from .outages import failure_told
 from .wire.sse import Event, EventSplitter
+from .wire.wire import ERROR_EVENT
 
 if TYPE_CHECKING:
     from .transport import Sink, UpstreamResponse
@@ -62,7 +62,7 @@ class Ahead:
         try:
             for event in read():
                 if facts.observe(event) is ERROR_EVENT:
-                    raise told(facts.error, self._masked)
+                    raise failure_told(facts.error, self._masked)
                 if facts.output_bytes or facts.finished or facts.done:
                     self._tell(None)
                     return

@@ -7,7 +7,6 @@ its last byte leaves. What goes wrong is raised; the pipeline settles it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,15 +17,10 @@ import orjson
 
 from .accounting import USAGE_INVALID, hand_out_whole, note, settle, stores_content, synced, usage_to_tell
 from .call import NEVER, TranslatedHead
-from .chains import describe_crash, isolated, run_chunk
-from .errors import (
-    ClientGone,
-    MuxxError,
-    PluginError,
-    UpstreamError,
-)
+from .chains import isolated, run_chunk
+from .errors import ClientGone, MuxxError, UpstreamError
 from .headers import answer_lines, content_type_line, downstream_lines
-from .hookedrelay import ChunkHooks, Delivered, HookedRelay
+from .hookedrelay import ChunkHooks, Delivered, HookedRelay, unencodable
 from .money import usd
 from .plain import refuse_encoded, whole_body
 from .refusing import masked
@@ -41,8 +35,6 @@ if TYPE_CHECKING:
     from .plugins import Chain
     from .transport import UpstreamResponse
     from .wire.wire import Facts, StreamFacts, Wire
-
-log = logging.getLogger("muxx.plugins")
 
 Tap = Callable[[bytes], None]
 
@@ -309,14 +301,13 @@ async def hooked_plain(call: Call, body: bytes) -> bytes:
 
 @contextmanager
 def plugins_chunks() -> Iterator[None]:
-    """Chunks that plugins have had are encoded: the provider's own can be, a plugin's need not."""
+    """Around the encoding of chunks that plugins have had."""
     try:
         yield
     except MuxxError:
         raise
     except Exception as error:
-        log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
-        raise PluginError() from error
+        raise unencodable(error) from error
 
 
 async def through(call: Call, chain: Chain, chunks: Iterable[Chunk]) -> list[Chunk]:

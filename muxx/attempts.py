@@ -20,7 +20,8 @@ from .accounting import trace_of
 from .ahead import Ahead
 from .answering import answer_upstream
 from .call import HEAVY_BYTES, NEVER, Call
-from .chains import describe_crash, refuse_coroutine, run_all
+from .chains import refuse_coroutine, run_all
+from .crashes import describe_crash
 from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
 from .headers import upstream_headers
 from .lean import LeanTransport

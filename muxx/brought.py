@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .chains import crashed, describe_crash, named_when_late, run_step
+from .chains import crashed, named_when_late, run_step
+from .crashes import describe_crash
 from .errors import PluginError
 from .plugins import Step
 from .targets import Attempt

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout, let_go_of_frames
+from .crashes import let_go_of_frames
+from .errors import ClientGone, ClientStalled, MuxxError, UpstreamTimeout
 
 if TYPE_CHECKING:
     from .exchange import Exchange

@@ -18,8 +18,9 @@ from inspect import iscoroutine
 from time import monotonic
 from typing import Any, TypeVar, get_args
 
+from .crashes import describe_crash, let_go_of_frames
 from .driving import SLOW_SECONDS, Driven, measure
-from .errors import MuxxError, PluginError, fault_of_database, let_go_of_frames, place_of
+from .errors import MuxxError, PluginError
 from .money import Cost, is_sum
 from .plugins import Chain, Step
 from .reply import Chunk, ChunkKind, Reply, ToolCall
@@ -360,9 +361,3 @@ def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:
                 log.error("a plugin's tap failed: %s", describe_crash(error))
 
     return take
-
-
-def describe_crash(error: BaseException) -> str:
-    """The error's type and place, without its text, which may quote a secret; that of a database's fault cannot."""
-    fault = fault_of_database(error)
-    return f"{type(error).__name__}{place_of(error.__traceback__)}{fault and f': {fault}'}"

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from .config import Config
 from .configfile import ConfigError, is_off, load_config
+from .discovery import Found, config_classes, discover
 from .errors import StartError
-from .plugins import Found, PluginSet, build, config_classes, discover
+from .plugins import PluginSet, build
 from .providers import BUILT_IN, provider_rows
 from .registering import registered_providers
 from .routing import RoutingTable

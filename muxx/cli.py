@@ -1,4 +1,5 @@
-"""The command line. muxx's own commands are here and in `muxx.plugincommands`; the rest (keys, logs, prices …) are the plugins'.
+"""The command line. muxx's own commands are here and in the modules named `…command` and `…commands`; the rest (keys, logs,
+prices …) are the plugins'.
 
 Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use; 130 interrupted twice.
 A command that needs no server imports none.
@@ -22,12 +23,14 @@ from .benchcommand import bench
 from .checking import build_checked
 from .config import Config
 from .console import PLUGINS_DIR, config_option, config_path_option, echo_json, failures, find_plugins_dir, load, run_async, table
+from .crashes import crash_words
+from .discovery import STANDARD_DISTRIBUTION, config_classes, discover
 from .errors import PluginLoadError, StartError
 from .explain import MASK, Explained, json_schema, layers, project_layers
 from .host import Host
 from .modelcommands import models
 from .plugincommands import plugins
-from .plugins import STANDARD_DISTRIBUTION, PluginSet, build, config_classes, crash_words, discover
+from .plugins import PluginSet, build
 from .projectsettings import Own
 from .providercommands import providers
 from .secret import VARIABLE

@@ -123,7 +123,7 @@ class ServerConfig(Section):
     first_byte_timeout_s: Seconds = 120
     """For the head of a provider's answer; reasoning models think before it."""
     first_token_timeout_s: Seconds = 300
-    """For the first event of a stream."""
+    """From there until the model says something in a stream; pings do not count."""
     between_events_timeout_s: Seconds = 60
     """Longest pause between two events of a stream."""
     request_timeout_s: Seconds = 600
@@ -333,6 +333,10 @@ class PluginsConfig(BaseModel):
         """Plugin name to its table as written, substitutions done."""
         return self.__pydantic_extra__
 
+    def leaves_out(self, name: str) -> bool:
+        """Whether `only` names others and not this plugin."""
+        return self.only is not None and name not in self.only
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """A table's values may be secrets, and only the plugin knows which."""
         yield from (("only", self.only), ("order", self.order), ("tables", sorted(self.tables)))
@@ -382,7 +386,7 @@ class Config(Section):
     def problems_of_plugins(self) -> Iterator[tuple[Loc, str]]:
         """What the settings of plugins that are on find wrong with the rest."""
         for name, settings in self._plugin_settings.items():
-            if settings.enabled and (self.plugins.only is None or name in self.plugins.only):
+            if settings.enabled and not self.plugins.leaves_out(name):
                 try:
                     yield from [(tuple(place), str(what)) for place, what in settings.problems_in(self)]
                 except Exception as error:  # its text may hold a value, and so a secret

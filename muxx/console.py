@@ -59,6 +59,16 @@ class MomentArgument(click.ParamType[float]):
             self.fail("write 2026-11-22, 2026-11-22T10:00:00Z (UTC unless it says otherwise) or seconds since 1970", param, ctx)
 
 
+class ListedByDefault(click.Group):
+    """Without the name of a command it is `list` that is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        asks_for_help = args[:1] in ([option] for option in ctx.help_option_names)
+        if not ctx.resilient_parsing and not asks_for_help and (not args or args[0].startswith("-")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Inside, muxx's own errors end the command: a `StartError` with its exit code, a `MuxxError` and a full disk with 1. What

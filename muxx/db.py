@@ -78,7 +78,6 @@ class Database:
         """`scans_apart`: what looks at many rows is read in a process apart, for one that answers requests meanwhile."""
         self.path = Path(path)
         self.logs = logs_path(self.path)
-        self._durability: Durability = durability
         self._writers = {file: Writer(self._file(file), durability=durability) for file in ("main", "logs")}
         self._readers = {"main": Readers(self.path, 1), "logs": Readers(self.logs, 2)}
         self._scanners: Readers | ScanProcesses = (

@@ -8,57 +8,9 @@ trace, an upstream host or raw input bytes, because whoever raises one writes it
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from types import TracebackType
-
-
-def let_go_of_frames(error: BaseException | None) -> None:
-    """Have an error that is kept, and what it came from, refer to none of the frames it went through: one of these mostly refers
-    to whoever keeps it, and then all that they hold would wait for the garbage collector."""
-    while error is not None and error.__traceback__ is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def is_database_fault(error: BaseException | None) -> bool:
-    """True when the database could not do its work (locked, full, damaged); False when it was asked for something wrong."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # no such table, a syntax error: also OperationalErrors
-        return False
-    return isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)) or type(error) is sqlite3.DatabaseError
-
-
-def fault_of_database(error: BaseException) -> str:
-    """SQLite's own words for a fault of the database; empty for any other error, whose text may quote what it was about."""
-    own = is_database_fault(error) and hasattr(error, "sqlite_errorcode")  # which Python sets where SQLite itself has failed
-    return " ".join(str(error).split()) if own else ""
-
-
-MUXX = os.path.dirname(__file__)
-
-
-def place_of(trace: TracebackType | None) -> str:
-    """Where what was raised came from, as said behind the error's type: the file, the line and the function. Where a library
-    raised it, or muxx, also the line from which whose code muxx had called went there: that is the one to mend."""
-    places: list[tuple[str, str]] = []
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        folder, _, file = code.co_filename.rpartition("/")
-        places.append((folder, f"{file}:{trace.tb_lineno} in {code.co_name}"))
-        trace = trace.tb_next
-    if not places:
-        return ""
-    called = next((folder for folder, _ in places if not _calls_plugins(folder)), None)
-    own = [place for folder, place in places if folder == called]
-    raised = places[-1][1]
-    return f" at {raised}" if not own or own[-1] == raised else f" at {raised}, called at {own[-1]}"
-
-
-def _calls_plugins(folder: str) -> bool:
-    return f"{folder}/".startswith(f"{MUXX}/") or folder.endswith("/pluggy")
-
 
 MOST_OF_A_PLACE = 100
 """Characters of a place in the caller's request that are told: the names in it are the caller's, and of any length."""
@@ -405,7 +357,7 @@ class ClientStalled(ClientGone):
 
 
 class StartError(Exception):
-    """muxx cannot start. `exit_code`: 2 usage or config, 3 database or secret, 4 address in use."""
+    """muxx cannot start. `exit_code`: 1 something else failed, 2 usage or config, 3 database or secret, 4 address in use."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)

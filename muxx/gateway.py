@@ -16,8 +16,9 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 
 from .brought import BroughtTransport
-from .chains import describe_crash, first_price, is_plugins_own, is_unwanted, named_when_late, refuse_coroutine, run_isolated
+from .chains import first_price, is_plugins_own, is_unwanted, named_when_late, refuse_coroutine, run_isolated
 from .complete import client_session
+from .crashes import describe_crash
 from .driving import UNWIND_SECONDS
 from .errors import PluginError, StartError
 from .exchange import Exchange
@@ -65,8 +66,9 @@ class Chains:
 
 
 class Gateway:
-    """What plugins get as `gateway`. Public attributes: `config`, `host`, `db`, `shared`, `journal`, `projects`, `providers`,
-    `plugins`, `routes`, `log`; `plan()`, `price()`, `spawn()`, `every()`, `http`."""
+    """What plugins get as `gateway`. For them are `config`, `host`, `db`, `shared`, `projects`, `providers`, `plugins`, `calls`,
+    `http`, `log` and `worker`; `plan()`, `price()`, `sent_up()`, `call()`, `spawn()` and `every()`. What else is public is the
+    kernel's."""
 
     def __init__(
         self,
@@ -80,7 +82,8 @@ class Gateway:
         serves: bool = True,
         keeps: bool = True,
     ) -> None:
-        """`serves`: requests come here, so it has routes. `keeps`: what one process of the host has to do is done here."""
+        """`worker` numbers the processes that serve, from 0; below that, this one serves nobody. `serves`: requests come here, so
+        it has routes. `keeps`: what one process of the host has to do is done here."""
         plugins.require_authenticator()
         self.host = host
         self.config = config

@@ -13,16 +13,16 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
-from .chains import at_once, describe_crash
+from .call import NEVER
+from .chains import at_once
+from .crashes import describe_crash
 from .errors import MuxxError, PluginError, UpstreamError
 from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
 from .wire.fragments import Fragments
-from .wire.openai import Verdict
-from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
-from .wire.wire import Codec, StreamFacts
+from .wire.wire import DONE, ERROR_EVENT, FORWARD, Codec, StreamFacts, Verdict
 
 log = logging.getLogger("muxx.plugins")
 
@@ -30,6 +30,12 @@ QUEUED_BYTES = 256 * 1024
 """What a `HookedRelay` holds before it stops the provider."""
 
 ChunkHooks = Callable[[Chunk], Coroutine[Any, Any, list[Chunk]]]
+
+
+def unencodable(error: Exception) -> PluginError:
+    """The crash of whoever returned chunks that cannot be encoded: the provider's own can be, a plugin's need not."""
+    log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
+    return PluginError()
 
 
 class Delivered:
@@ -175,7 +181,7 @@ class HookedRelay(Relay):
         if self._outcome is None:
             self._outcome = (error,)
             self._going_on = None
-            self._limits.due = float("inf")
+            self._limits.due = NEVER
             self._wake.set()
 
     async def run(self) -> MuxxError | None:
@@ -249,9 +255,8 @@ class HookedRelay(Relay):
             data = self._codec.encode(out)
         except MuxxError:
             raise
-        except Exception as error:  # the provider's own chunks can be encoded; a plugin's need not be
-            log.error("chunks a plugin returned cannot be encoded: %s", describe_crash(error))
-            raise PluginError() from error
+        except Exception as error:
+            raise unencodable(error) from error
         self._send([data] if data else [], event if event is not None and data is event[0] else None)
         return bool(out) and out[-1].kind == "end"
 

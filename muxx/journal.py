@@ -29,8 +29,6 @@ from orjson import dumps
 from .errors import LogUnavailable, StartError
 from .outbox import Outbox
 from .segments import AMEND, FINAL, PROBE, TRACE, line_of, pack_header, plain, segment_name
-from .segments import find_record as find_record
-from .segments import journalled as journalled
 
 Durability = Literal["crash", "power"]
 
@@ -188,11 +186,9 @@ class Journal:
         else:
             self._note((line_of(mark, record, sent, delivered),), row)
 
-    def amend(
-        self, row: Mapping[str, Any], changes: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None
-    ) -> None:
-        """Note the row of an earlier `final` again, with `changes` and its texts: who reads this line needs no other."""
-        self.final({**row, **changes}, sent, delivered, mark=AMEND)
+    def amend(self, row: Mapping[str, Any], sent: bytes | None = None, delivered: bytes | None = None) -> None:
+        """Note the row of an earlier `final` as it is now, with its texts: who reads this line needs no other."""
+        self.final(row, sent, delivered, mark=AMEND)
 
     def _note(self, line: Pieces, record: Mapping[str, Any]) -> None:
         if self.gathers:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import click
 
-from .console import config_path_option, echo_json, failures, load, run_async, table
-from .plugincommands import ListedByDefault
+from .console import ListedByDefault, config_path_option, echo_json, failures, load, run_async, table
 from .providercommands import catalogue
 
 if TYPE_CHECKING:

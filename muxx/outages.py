@@ -1,12 +1,13 @@
-"""What a provider's refusal is about, read from its body in any format: an outage, or an answer to what was asked. Pure."""
+"""What a failure is about that a provider tells of, read in any format: an outage, or an answer to what was asked; and what a
+client is told of it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError
-from .wire.failures import TOO_LONG, told_in_refusal
+from .errors import InvalidRequest, MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError
+from .wire.failures import TOO_LONG, told_in_refusal, word_for
 
 RefusalKind = Literal["content_filter", "context_length"]
 
@@ -60,3 +61,24 @@ def is_outage(error: MuxxError | None, status: int | None) -> bool:
     if status is not None and 400 <= status < 500:
         return False
     return not any(word in error.code for word in _OF_THE_REQUEST)
+
+
+_CODES = {"content_filter": "content_filter", "context_length": TOO_LONG}
+"""What refusals of what was said, or how much, are called, whatever the provider's word is."""
+
+_INVALID = ("invalid_request_error", "INVALID_ARGUMENT")
+
+
+def failure_told(error: Any, masked: Callable[[bytes], bytes] = bytes) -> UpstreamError:
+    """A failure that a provider tells of in its own words, for a client that does not know them; `masked` takes known secrets out
+    of them. One that is about the request is a 400, for nobody will answer it any better."""
+    said = error if isinstance(error, dict) else {"message": error}
+    code = word_for(said)
+    text = said.get("message")
+    message = masked(text.encode()).decode("utf-8", "replace") if isinstance(text, str) else ""
+    kind = kind_told(code or "", said)
+    if kind is None and not any(said.get(member) in _INVALID for member in ("code", "type", "status")):
+        return UpstreamError(message, code=code)
+    failure = UpstreamError(message, code=_CODES[kind] if kind else code, status=400, retry=False)
+    failure.type = InvalidRequest.type
+    return failure

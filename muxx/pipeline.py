@@ -23,7 +23,8 @@ from .again import give_again
 from .answering import answer_upstream
 from .attempts import NOT_ALLOWED, attempt_targets
 from .call import HEAVY_BYTES, NEVER, Call
-from .chains import describe_crash, first_result
+from .chains import first_result
+from .crashes import describe_crash
 from .errors import (
     AuthenticationError,
     ClientGone,

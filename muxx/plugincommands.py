@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import config_path_option, echo_json, failures, find_config, find_plugins_dir, plugins_dir_option, table
+from .console import (
+    ListedByDefault,
+    config_path_option,
+    echo_json,
+    failures,
+    find_config,
+    find_plugins_dir,
+    plugins_dir_option,
+    table,
+)
 
 if TYPE_CHECKING:
     from .pluginlist import Listed, Survey
-
-
-class ListedByDefault(click.Group):
-    """Without the name of a command it is `list` that is meant."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        asks_for_help = args[:1] in ([option] for option in ctx.help_option_names)
-        if not ctx.resilient_parsing and not asks_for_help and (not args or args[0].startswith("-")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 @click.group(cls=ListedByDefault)

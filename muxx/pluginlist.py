@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from .config import Config
 from .configfile import load_config
+from .discovery import Candidate, Found, candidates, chosen, config_classes, imported
 from .errors import PluginLoadError
-from .plugins import Candidate, Chain, Found, PluginSet, build, candidates, chosen, config_classes, imported
+from .plugins import Chain, PluginSet, build
 
 State = Literal["on", "off", "left out", "broken"]
 
@@ -77,7 +78,7 @@ def _build_what_can_be(found: Iterable[Found], config: Config) -> tuple[PluginSe
 
 
 def _switched_off(item: Found, config: Config) -> Listed:
-    if config.plugins.only is not None and item.name not in config.plugins.only:
+    if config.plugins.leaves_out(item.name):
         return _listed(item, "left out", "[plugins] only")
     return _listed(item, "off", "enabled = false")
 

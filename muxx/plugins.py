@@ -1,6 +1,6 @@
-"""Find plugins, check them, build them, and compile each hook's implementations into one frozen chain.
+"""Check the plugins that were found, build them, and compile each hook's implementations into one frozen chain.
 
-pluggy finds, validates and orders; muxx runs the request hooks itself. A chain is a tuple of callables that all take the hook's
+pluggy validates and orders; muxx runs the request hooks itself. A chain is a tuple of callables that all take the hook's
 full arguments, whatever subset the plugin asked for, so running one is a plain loop and an empty one costs a truth test.
 
 Everything a plugin author can get wrong is refused here, before the first request, in a sentence that names the plugin and the
@@ -11,79 +11,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import logging
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from importlib import metadata
-from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Literal
 
 import pluggy
-from pydantic import ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from . import hookspecs
 from .config import Config, PluginConfig
-from .errors import PluginLoadError, StartError, place_of
-from .pluginfiles import load_file, plugin_files, plugin_name
-from .sources import Sources
-
-GROUP = "muxx"
-STANDARD_DISTRIBUTION = "muxx"
-
-SLOW_SECONDS = 5.0
-"""A plugin that takes longer to be there is named in the log."""
+from .crashes import crash_words
+from .discovery import STANDARD_DISTRIBUTION, Found, candidates, named_when_slow, refuse_unknown
+from .errors import PluginLoadError, StartError
 
 Mark = Literal["tryfirst", "trylast"]
-
-log = logging.getLogger("muxx.plugins")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A plugin that is there, before anything of it is imported."""
-
-    name: str
-    origin: str
-    """The distribution that brings it, or the path of its file."""
-    version: str | None
-    """The distribution's; a file has none."""
-    load: Callable[[], type]
-    """Import it and give its class, or raise `PluginLoadError`."""
-    is_file: bool = False
-
-
-class Unloaded:
-    """What stands for the class of a plugin that could not be loaded. Nobody can say which settings that one takes."""
-
-    class Config(PluginConfig):
-        model_config = ConfigDict(extra="allow")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A plugin class and where it came from, before it is built. One with a `problem` is refused unless it is off."""
-
-    name: str
-    cls: type
-    origin: str
-    version: str | None
-    problem: PluginLoadError | None = None
-
-    @property
-    def config_class(self) -> type[PluginConfig]:
-        cls = getattr(self.cls, "Config", PluginConfig)
-        if not (isinstance(cls, type) and issubclass(cls, PluginConfig)):
-            raise PluginLoadError(self.name, "its Config must be a class derived from muxx.PluginConfig")
-        if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
-            text = "its Config names a type that is not there; import it outside of `if TYPE_CHECKING:`"
-            raise PluginLoadError(self.name, text)
-        return cls
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,104 +56,6 @@ class Step:
 
 
 Chain = tuple[Step, ...]
-
-
-def candidates(plugins_dir: Path | None = None, sources: Sources | None = None) -> list[Candidate]:
-    """Every plugin of the entry-point group, and every file of `plugins_dir`, by name; those that share one are all in it."""
-    there: dict[tuple[str, str], Candidate] = {}
-    for distribution in _distributions():
-        about = distribution.metadata  # parsed anew each time it is asked for
-        origin, version = about["Name"], about["Version"]
-        for entry in distribution.entry_points.select(group=GROUP):
-            there[entry.name, origin] = Candidate(entry.name, origin, version, partial(_import, entry, origin))
-    sources = sources or Sources()
-    for path in plugin_files(plugins_dir, sources) if plugins_dir is not None else ():
-        name = plugin_name(path)
-        there[name, str(path)] = Candidate(name, str(path), None, partial(load_file, path, sources), is_file=True)
-    return [there[key] for key in sorted(there)]
-
-
-def _distributions() -> Iterator[metadata.Distribution]:
-    """Those that bring plugins, each once: one may be on sys.path more than once, as an editable install is.
-
-    `metadata.entry_points` would parse those of all that is installed, and most of it brings no plugin.
-    """
-    section = f"[{GROUP}]"
-    bringing = (item for item in metadata.distributions() if section in (item.read_text("entry_points.txt") or ""))
-    return map(metadata.distribution, {name for item in bringing if (name := item.name)})  # a name is parsed metadata
-
-
-def _import(entry: metadata.EntryPoint, distribution: str) -> type:
-    try:
-        cls = entry.load()
-    except (Exception, SystemExit) as error:
-        text = f"{entry.value} cannot be imported ({type(error).__name__}: {error}); upgrade or uninstall {distribution}"
-        raise PluginLoadError(entry.name, text) from error
-    if not isinstance(cls, type):
-        raise PluginLoadError(entry.name, f"{entry.value} is no class; its entry point has to name one, as in 'muxx_demo:Demo'")
-    return cls
-
-
-def chosen(there: Sequence[Candidate]) -> list[Candidate]:
-    """Those that `MUXX_LOAD_PLUGINS` leaves: all where it is unset, else the standard ones and the ones it names, by commas.
-
-    A name that is nobody's is refused: a misspelt guard would be left out without a word.
-    """
-    listed = os.environ.get("MUXX_LOAD_PLUGINS")
-    if listed is None:
-        return list(there)
-    wanted = [name.strip() for name in listed.split(",") if name.strip()]
-    _refuse_unknown("MUXX_LOAD_PLUGINS", wanted, {c.name for c in there})
-    return [c for c in there if c.origin == STANDARD_DISTRIBUTION or c.name in wanted]
-
-
-def discover(plugins_dir: Path | None = None, sources: Sources | None = None) -> list[Found]:
-    """The plugins that `MUXX_LOAD_PLUGINS` leaves, imported, by name. One that cannot be loaded is among them, with its problem:
-    whether that matters, the configuration says."""
-    return imported(chosen(candidates(plugins_dir, sources)))
-
-
-def imported(these: Iterable[Candidate]) -> list[Found]:
-    """The plugins of these candidates, which are in the order of their names."""
-    return [_found(list(same)) for _, same in groupby(these, key=lambda c: c.name)]
-
-
-def _found(same: Sequence[Candidate]) -> Found:
-    """The plugin of a name, from all that claim it."""
-    first = same[0]
-    try:
-        if len(same) > 1:
-            raise PluginLoadError(first.name, _clash(first, same[1]))
-        with _named_when_slow(first.name, "be imported"):
-            found = Found(first.name, first.load(), first.origin, first.version)
-        found.config_class  # noqa: B018 - asked here, so that one that is none is this plugin's problem
-    except PluginLoadError as problem:
-        return Found(first.name, Unloaded, first.origin, first.version, problem)
-    return found
-
-
-@contextmanager
-def _named_when_slow(plugin: str, what: str) -> Iterator[None]:
-    """Around what every start and every command waits for."""
-    started = time.monotonic()
-    yield
-    seconds = time.monotonic() - started
-    if seconds > SLOW_SECONDS:
-        log.warning("plugin %s took %.1f s to %s; begin what is heavy in its lifespan", plugin, seconds, what)
-
-
-def _clash(one: Candidate, other: Candidate) -> str:
-    if one.is_file and other.is_file:
-        return f"{one.origin} and {other.origin} give this one name; rename one of them"
-    if one.is_file or other.is_file:
-        file, distribution = (one, other) if one.is_file else (other, one)
-        return f"{file.origin} has the name of a plugin that {distribution.origin} brings; rename the file"
-    return f"two distributions bring this name ({one.origin}, {other.origin}); uninstall one"
-
-
-def config_classes(found: Iterable[Found]) -> dict[str, type[PluginConfig]]:
-    """Each plugin's settings class, for reading `[plugins.<name>]` strictly."""
-    return {f.name: f.config_class for f in found}
 
 
 class PluginSet:
@@ -260,12 +104,6 @@ class PluginSet:
             raise StartError("no plugin implements `authenticate`, so nobody could call; enable the standard plugin `keys`")
 
 
-def crash_words(error: BaseException) -> str:
-    """What a plugin's own code raised at the start, and where; of a call that does not fit there is no such place."""
-    trace = error.__traceback__
-    return f"{type(error).__name__}{place_of(trace.tb_next if trace is not None else None)}: {error}"
-
-
 class _Manager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         """A hook is a marked function of the class, and to look into every other member as pluggy does is half of a start."""
@@ -299,15 +137,7 @@ def _refuse_unknown_settings(found: set[str], config: Config) -> None:
     named = (*config.plugins.tables, *(config.plugins.only or ()), *config.plugins.order)
     if found.issuperset(named):
         return  # the usual case, and looking through every installed package takes its time
-    _refuse_unknown("[plugins]", named, found | {c.name for c in candidates(config.plugins_dir)})
-
-
-def _refuse_unknown(where: str, named: Iterable[str], known: set[str]) -> None:
-    for name in named:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "is its package installed, or its file in --plugins-dir?"
-            raise StartError(f"{where} names {name!r}, but there is no such plugin; {hint}")
+    refuse_unknown("[plugins]", named, found | {c.name for c in candidates(config.plugins_dir)})
 
 
 def _registration_order(found: Sequence[Found], config: Config) -> list[Found]:
@@ -317,8 +147,7 @@ def _registration_order(found: Sequence[Found], config: Config) -> list[Found]:
 
 
 def _is_off(name: str, config: Config) -> bool:
-    left_out = config.plugins.only is not None and name not in config.plugins.only
-    return left_out or config.plugins.tables.get(name, {}).get("enabled") is False
+    return config.plugins.leaves_out(name) or config.plugins.tables.get(name, {}).get("enabled") is False
 
 
 def _settings(item: Found, config: Config) -> PluginConfig:
@@ -335,7 +164,7 @@ def _settings(item: Found, config: Config) -> PluginConfig:
 def _instantiate(item: Found, settings: PluginConfig) -> Any:
     takes_config = len(inspect.signature(item.cls).parameters) > 0
     try:
-        with _named_when_slow(item.name, "be built"):
+        with named_when_slow(item.name, "be built"):
             return item.cls(settings) if takes_config else item.cls()
     except (Exception, SystemExit) as error:
         raise PluginLoadError(item.name, f"it could not be built ({crash_words(error)})") from error

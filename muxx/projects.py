@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from .errors import AuthenticationError, MuxxError
 from .projectsettings import resolved_settings, settings_of
-from .projectstore import DEFAULT_PROJECT as DEFAULT_PROJECT
 from .settings import Project, ProjectSettings
 
 if TYPE_CHECKING:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .sealing import Seal
 
 NAME = "projects"
-DEFAULT_PROJECT = "default"
 _VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 SHOWN = 4
 """Characters of a provider's key that lists show, of one that is long enough to spare them."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import config_path_option, echo_json, failures, load, run_async, table
-from .plugincommands import ListedByDefault
+from .console import ListedByDefault, config_path_option, echo_json, failures, load, run_async, table
 
 if TYPE_CHECKING:
     from .catalogue import Catalogue

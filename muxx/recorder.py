@@ -30,9 +30,9 @@ from typing import Any
 
 import orjson
 
-from .chains import describe_crash, named_when_late
+from .chains import named_when_late
+from .crashes import describe_crash, is_database_fault
 from .db import Migration, migrate
-from .errors import is_database_fault
 from .host import Host
 from .journal import keep_ballast
 from .money import Usage

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from .errors import MuxxError, ProviderRefusal, UpstreamAuth, UpstreamError, type_of_status
 from .headers import downstream_lines, retry_after
+from .outages import failure_told
 from .plain import whole_body
 from .routing import RETRY_STATUSES
 from .targets import Attempt
-from .translating import told
 from .wire.failures import told_in_refusal
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> M
     if not 400 <= status < 600 or body.lstrip()[:1] == b"<":
         return UpstreamError(retry_after=wait)
     error = told_in_refusal(body)
-    said = told(error, partial(masked, call, attempt))
+    said = failure_told(error, partial(masked, call, attempt))
     code = said.code if error else UpstreamError.code
     refusal = ProviderRefusal(status, b"", code, retry=status in RETRY_STATUSES, retry_after=wait)
     refusal.lines = downstream_lines(provider, response.headers, call.exchange.added_headers)

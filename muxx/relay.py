@@ -15,6 +15,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from .call import NEVER
 from .errors import (
     MuxxError,
     UpstreamDisconnected,
@@ -26,10 +27,8 @@ from .errors import (
 from .reply import Chunk, ChunkKind
 from .wire.alike import Alike
 from .wire.large import LARGE
-from .wire.openai import Verdict
-from .wire.openai.answer import DONE, ERROR_EVENT, FORWARD
 from .wire.sse import Event, EventSplitter
-from .wire.wire import StreamFacts
+from .wire.wire import DONE, ERROR_EVENT, FORWARD, StreamFacts, Verdict
 
 if TYPE_CHECKING:
     from .call import ClientSide
@@ -265,7 +264,7 @@ class Relay:
     def finish(self, error: MuxxError | None) -> None:
         """The answer is over; only the first word counts."""
         if not self.over.done():
-            self._limits.due = float("inf")
+            self._limits.due = NEVER
             self._going_on = None
             self.over.set_result(error)
 
@@ -320,7 +319,7 @@ class Relay:
     def _pause(self) -> None:
         if not self._pausing:
             self._pausing = True
-            self._limits.due = float("inf")  # the client is the slow one; its own limit runs
+            self._limits.due = NEVER  # the client is the slow one; its own limit runs
             self._response.pause()
 
     def _resume(self) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .accounting import NO_COST
 from .answering import STREAM_LINES, asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole, through
-from .chains import describe_crash, is_plugins_own, isolated
+from .chains import is_plugins_own, isolated
+from .crashes import describe_crash
 from .driving import DrivenItems
 from .errors import ClientGone, ClientStalled, MuxxError, PluginError, UpstreamError
 from .headers import answer_lines
@@ -23,9 +24,8 @@ from .hookedrelay import Delivered
 from .money import usd
 from .plugins import Step
 from .reply import KERNEL_HEADERS, Chunk, Reply, WholeAnswer
-from .wire.openai import AnswerHead, Head
-from .wire.openai.answer import DONE, DROP, WITHHOLD
 from .wire.sse import Event, EventSplitter
+from .wire.wire import DONE, DROP, WITHHOLD, AnswerHead, Head
 
 if TYPE_CHECKING:
     from .call import Call

@@ -52,14 +52,10 @@ _FIRST = "INSERT OR IGNORE INTO secret (id, mark) VALUES (1, ?)"
 
 
 class Secret:
-    """Never printed."""
+    """The secret of a host, as far as it is needed: what it was given cannot be read from it, nor printed."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(b"muxx", secret, hashlib.sha256)
-
-    def expanded(self, purpose: str) -> bytes:
-        """32 bytes for one purpose. They tell nothing of the secret or of another purpose's."""
-        return _expanded(self._key, purpose)
 
     @cached_property
     def mark(self) -> bytes:
@@ -69,11 +65,11 @@ class Secret:
     @cached_property
     def provider_keys(self) -> Seal:
         """What encrypts the keys of providers."""
-        return Seal(lambda: self.expanded("provider-keys"))
+        return Seal(lambda: derived(self._key, "provider-keys"))
 
     @cached_property
     def _wrapping(self) -> Seal:
-        return Seal(lambda: self.expanded("root"))
+        return Seal(lambda: derived(self._key, "root"))
 
     def wrapped(self, root: bytes) -> bytes:
         return self._wrapping.shut(root.hex(), NAME)
@@ -89,12 +85,8 @@ def _mark(key: bytes) -> bytes:
     return hashlib.scrypt(key, salt=b"muxx mark", n=2**12, r=8, p=1, dklen=MARK_BYTES)
 
 
-def derived(root: bytes, purpose: str) -> bytes:
-    """32 bytes for one purpose, from the root."""
-    return _expanded(root, purpose)
-
-
-def _expanded(key: bytes, purpose: str) -> bytes:
+def derived(key: bytes, purpose: str) -> bytes:
+    """32 bytes for one purpose, by the second step of HKDF. They tell nothing of the key or of another purpose's."""
     return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)
 
 

@@ -18,8 +18,9 @@ from .answer import Answer
 from .arrays import AsArray
 from .bodies import Asked, query_as
 from .call import Call
-from .chains import crashed, describe_crash, is_plugins_own, run_step
+from .chains import crashed, is_plugins_own, run_step
 from .connection import Connection, ConnectionServer
+from .crashes import describe_crash, is_database_fault
 from .endpoints import HEALTH_PATHS, Table
 from .errors import (
     AuthenticationError,
@@ -29,7 +30,6 @@ from .errors import (
     PermissionDenied,
     PluginError,
     Unavailable,
-    is_database_fault,
 )
 from .exchange import Exchange
 from .headers import error_headers, lines, request_id_headers

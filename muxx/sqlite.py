@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from .errors import StartError, is_database_fault
+from .crashes import is_database_fault
+from .errors import StartError
 from .journal import Durability
 
 Row = aiosqlite.Row

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from .chains import describe_crash
+from .crashes import describe_crash
 
 LONGEST = 2048
 LONGEST_NAME = 128

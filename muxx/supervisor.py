@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from .agreement import READY, Agreement, Change, Channel
-from .chains import describe_crash
+from .crashes import describe_crash
 from .errors import StartError
 from .watchdog import Pulse, Silence
 

@@ -37,7 +37,8 @@ FORMATS: Mapping[str, FormatDefaults] = {
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `first_byte` waits for the head of the answer, `first_token` for the first event of a stream."""
+    """Seconds. `first_byte` is for the head of the answer; `first_token`, behind that, for the first thing the model says in a
+    stream, which a ping is not, or for the first bytes of a plain answer; `whole` for the request with all its attempts."""
 
     connect: float = 5.0
     first_byte: float = 120.0
@@ -167,7 +168,7 @@ class Attempt:
     """Set in `pre_attempt` for a provider that wants requests signed: called once, when `payload` is what will be sent, it may
     change `headers` and `url`."""
     wire: Any = None
-    """The format it is made in, written by the kernel; None: the caller's."""
+    """The format it is made in, a `Wire`; written by the kernel before anybody sees the attempt."""
 
     def __init__(
         self,

@@ -13,15 +13,13 @@ from orjson import JSONDecodeError, loads
 
 from .errors import InvalidRequest, UpstreamError
 from .hookedrelay import HookedRelay
-from .outages import kind_told
+from .outages import failure_told
 from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
-from .wire.failures import TOO_LONG, word_for
-from .wire.openai.answer import DONE, DROP, ERROR_EVENT, Verdict
 from .wire.prompt import Losses, sealed
 from .wire.sse import Event
-from .wire.wire import AnswerReader, Codec, Wire
+from .wire.wire import DONE, DROP, ERROR_EVENT, AnswerReader, Codec, Verdict, Wire
 from .wire.wires import BY_NAME
 from .written import Written
 
@@ -217,7 +215,7 @@ class TranslatedRelay(_OwnEvents, Relay):
             for event in events:
                 verdict = stream.observe(event)
                 if verdict is ERROR_EVENT:
-                    raise told(stream.error, self._masked)
+                    raise failure_told(stream.error, self._masked)
                 chunks = codec.read(stream.value) if verdict is not DROP and stream.value is not None else []
                 if chunks:
                     out.append(codec.encode(chunks))
@@ -263,7 +261,7 @@ class TranslatedHookedRelay(_OwnEvents, HookedRelay):
     def _observe(self, event: Event) -> Verdict:
         verdict = self.stream.observe(event)
         if verdict is ERROR_EVENT:
-            raise told(self.stream.error, self._masked)
+            raise failure_told(self.stream.error, self._masked)
         return verdict
 
     def _note_end(self, event: Event) -> None:
@@ -280,27 +278,6 @@ class TranslatedHookedRelay(_OwnEvents, HookedRelay):
         if verdict is DONE:
             chunks.append(self._codec.end())
         return await self._pass(chunks) if chunks else False
-
-
-_CODES = {"content_filter": "content_filter", "context_length": TOO_LONG}
-"""What refusals of what was said, or how much, are called, whatever the provider's word is."""
-
-_INVALID = ("invalid_request_error", "INVALID_ARGUMENT")
-
-
-def told(error: Any, masked: Any = bytes) -> UpstreamError:
-    """A failure that a provider tells of in its own words, for a client that does not know them. One that is about the request
-    is a 400, for nobody will answer it any better."""
-    said = error if isinstance(error, dict) else {"message": error}
-    code = word_for(said)
-    text = said.get("message")
-    message = masked(text.encode()).decode("utf-8", "replace") if isinstance(text, str) else ""
-    kind = kind_told(code or "", said)
-    if kind is None and not any(said.get(member) in _INVALID for member in ("code", "type", "status")):
-        return UpstreamError(message, code=code)
-    failure = UpstreamError(message, code=_CODES[kind] if kind else code, status=400, retry=False)
-    failure.type = InvalidRequest.type
-    return failure
 
 
 def whole(up: Wire, body: bytes, called: Wire) -> tuple[list[Chunk], set[str]]:

@@ -37,7 +37,7 @@ class PassedOver(NamedTuple):
     """What of the request it has no word for, where that is the reason."""
 
 
-def told(attempts: list[Attempt], passed_over: Sequence[PassedOver]) -> list[dict[str, Any]]:
+def attempts_told(attempts: list[Attempt], passed_over: Sequence[PassedOver]) -> list[dict[str, Any]]:
     """Every target that was tried or passed over, in order, for the row."""
     lines: list[dict[str, Any]] = []
     for number, attempt in enumerate([*attempts, None]):

@@ -1,4 +1,4 @@
-"""The only outward sockets: two transports over HTTP, and which of them carries a provider."""
+"""Which of the two transports over HTTP carries a provider. They hold the only sockets to providers: `lean`, `complete`."""
 
 from __future__ import annotations
 

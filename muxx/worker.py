@@ -18,9 +18,10 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from . import recorder
-from .chains import describe_crash, named_when_late
+from .chains import named_when_late
 from .checking import Loaded, load_checked
 from .config import Config
+from .crashes import describe_crash
 from .endpoints import refuse_reserved
 from .errors import PluginLoadError, ShuttingDown, StartError
 from .gateway import Gateway

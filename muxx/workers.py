@@ -23,17 +23,18 @@ import aiohttp
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from .agreement import CHANGE_OVER, MAKE_READY, READY, REFUSED, Change, Channel, Message
-from .chains import describe_crash
 from .checking import build_checked, load_checked
 from .config import Config
+from .crashes import describe_crash
 from .db import begin_log_anew
+from .discovery import Found
 from .errors import StartError
 from .gateway import Gateway
 from .host import Host, Paths, locked
 from .journal import Journal
 from .loop import run
 from .memory import give_large_back
-from .plugins import Found, PluginSet, build
+from .plugins import PluginSet, build
 from .secret import SHORT_SECRET, configured
 from .server import allow_files, most_calls
 from .shared import Shared

@@ -17,7 +17,7 @@ from money_kit import CHECKED, check_money, check_sums
 from template_kit import Template
 from thoroughness import examples
 
-from muxx import plugins
+from muxx import discovery
 from muxx.testing import running
 
 pytest_plugins = ["muxx.testing.fixtures"]
@@ -50,7 +50,7 @@ def _nothing_holds_the_loop(_loop_probe: LoopProbe, request: pytest.FixtureReque
 @pytest.fixture(scope="session", autouse=True)
 def _installed_plugins_are_found_once() -> Iterator[None]:
     """In the same folders as they were: to look through what is installed takes a fifth of a gateway's start."""
-    look = plugins._distributions
+    look = discovery._distributions
     found: dict[object, list[Distribution]] = {}
 
     def look_once() -> Iterator[Distribution]:
@@ -60,7 +60,7 @@ def _installed_plugins_are_found_once() -> Iterator[None]:
         return iter(found[there])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "_distributions", look_once)
+        patch.setattr(discovery, "_distributions", look_once)
         yield
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from muxx.checking import Loaded
 from muxx.config import Config
+from muxx.discovery import STANDARD_DISTRIBUTION
 from muxx.host import Host, Paths
-from muxx.plugins import STANDARD_DISTRIBUTION, build
+from muxx.plugins import build
 from muxx.recorder import MIGRATIONS, NAME
 from muxx.secret import configured
 

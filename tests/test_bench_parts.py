@@ -30,7 +30,8 @@ from muxx.bench.upstream import PLAIN as PLAIN_ANSWER
 from muxx.catalogue import Catalogue
 from muxx.config import Config
 from muxx.configfile import load_config
-from muxx.plugins import build, config_classes, discover
+from muxx.discovery import config_classes, discover
+from muxx.plugins import build
 from muxx.routing import RoutingTable
 
 # ── the gateway that is measured ──

@@ -22,8 +22,8 @@ from click.testing import CliRunner, Result
 from muxx import Limits, __version__, console
 from muxx.cli import cli, path_argument
 from muxx.config import Config
+from muxx.discovery import Found
 from muxx.errors import RateLimited, StartError
-from muxx.plugins import Found
 
 ROOT = Path(__file__).parent.parent
 

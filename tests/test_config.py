@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 
 from muxx.config import Config, ModelConfig, PluginConfig, ProviderConfig, TargetConfig
 from muxx.configfile import ConfigError, load_config
+from muxx.discovery import Found, config_classes
 from muxx.explain import MASK, json_schema, layers
-from muxx.plugins import Found, config_classes
 from muxx.processes import usable_cores
 from muxx.testing import RunningGateway
 from muxx_std.alerts import Alerts

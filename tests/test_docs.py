@@ -25,7 +25,7 @@ from docs_kit import GUIDE, PAGES, ROOT, TUTORIAL, Block, Clone, blocks, forking
 from muxx import hookspecs
 from muxx.cli import cli
 from muxx.configfile import load_config
-from muxx.plugins import config_classes, discover
+from muxx.discovery import config_classes, discover
 from muxx.testing import RunningGateway, Said, ScriptedUpstream, clean_environment, eventually
 from muxx.testing.installing import installed
 from muxx.testing.speaking import plain, streamed

@@ -27,18 +27,19 @@ from packaging.utils import canonicalize_name
 
 import muxx
 from muxx.config import Config
-from muxx.plugins import build, discover
+from muxx.discovery import discover
+from muxx.plugins import build
 
 ROOT = Path(__file__).parent.parent
 KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version __init__ processes shown moments memory loop asked errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
-    configtypes config configfile projectsettings explain pluginfiles plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body
-    wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.prompt wire.openai.members
+    version __init__ processes shown moments memory loop asked crashes errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
+    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.prompt wire.wire
+    wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
-    wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.wire wire.models
+    wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.models
     wire.openai.prompt wire.openai.completions wire.openai.embeddings wire.responses.items wire.responses.request
     wire.responses.envelope wire.responses.facts wire.responses.writer wire.responses.reading wire.responses.adding
     wire.responses.codec wire.responses.plain wire.responses.answer_reader wire.responses.prompt_writing

@@ -16,8 +16,8 @@ from journal_kit import DELIVERED, SENT, kill, row, spawn, trace
 
 import muxx.journal as journal_module
 from muxx.errors import LogUnavailable, StartError
-from muxx.journal import BALLAST, Journal, find_record, journalled, keep_ballast
-from muxx.segments import FINAL, Line, is_left, line_of, next_line, read_segment, segments
+from muxx.journal import BALLAST, Journal, keep_ballast
+from muxx.segments import FINAL, Line, find_record, is_left, journalled, line_of, next_line, read_segment, segments
 
 
 def lines_of(directory: Path) -> list[Line]:
@@ -58,7 +58,7 @@ class TestLines:
     def test_what_is_written_is_read_back_in_order_with_its_kind(self, journal: Journal, tmp_path: Path) -> None:
         journal.trace(trace("a"))
         journal.final(row("a"), SENT, DELIVERED)
-        journal.amend(row("a"), {"status": 499}, SENT, DELIVERED)
+        journal.amend(row("a", status=499), SENT, DELIVERED)
         lines = lines_of(tmp_path)
         assert [line.kind for line in lines] == ["trace", "final", "amend"]
         assert orjson.loads(lines[0].raw) == trace("a")
@@ -108,7 +108,7 @@ class TestLines:
 
     def test_a_trace_and_an_amendment_with_odd_values_are_kept_too(self, journal: Journal, tmp_path: Path) -> None:
         journal.trace(trace("a", metadata={"lone": "\ud800"}))
-        journal.amend(row("a", attributes={"lone": "\ud800"}), {"status": 499}, SENT)
+        journal.amend(row("a", attributes={"lone": "\ud800"}, status=499), SENT)
         first, second = lines_of(tmp_path)
         assert (first.kind, orjson.loads(first.raw)["metadata"]) == ("trace", {"lone": "?"})
         assert (second.kind, orjson.loads(second.raw)["status"], second.sent) == ("amend", 499, SENT)
@@ -352,7 +352,7 @@ class TestGathered:
         monkeypatch.setattr(journal_module.os, "writev", lambda fd, pieces: writes.append(1) or write(fd, pieces))
         gathering.trace(trace("a"))
         gathering.final(row("a", attributes={"lone": "\ud800"}), SENT)  # the long way round must not overtake the trace
-        gathering.amend(row("a"), {"status": 499}, SENT, DELIVERED)
+        gathering.amend(row("a", status=499), SENT, DELIVERED)
         assert lines_of(tmp_path) == []
         await asyncio.sleep(0)
         assert [line.kind for line in lines_of(tmp_path)] == ["trace", "final", "amend"]
@@ -505,7 +505,7 @@ class TestFindRecord:
         journal.final(row("a"), SENT, None)
         journal.final(row("b"))
         journal._open_segment()
-        journal.amend(row("a"), {"status": 499}, SENT, DELIVERED)
+        journal.amend(row("a", status=499), SENT, DELIVERED)
         found = find_record(tmp_path, "a")
         assert found == {**row("a", status=499), "input": SENT, "output": DELIVERED}
 
@@ -527,7 +527,7 @@ def test_what_the_journal_holds_is_the_last_word_of_every_request_without_its_te
     journal.trace(trace("b"))
     journal.final(row("a"), SENT, DELIVERED)
     journal._open_segment()
-    journal.amend(row("a"), {"status": 499}, SENT, DELIVERED)
+    journal.amend(row("a", status=499), SENT, DELIVERED)
     journal.final(row("c"), b'{"request_id":"d"}')
     found = journalled(tmp_path)
     assert found == {"a": row("a", status=499), "b": trace("b"), "c": row("c")}

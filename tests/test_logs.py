@@ -40,7 +40,7 @@ def note(journal: Journal, row: Record, **changes: Any) -> None:
     """As a worker does: the row, and its content apart; changed afterwards, if it changes."""
     bare = {name: value for name, value in row.items() if name not in present.CONTENT}
     if changes:
-        journal.amend(bare, changes, row["input"], row["output"])
+        journal.amend({**bare, **changes}, row["input"], row["output"])
     else:
         journal.final(bare, row["input"], row["output"])
 

@@ -117,7 +117,7 @@ async def test_of_calls_that_end_one_after_the_other_in_a_turn_only_the_first_le
 
 async def test_a_line_nobody_put_anything_behind_is_written_in_the_same_turn(journal: Journal, tmp_path: Path) -> None:
     journal.final(row("a"))
-    journal.amend(row("a"), {"status": 499})
+    journal.amend(row("a", status=499))
     await eventually(lambda: ids(tmp_path) == ["a", "a"])
 
 

@@ -15,9 +15,10 @@ from standard import STANDARD
 
 from muxx.checking import load_checked
 from muxx.configfile import ConfigError
+from muxx.discovery import Found, discover
 from muxx.errors import PluginLoadError, StartError
 from muxx.pluginfiles import load_file, plugin_files
-from muxx.plugins import Found, PluginSet, build, discover
+from muxx.plugins import PluginSet, build
 from muxx.sources import Sources
 from muxx.testing import GatewayProcess, ScriptedUpstream, chat, post_chat
 from muxx.testing.installing import installed

@@ -26,14 +26,15 @@ from muxx import (
     Reply,
     Route,
     StartError,
+    discovery,
     hookimpl,
     hookspecs,
-    plugins,
 )
 from muxx.checking import check_models
 from muxx.configfile import ConfigError, load_config
+from muxx.discovery import Found, candidates, config_classes, discover
 from muxx.hookspecs import HOOK_NAMES, REQUEST_HOOKS, SYNC_ONLY, signature_of
-from muxx.plugins import Found, PluginLoadError, PluginSet, build, candidates, config_classes, discover
+from muxx.plugins import PluginLoadError, PluginSet, build
 from muxx.testing import RunningGateway
 from muxx.testing.installing import installed
 from muxx.testing.settings import toml
@@ -790,7 +791,7 @@ def test_a_plugin_that_exits_while_it_is_built_is_refused() -> None:
 def test_a_plugin_that_takes_long_to_be_there_is_named(
     source: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(plugins, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.05)
     (tmp_path / "heavy.py").write_text(f"import time\nimport muxx\n\nclass Heavy:\n    {source}\n    post_response = muxx.hookimpl(lambda self: None, specname='post_response')\n")
     build([item for item in discover(tmp_path) if item.name == "heavy"], load_from({}, {}))
     assert re.search(rf"plugin heavy took 0\.\d s to {what}; begin what is heavy in its lifespan", caplog.text)

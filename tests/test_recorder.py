@@ -150,7 +150,7 @@ class TestStoring:
         journal.final(row("a"), SENT, b"{broken \xff")
         journal.final(row("b"), None, DELIVERED)
         journal.final(row("c"))
-        journal.amend(row("c"), {}, SENT, DELIVERED)
+        journal.amend(row("c"), SENT, DELIVERED)
         await bench.drain()
         texts = {record["request_id"]: (record["input"], record["output"]) for record in seen}
         assert texts == {"a": (SENT, b"{broken \xff"), "b": (None, DELIVERED), "c": (SENT, DELIVERED)}
@@ -245,7 +245,7 @@ class TestOrder:
     async def test_an_amendment_in_the_same_batch_is_what_is_stored(self, bench: Bench) -> None:
         journal = bench.journal()
         journal.final(row("a"))
-        journal.amend(row("a"), {"status": 499})
+        journal.amend(row("a", status=499))
         await bench.drain()
         assert await stored(bench.host) == {"a": 499}
         assert bench.ledger.seen == ["a"]
@@ -264,7 +264,7 @@ class TestOrder:
         if restart:
             await recorder.close()
             recorder = bench.recorder()
-        journal.amend(row("a"), {"status": 499, "ended_by": "client"})
+        journal.amend(row("a", status=499, ended_by="client"))
         await recorder.drain()
         assert await stored(bench.host) == {"a": 499}
         journal.close()
@@ -712,7 +712,7 @@ async def test_a_recorder_killed_anywhere_loses_and_doubles_nothing(bench: Bench
             journal.trace(trace(f"{name}{number}"))
             journal.final(row(f"{name}{number}"))
             if number % 10 == 0:
-                journal.amend(row(f"{name}{number}"), {"status": 499})
+                journal.amend(row(f"{name}{number}", status=499))
         journal.trace(trace(f"{name}-open"))
         journal.close()
     process = spawn(RECORDER, tmp_path, step, nth)

@@ -33,9 +33,9 @@ from muxx.hookedrelay import QUEUED_BYTES, Delivered, HookedRelay
 from muxx.relay import FIRST_EVENTS, MOST_LIKENESSES
 from muxx.reply import Chunk
 from muxx.testing import DONE, event, eventually
-from muxx.wire.openai import Verdict
 from muxx.wire.openai.stream import ChatStream
 from muxx.wire.sse import Event
+from muxx.wire.wire import Verdict
 
 BEFORE_DONE = STREAM.removesuffix(DONE)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from muxx import Exchange, hookimpl
-from muxx.plugins import discover
+from muxx.discovery import discover
 from muxx.testing import (
     DONE,
     PROVIDER_KEY,

@@ -17,9 +17,10 @@ import muxx
 from muxx import Chunk, Exchange, StateKey, TextWindow, ToolCall, Usage, hookimpl
 from muxx.testing import DONE, RunningGateway, Said, Tool, chat, event, sse
 from muxx.textwindow import CONTEXT, Edit, substitution
-from muxx.wire.openai import AnswerHead, ChatStream, ChunkEncoder
+from muxx.wire.openai import ChatStream, ChunkEncoder
 from muxx.wire.responses import ResponseCodec, stream_of
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import AnswerHead
 
 WORD = re.compile(r"(?<![ab])ab{1,3}c(?!d)")
 """With a look behind and a look ahead: at most 6 characters to look at."""

@@ -13,9 +13,9 @@ from importlib import metadata, resources, util
 from pathlib import Path
 from string import Template
 
+from ..discovery import candidates
 from ..errors import StartError
 from ..pluginfiles import RESERVED
-from ..plugins import candidates
 from ..version import __version__
 
 FILES = (

@@ -88,7 +88,6 @@ class RawClient:
     def __init__(self, sock: socket.socket, host: str, within: float) -> None:
         self._sock = sock
         self._buffer = bytearray()
-        self._eof = False
         self.host = host
         self.within = within
 

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from types import ModuleType
 
-from muxx.plugins import GROUP
+from muxx.discovery import GROUP
 
 _numbers = count()
 """A name that was in a directory before is still there."""

@@ -16,8 +16,8 @@ from muxx.exchange import Exchange
 from muxx.innercall import Collected
 from muxx.reply import Chunk
 from muxx.targets import Attempt
-from muxx.wire.openai import AnswerHead
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import BY_NAME
 
 from .reading import read_answer, read_comment, read_error

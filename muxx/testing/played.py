@@ -10,7 +10,7 @@ from muxx.errors import UpstreamDisconnected
 from muxx.reply import Chunk
 from muxx.targets import Attempt
 from muxx.transport import Sink, UpstreamResponse
-from muxx.wire.openai import AnswerHead
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import BY_NAME
 
 from .asking import asks_for_stream, endpoint_at

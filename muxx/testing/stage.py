@@ -20,6 +20,7 @@ import orjson
 
 from muxx.call import Call
 from muxx.configfile import load_config
+from muxx.discovery import Found, config_classes
 from muxx.endpoints import Table
 from muxx.exchange import Exchange
 from muxx.gateway import Gateway
@@ -27,7 +28,7 @@ from muxx.hookspecs import hookimpl
 from muxx.host import Host
 from muxx.journal import Journal
 from muxx.pipeline import carry
-from muxx.plugins import Found, build, config_classes
+from muxx.plugins import build
 from muxx.recorder import Recorder
 from muxx.request import CREDENTIAL_HEADERS, HttpRequest, Identity, Request
 from muxx.row import Record
@@ -212,5 +213,5 @@ class Stage:
         """Bring the row of an exchange to the `record` hooks once more, as the journal may at any time."""
         if outcome.row is not None:
             row = {name: value for name, value in outcome.row.items() if name not in ("input", "output")}
-            self.gateway.journal.amend(row, {}, outcome.row["input"], outcome.row["output"])
+            self.gateway.journal.amend(row, outcome.row["input"], outcome.row["output"])
             await self._recorder.drain()

@@ -43,7 +43,6 @@ class RecordedRequest:
         self.version = version
         self.headers = headers
         self.body = body
-        self.received_at = time.monotonic()
         self.produced = 0
         self.finished = False
 

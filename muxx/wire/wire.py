@@ -12,6 +12,7 @@ returns. Google's streams have no such event: they end with their body.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,9 +26,48 @@ from ..request import Part
 from ..targets import Format
 from .alike import Alike
 from .fragments import Fragments
-from .openai import Head, Verdict, comment_event
 from .prompt import Losses, Prompt
 from .sse import Event
+
+
+class Verdict(enum.Enum):
+    """What the relay does with an event of an upstream stream."""
+
+    FORWARD = "forward"
+    WITHHOLD = "withhold"
+    """The usage event muxx asked for and the client did not."""
+    DROP = "drop"
+    """An event without data: SDKs die of them."""
+    DONE = "done"
+    """The last event of a complete answer: nothing after it counts."""
+    ERROR_EVENT = "error_event"
+    """The provider's own error: it goes to the client once, without the secrets it may quote, and ends the stream."""
+
+
+# Looked up once: reading a member off an Enum class costs as much as the rest of an event's bookkeeping.
+FORWARD, WITHHOLD, DROP, DONE, ERROR_EVENT = Verdict
+
+
+class Head(Protocol):
+    """What new events of an answer are headed with; what is known of a stream is one."""
+
+    @property
+    def id(self) -> str | None: ...
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def created(self) -> int | None: ...
+
+
+@dataclass(slots=True)
+class AnswerHead:
+    """The head of an answer no provider made."""
+
+    id: str | None
+    model: str | None
+    created: int | None
 
 
 class Facts(Head, Protocol):
@@ -167,8 +207,9 @@ class Wire:
     """What ends a broken stream: the same as an event, with its number where events are numbered."""
     payload: Callable[[dict[str, Any]], bytes] = dumps
     """The request's body as it is sent up."""
-    comment_event: Callable[[Cost | None, str, Usage | None], bytes] | None = comment_event
-    """The comment with a stream's cost, its usage in the words of chat completions; None where clients die of comments."""
+    comment_event: Callable[[Cost | None, str, Usage | None], bytes] | None = None
+    """The comment with a stream's cost, its usage in the words of chat completions; None where clients die of comments, or there
+    are no streams."""
     translation: Translation | None = None
     """None: only a provider that has this endpoint can answer it."""
     choices: bool = False

@@ -9,10 +9,10 @@ from ..errors import MuxxError
 from ..reply import Chunk
 from ..targets import Format
 from . import anthropic, gemini, openai, responses
-from .openai import Head, completions, embeddings
+from .openai import completions, embeddings
 from .prompt import Losses, Prompt
 from .responses import ResponseStream
-from .wire import Codec, StreamFacts, Translation, Wire
+from .wire import Codec, Head, StreamFacts, Translation, Wire
 
 
 def _openai_body(error: MuxxError, request_id: str) -> bytes:
@@ -128,6 +128,7 @@ CHAT = Wire(
     encode_answer=openai.encode_completion,
     error_body=_openai_body,
     error_event=_openai_event,
+    comment_event=openai.comment_event,
     translation=Translation(openai.read_prompt, openai.write_prompt, openai.ChatReader, openai.read_answer),
     choices=True,
 )
@@ -154,6 +155,7 @@ COMPLETIONS = Wire(
     encode_answer=completions.encode_text_completion,
     error_body=_openai_body,
     error_event=_openai_event,
+    comment_event=openai.comment_event,
 )
 
 EMBEDDINGS = Wire(
@@ -202,6 +204,7 @@ RESPONSES = Wire(
     encode_answer=responses.encode_response,
     error_body=_openai_body,
     error_event=_response_event,
+    comment_event=openai.comment_event,
     translation=Translation(responses.read_prompt, responses.write_prompt, responses.ResponseReader, responses.read_answer),
 )
 
@@ -227,6 +230,7 @@ MESSAGES = Wire(
     encode_answer=anthropic.encode_message,
     error_body=anthropic.error_body,
     error_event=anthropic.error_event,
+    comment_event=openai.comment_event,
     translation=Translation(anthropic.read_prompt, anthropic.write_prompt, anthropic.MessageReader, anthropic.read_answer),
 )
 
@@ -279,7 +283,6 @@ GENERATE_CONTENT = Wire(
     error_body=gemini.error_body,
     error_event=gemini.error_event,
     payload=gemini.payload,
-    comment_event=None,
     translation=Translation(gemini.read_prompt, gemini.write_prompt, gemini.GenerateReader, gemini.read_answer),
     choices=True,
 )
@@ -307,7 +310,6 @@ COUNT_CONTENT = Wire(
     error_body=gemini.error_body,
     error_event=gemini.error_event,
     payload=gemini.count_payload,
-    comment_event=None,
     translation=Translation(gemini.read_count_prompt, gemini.write_count_prompt, gemini.GenerateReader, gemini.read_count_answer),
     counts=True,
 )

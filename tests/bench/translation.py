@@ -14,8 +14,7 @@ from muxx.relay import Relay
 from muxx.testing import Said, Tool, words
 from muxx.testing.speaking import streamed
 from muxx.translating import TranslatedRelay, Translator
-from muxx.wire.openai import AnswerHead
-from muxx.wire.wire import Wire
+from muxx.wire.wire import AnswerHead, Wire
 from muxx.wire.wires import BY_NAME
 
 from .part import Claim, Stage, Table, say

@@ -9,8 +9,8 @@ from typing import Any
 
 from muxx.reply import Chunk
 from muxx.wire.anthropic import MessageCodec, MessageReader
-from muxx.wire.openai import AnswerHead
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import MESSAGES
 
 from .passing import Hook, objects, through

@@ -13,8 +13,7 @@ from muxx.errors import MuxxError
 from muxx.hookedrelay import ChunkHooks
 from muxx.reply import Chunk
 from muxx.translating import TranslatedHookedRelay, TranslatedRelay, Translator, whole
-from muxx.wire.openai import Head
-from muxx.wire.wire import Wire
+from muxx.wire.wire import Head, Wire
 from muxx.wire.wires import CHAT, GENERATE_CONTENT, MESSAGES, RESPONSES
 
 from . import anthropic_kit, gemini_kit, responses_kit

@@ -11,8 +11,8 @@ from typing import Any
 
 from muxx.reply import Chunk
 from muxx.wire.gemini import GenerateCodec, GenerateReader, GenerateStream
-from muxx.wire.openai import Verdict
 from muxx.wire.sse import Event, EventSplitter
+from muxx.wire.wire import Verdict
 
 from .passing import Hook, hooked
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from muxx.reply import Chunk
-from muxx.wire.openai import Verdict
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import Verdict
 from muxx.wire.wires import StreamFacts, Wire
 
 Hook = Callable[[Chunk], Iterable[Chunk] | None]

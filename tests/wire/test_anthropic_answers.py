@@ -46,7 +46,7 @@ from muxx.wire.anthropic import (
     read_message,
     stream_of,
 )
-from muxx.wire.openai import AnswerHead
+from muxx.wire.wire import AnswerHead
 
 from .anthropic_kit import (
     ASKED,

@@ -12,8 +12,8 @@ from thoroughness import some
 from muxx.errors import UpstreamError, UpstreamProtocolError
 from muxx.money import Usage
 from muxx.wire.anthropic import MessageStream, assembled, message_usage_object, read_message, read_message_usage
-from muxx.wire.openai import Verdict
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import Verdict
 
 from .anthropic_kit import (
     MANY,

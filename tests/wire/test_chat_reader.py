@@ -13,8 +13,9 @@ from thoroughness import some
 
 from muxx.errors import UpstreamError, UpstreamProtocolError, UpstreamTruncated
 from muxx.reply import Chunk
-from muxx.wire.openai import AnswerHead, ChatReader, ChatStream, ChunkEncoder, assembled, read_answer
+from muxx.wire.openai import ChatReader, ChatStream, ChunkEncoder, assembled, read_answer
 from muxx.wire.responses import ResponseCodec
+from muxx.wire.wire import AnswerHead
 
 from .passing import objects, observed
 from .recordings import GOLDENS, recordings

@@ -13,7 +13,6 @@ from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
 from muxx.wire.openai import (
     DONE_EVENT,
-    AnswerHead,
     ChatStream,
     ChunkEncoder,
     assembled,
@@ -24,6 +23,7 @@ from muxx.wire.openai import (
     read_completion,
 )
 from muxx.wire.sse import EventSplitter, data_of
+from muxx.wire.wire import AnswerHead
 
 from .recordings import GOLDENS, recordings
 

@@ -12,8 +12,9 @@ import pytest
 from muxx.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
-from muxx.wire.openai import DONE_EVENT, AnswerHead, Verdict, estimate_tokens
+from muxx.wire.openai import DONE_EVENT, estimate_tokens
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import AnswerHead, Verdict
 from muxx.wire.wires import COMPLETIONS
 
 from .passing import Hook, holder, hooked, masker, objects, observed, shout, strings, through

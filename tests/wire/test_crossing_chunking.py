@@ -14,8 +14,8 @@ from thoroughness import examples, some
 from muxx.reply import Chunk, ToolCall
 from muxx.testing import DONE, event
 from muxx.translating import Translator
-from muxx.wire.openai import AnswerHead
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import BY_NAME, CHAT
 from muxx.written import Written
 

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thoroughness import examples
 
-from muxx.wire.openai import AnswerHead
 from muxx.wire.prompt import Losses, Prompt
-from muxx.wire.wire import Wire
+from muxx.wire.wire import AnswerHead, Wire
 from muxx.wire.wires import BY_NAME
 
 from .crossing_kit import BY_PAIR, SHORT, crossed

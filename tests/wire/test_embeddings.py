@@ -10,7 +10,8 @@ import pytest
 from muxx.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from muxx.money import Usage
 from muxx.reply import Chunk
-from muxx.wire.openai import AnswerHead, estimate_tokens
+from muxx.wire.openai import estimate_tokens
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import EMBEDDINGS
 
 GOOD: dict[str, Any] = {"model": "text-embedding-3-small", "input": "hi"}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
-from muxx.wire.openai import AnswerHead, ChunkEncoder, decode_completion, encode_completion
+from muxx.wire.openai import ChunkEncoder, decode_completion, encode_completion
 from muxx.wire.responses import ResponseCodec, encode_response
+from muxx.wire.wire import AnswerHead
 
 from .passing import objects
 from .responses_judge import accepted, consistent

@@ -19,7 +19,7 @@ from muxx.wire.gemini import (
     read_generated,
     usage_metadata,
 )
-from muxx.wire.openai import AnswerHead
+from muxx.wire.wire import AnswerHead
 
 from .gemini_kit import (
     CALL,

@@ -16,7 +16,7 @@ from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
 from muxx.textwindow import TextWindow
 from muxx.wire.gemini import GenerateCodec, GenerateStream, decode_generated, encode_plain
-from muxx.wire.openai import AnswerHead
+from muxx.wire.wire import AnswerHead
 
 from .gemini_kit import CALL, CITED, MANY, OWN, TEXT, TWO, accepted, answer, candidate, event, events, passed, said
 from .passing import Hook, holder, hooked, masker, objects, shout, strings, words

@@ -49,7 +49,7 @@ from muxx.wire.gemini import (
     validate_count,
     validate_generate,
 )
-from muxx.wire.openai import AnswerHead
+from muxx.wire.wire import AnswerHead
 
 from .gemini_kit import OWN, TEXT, accepted, accepted_plain
 from .passing import objects, strings

@@ -13,8 +13,8 @@ from thoroughness import some
 from muxx.errors import UpstreamError, UpstreamProtocolError
 from muxx.testing.cutting import every_cut
 from muxx.wire.gemini import GenerateReader, GenerateStream, assembled, read_generated
-from muxx.wire.openai import Verdict
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import Verdict
 
 from .gemini_kit import (
     CALL,

@@ -10,8 +10,8 @@ import pytest
 
 from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
-from muxx.wire.openai import AnswerHead
 from muxx.wire.responses import ResponseCodec, read_response
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import RESPONSES
 
 from .passing import Hook, holder, hooked, masker, objects, shout

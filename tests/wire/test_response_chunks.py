@@ -10,10 +10,10 @@ import pytest
 
 from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
-from muxx.wire.openai import AnswerHead
 from muxx.wire.responses import ResponseCodec, assembled
 from muxx.wire.responses.items import DONES, written
 from muxx.wire.sse import EventSplitter
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import RESPONSES
 
 from .passing import Hook, holder, objects, observed, said, shout, strings, words

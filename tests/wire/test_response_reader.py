@@ -13,9 +13,10 @@ from thoroughness import some
 
 from muxx.errors import UpstreamError, UpstreamProtocolError
 from muxx.reply import Chunk
-from muxx.wire.openai import AnswerHead, ChunkEncoder
+from muxx.wire.openai import ChunkEncoder
 from muxx.wire.responses import ResponseCodec, ResponseReader, ResponseStream, read_answer
 from muxx.wire.responses.items import DELTAS, written
+from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import RESPONSES
 
 from .passing import objects, observed

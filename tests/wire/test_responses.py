@@ -13,7 +13,7 @@ from thoroughness import examples, some
 
 from muxx.errors import InvalidRequest, MuxxError, UpstreamError, UpstreamProtocolError, UpstreamTruncated
 from muxx.money import Usage
-from muxx.wire.openai import Verdict, estimate_tokens
+from muxx.wire.openai import estimate_tokens
 from muxx.wire.responses import (
     ResponseStream,
     assembled,
@@ -26,6 +26,7 @@ from muxx.wire.responses import (
     validate_response,
 )
 from muxx.wire.sse import EventSplitter, data_of
+from muxx.wire.wire import Verdict
 from muxx.wire.wires import RESPONSES
 
 from .passing import objects, observed

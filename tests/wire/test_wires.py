@@ -11,9 +11,9 @@ from muxx.errors import RateLimited, UpstreamTruncated
 from muxx.reply import Chunk
 from muxx.testing import Said, Tool
 from muxx.testing.speaking import streamed
-from muxx.wire.openai import DONE_EVENT, AnswerHead, Verdict
+from muxx.wire.openai import DONE_EVENT
 from muxx.wire.sse import EventSplitter, data_of, is_comment
-from muxx.wire.wire import Wire
+from muxx.wire.wire import AnswerHead, Verdict, Wire
 from muxx.wire.wires import BY_NAME, CHAT, COMPLETIONS, ERROR_BODIES, GENERATE_CONTENT, MESSAGES, RESPONSES, WIRES, named_in
 
 from . import responses_kit, test_completions

@@ -45,7 +45,6 @@ class Examination:
         self._subject = evidence.subject
         self._notes = evidence.notes
         self._gateway = gateway
-        self._upstream = upstream
         self._results: dict[int, Result] = {}
         """By number. 0 stands for the requests that fill the cache."""
         self._gates: dict[int, Gates] = {}
@@ -284,7 +283,7 @@ class Examination:
         came, wanted = len(self._notes.records), {record["request_id"] for record in records}
         for record in records:
             row = {name: value for name, value in record.items() if name not in ("input", "output")}
-            self._gateway.gateway.journal.amend(row, {}, record["input"], record["output"])
+            self._gateway.gateway.journal.amend(row, record["input"], record["output"])
         seen = self._notes.records
         await self._evidence.settle("a row's second coming", lambda: wanted <= {row["request_id"] for row in seen[came:]})
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from muxx.discovery import discover
 from muxx.journal import BALLAST
-from muxx.plugins import discover
 from muxx.request import CREDENTIAL_HEADERS
 
 from .. import leak

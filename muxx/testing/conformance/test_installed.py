@@ -7,7 +7,7 @@ import difflib
 import orjson
 import pytest
 
-from muxx.plugins import discover
+from muxx.discovery import discover
 
 from . import Conformance, Subject
 

@@ -19,8 +19,8 @@ from typing import Any
 from orjson import JSONDecodeError, dumps, loads
 
 from ...reply import Chunk
-from ..openai import Head
 from ..sse import Event, data_of
+from ..wire import Head
 from .blocks import index_of, texts_in
 from .reading import Block, Passing, Piece, Reader, shown
 from .writer import MESSAGE_STOP, Writer, as_event

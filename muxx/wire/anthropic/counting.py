@@ -10,8 +10,9 @@ from orjson import dumps
 from ...errors import UpstreamError
 from ...money import Usage
 from ...reply import Chunk
-from ..openai import Head, ended
+from ..openai import ended
 from ..openai.answer import parse_answer
+from ..wire import Head
 
 
 class CountFacts:

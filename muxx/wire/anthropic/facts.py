@@ -12,9 +12,9 @@ from .. import large
 from ..alike import PROBE, Alike, Padding, likeness
 from ..failures import told_in_answer
 from ..fragments import Fragments, utf8_length
-from ..openai import Verdict
-from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, whole_answer
+from ..openai.answer import whole_answer
 from ..sse import Event, is_comment, is_done
+from ..wire import DONE, DROP, ERROR_EVENT, FORWARD, Verdict
 from .blocks import TEXT_DELTAS, dicts, index_of, parsed, type_of
 from .envelope import finish_reason
 from .usage import compacted, merged, read_message_usage

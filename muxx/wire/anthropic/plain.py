@@ -12,8 +12,9 @@ from typing import Any
 from orjson import dumps
 
 from ...reply import Chunk
-from ..openai import AnswerHead, Head, ended
+from ..openai import ended
 from ..sse import Event, EventSplitter
+from ..wire import AnswerHead, Head
 from .blocks import CALLS, dicts, type_of
 from .codec import MessageCodec
 from .facts import MessageStream, assembled, read_message

@@ -26,7 +26,6 @@ from .thinking import read_thinking
 _PREFILL = "Only Anthropic goes on with what the assistant has begun to say: end with a user turn."
 _OWN_TOOLS = "Only tools of the caller's own can be: custom ones."
 _WHOLE = "Send all of the conversation in 'messages': only Anthropic keeps threads."
-_FILES = "Send the file itself, as base64."
 
 
 def read_prompt(body: dict[str, Any], losses: Losses) -> Prompt:

@@ -13,7 +13,7 @@ from orjson import dumps
 
 from ...money import Usage
 from ...reply import Chunk, ToolCall
-from ..openai import Head
+from ..wire import Head
 from .blocks import REDACTED
 from .envelope import finish_reason, stop_reason
 from .reading import Block

@@ -17,8 +17,8 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...reply import Chunk
 from ..large import Data
-from ..openai import Head
 from ..sse import Event, data_of, is_done
+from ..wire import Head
 from .envelope import as_event
 from .facts import GenerateFacts
 from .names import candidates_of

@@ -9,8 +9,9 @@ from orjson import dumps
 
 from ...money import Usage
 from ...reply import Chunk
-from ..openai import Head, ended
+from ..openai import ended
 from ..openai.answer import parse_answer, whole_answer
+from ..wire import Head
 from .usage import read_gemini_usage
 
 

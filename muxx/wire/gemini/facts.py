@@ -12,8 +12,9 @@ from .. import large
 from ..failures import told_in_answer
 from ..fragments import Fragments, utf8_length
 from ..large import Data
-from ..openai.answer import DROP, ERROR_EVENT, FORWARD, Verdict, whole_answer
+from ..openai.answer import whole_answer
 from ..sse import Event, is_done
+from ..wire import DROP, ERROR_EVENT, FORWARD, Verdict
 from .names import ANSWER_MEMBERS, candidates_of, index_of, parts_of
 from .reasons import FAILED, block_reason, in_chat_words, stated
 from .usage import read_gemini_usage

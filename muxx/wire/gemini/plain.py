@@ -11,9 +11,10 @@ from typing import Any
 from orjson import dumps, loads
 
 from ...reply import Chunk
-from ..openai import AnswerHead, Head, ended
+from ..openai import ended
 from ..openai.answer import parse_answer
 from ..sse import EventSplitter
+from ..wire import AnswerHead, Head
 from .codec import GenerateCodec
 from .envelope import as_event
 from .facts import GenerateFacts

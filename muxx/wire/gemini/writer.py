@@ -9,7 +9,7 @@ from orjson import dumps
 from ...errors import UpstreamProtocolError
 from ...money import Usage
 from ...reply import Chunk, ToolCall
-from ..openai import Head
+from ..wire import Head
 from .envelope import as_event
 from .pieces import function_of, parsed_arguments
 from .reasons import in_googles_words

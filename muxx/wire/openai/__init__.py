@@ -8,18 +8,9 @@ and `content` are what they have in common with Responses), `answer_reader` read
 `thoughts` knows where reasoning and signatures stand.
 """
 
-from .answer import ChatFacts, Choice, Verdict, assembled, read_completion
+from .answer import ChatFacts, Choice, assembled, read_completion
 from .answer_reader import ChatReader, read_answer
-from .chunks import (
-    DONE_EVENT,
-    AnswerHead,
-    ChunkEncoder,
-    Head,
-    decode_completion,
-    encode_completion,
-    encode_plain,
-    ended,
-)
+from .chunks import DONE_EVENT, ChunkEncoder, decode_completion, encode_completion, encode_plain, ended
 from .envelope import comment_event, error_body, error_event
 from .prompt_reading import read_prompt
 from .prompt_writing import write_prompt
@@ -29,14 +20,11 @@ from .usage import estimate_tokens, read_usage, usage_object
 
 __all__ = [
     "DONE_EVENT",
-    "AnswerHead",
     "ChatFacts",
     "ChatReader",
     "ChatStream",
     "Choice",
     "ChunkEncoder",
-    "Head",
-    "Verdict",
     "ask_for_usage",
     "assembled",
     "checked_in_chat",

@@ -6,7 +6,6 @@ passed over. Only what is no answer at all is an error.
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 from orjson import JSONDecodeError, loads
@@ -16,24 +15,6 @@ from ...money import Usage
 from ..failures import told_in_answer
 from ..fragments import Fragments, utf8_length
 from .usage import read_usage, usage_object
-
-
-class Verdict(enum.Enum):
-    """What the relay does with an event of an upstream stream."""
-
-    FORWARD = "forward"
-    WITHHOLD = "withhold"
-    """The usage event muxx asked for and the client did not."""
-    DROP = "drop"
-    """An event without data: SDKs die of them."""
-    DONE = "done"
-    """`[DONE]`: the answer is complete, and nothing after it counts."""
-    ERROR_EVENT = "error_event"
-    """The provider's own error: it goes to the client once, unchanged, and ends the stream."""
-
-
-# Looked up once: reading a member off an Enum class costs as much as the rest of an event's bookkeeping.
-FORWARD, WITHHOLD, DROP, DONE, ERROR_EVENT = Verdict
 
 
 class ToolText:

@@ -13,43 +13,21 @@ those of answers that came in another format: where they stand is told in `thoug
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from orjson import dumps, loads
 
 from ...reply import Chunk, ToolCall
 from ..large import Data
 from ..sse import Event, data_of, is_done
+from ..wire import Head
 from .answer import ChatFacts, assembled, parse_answer
 from .pieces import Slot, choices_of, copied, decode, distinct, index_of, joined, put, rebuild, slot_of
 from .thoughts import Signatures, Thoughts, extra_of
 from .usage import usage_object
 
 DONE_EVENT = b"data: [DONE]\n\n"
-
-
-class Head(Protocol):
-    """What new events are headed with; a `ChatStream` is one."""
-
-    @property
-    def id(self) -> str | None: ...
-
-    @property
-    def model(self) -> str | None: ...
-
-    @property
-    def created(self) -> int | None: ...
-
-
-@dataclass(slots=True)
-class AnswerHead:
-    """The head of an answer no provider made."""
-
-    id: str | None
-    model: str | None
-    created: int | None
 
 
 def end_chunk(facts: ChatFacts | None, raw: bytes | None = None) -> Chunk:

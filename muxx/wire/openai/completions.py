@@ -18,8 +18,9 @@ from ...reply import Chunk
 from ...request import Part
 from ..fragments import utf8_length
 from ..large import Data
+from ..wire import Head
 from .answer import ChatFacts, PlainFacts, whole_answer
-from .chunks import ChunkEncoder, Head, decode_completion, encode_completion, encode_plain
+from .chunks import ChunkEncoder, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
 from .prompt import is_prompt, prompt_bytes, prompt_places
 from .request import MODEL, STREAM, TEMPERATURE, Place, Rule, at_least, check, part_at

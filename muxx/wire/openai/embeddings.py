@@ -8,8 +8,8 @@ from typing import Any
 from ...money import Usage
 from ...reply import Chunk
 from ...request import Part
+from ..wire import Head
 from .answer import whole_answer
-from .chunks import Head
 from .prompt import is_prompt, prompt_bytes, prompt_places
 from .request import MODEL, Rule, at_least, check, is_string, part_at
 from .usage import read_usage

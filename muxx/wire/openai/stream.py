@@ -14,7 +14,8 @@ from ..failures import told_in_answer
 from ..fragments import Fragments
 from ..large import Data
 from ..sse import Event, is_comment, is_done
-from .answer import DONE, DROP, ERROR_EVENT, FORWARD, WITHHOLD, ChatFacts, Verdict
+from ..wire import DONE, DROP, ERROR_EVENT, FORWARD, WITHHOLD, Verdict
+from .answer import ChatFacts
 
 
 class ChatStream(ChatFacts):
@@ -119,12 +120,6 @@ class ChatStream(ChatFacts):
         self.finished = len(known) >= self._expected and all(choice.finish_reason for choice in known)
         asked_by_us = chunk.get("choices") == [] and type(chunk.get("usage")) is dict and not self._client_asked_usage
         return WITHHOLD if asked_by_us else FORWARD
-
-    def finish_early(self, reason: str = "stop") -> None:
-        """A plugin ended the answer: choices still open finish with `reason`."""
-        for choice in self.choices.values() or [self.choice(0)]:
-            choice.finish_reason = choice.finish_reason or reason
-        self.finished = len(self._choices) >= self._expected
 
     def _not_json(self, data: Data) -> Verdict:
         self.value = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...reply import Chunk
-from ..openai import Head
+from ..wire import Head
 from .envelope import CUT_SHORT, response_usage_object
 from .items import CALLS, Path, TextKind
 from .reading import Reader, begins, kind_of, words

@@ -17,8 +17,8 @@ from typing import Any
 
 from ...reply import Chunk
 from ..large import Data
-from ..openai import Head
 from ..sse import Event, data_of, is_done
+from ..wire import Head
 from .adding import Adder, status_at
 from .facts import TERMINAL, index_of
 from .items import DONES

@@ -11,9 +11,9 @@ from ...money import Usage
 from .. import large
 from ..failures import told_in_answer
 from ..fragments import Fragments
-from ..openai import Verdict
-from ..openai.answer import DONE, DROP, ERROR_EVENT, FORWARD, parse_answer, with_one_of
+from ..openai.answer import parse_answer, with_one_of
 from ..sse import Event, is_comment, is_done
+from ..wire import DONE, DROP, ERROR_EVENT, FORWARD, Verdict
 from .envelope import finish_reason, outputs, read_response_usage
 from .items import DELTAS, DONES, Path, TextKind, form_of, written
 

@@ -12,8 +12,9 @@ from typing import Any
 from orjson import dumps, loads
 
 from ...reply import Chunk
-from ..openai import AnswerHead, Head, ended
+from ..openai import ended
 from ..sse import Event, EventSplitter, data_of
+from ..wire import AnswerHead, Head
 from .codec import ResponseCodec
 from .envelope import outputs
 from .facts import TERMINAL, read_response

@@ -45,10 +45,21 @@ _ASTRAY = (
         re.compile(r".*/publishers/[^/]+/models/"),
         "This is a path of Vertex AI's. muxx has those of the Gemini API: make the SDK's client without vertexai.",
     ),
+    (
+        re.compile(r"/v1alpha/"),
+        "muxx has Google's API as v1beta and as v1, not as v1alpha. Take api_version out of the options of the SDK's client.",
+    ),
+    (
+        re.compile(r"/models/.+:[A-Za-z]+"),
+        "The path has no version. End the base URL in /v1beta: this client does not add it by itself.",
+    ),
 )
 """Where clients look that were made for another place, or given a wrong base URL, and how they find back."""
 
 _SERVED_BEHIND = re.compile(r".+?(/v1(?:beta)?/.*)")
+
+_UNDER_A_VERSION = re.compile(r"(?:/upload)?/v1(?:beta)?/")
+"""Where vendors have endpoints. Google's take files behind a word of their own."""
 
 _SLASHES = re.compile(r"(/v1(?:beta)?/models/)((?:(?!\.{1,2}/)[^/]+/)+(?!\.{1,2}$)[^/]+)")
 """A model's name with slashes, which Google's SDKs do not escape."""
@@ -117,7 +128,7 @@ def nothing_at(path: str) -> NotFound:
     if path.rpartition(":")[2] in ACTIONS:
         advice = "Some SDKs leave that out of a name with a slash: write models/NAME."
         return NotFound(f"The path has to name the model behind /models/. {advice}")
-    if path.startswith(("/v1/", "/v1beta/")):
+    if _UNDER_A_VERSION.match(path):
         return NotFound(f"muxx does not serve this endpoint. GET {OPENAPI_PATH} lists those that it does.")
     return NotFound()
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from .accounting import NO_COST
@@ -220,8 +221,8 @@ class ReplyEvents:
 
     async def of(self, items: AsyncIterator[Any]) -> AsyncIterator[bytes]:
         async for item in items:
-            if isinstance(item, Chunk):
-                yield await self._hooked([item])
+            if isinstance(item, Chunk | list):
+                yield await self._hooked([item] if isinstance(item, Chunk) else item)
             else:
                 self._has_bytes = True
                 yield b"".join([await self._event(event) for event in self._splitter.feed(item) if not self._ended])
@@ -260,9 +261,14 @@ def _is_ended(chunks: list[Chunk]) -> bool:
     return bool(chunks) and chunks[-1].kind == "end"
 
 
-async def listed(chunks: list[Chunk]) -> AsyncIterator[Chunk]:
-    for chunk in chunks:
-        yield chunk
+async def listed(chunks: list[Chunk]) -> AsyncIterator[list[Chunk]]:
+    """Those of one event together: it leaves with what is there of it, and alone each would be all that is left."""
+    for _, run in groupby(chunks, key=_event_of):
+        yield list(run)
+
+
+def _event_of(chunk: Chunk) -> int:
+    return id(chunk if chunk.raw is None or chunk.kind == "end" else chunk.raw)
 
 
 def head(call: Call) -> AnswerHead:

@@ -15,7 +15,7 @@ from cache_kit import ROOM, asked, cached, caching, told
 from http_kit import add_key
 
 from muxx import HttpRequest, Identity, Provider, Target, Usage, WholeAnswer, hookimpl
-from muxx.testing import GatewayProcess, RunningGateway, ScriptedUpstream, chat, chat_body, eventually, post_chat
+from muxx.testing import GatewayProcess, RunningGateway, ScriptedUpstream, answers, chat, chat_body, eventually, post_chat
 from muxx_std.cache.directives import Directives, parse
 from muxx_std.cache.memory import OVERHEAD, Entry, Memory
 from muxx_std.cache.store import purge
@@ -127,6 +127,25 @@ async def test_what_a_guard_made_of_the_request_is_what_counts() -> None:
     async with caching(plugins={"masks": Masks}) as gateway:
         await say(gateway, content="I am Ada")
         assert (await say(gateway, content="I am Bob")).header("x-muxx-cache") == "HIT"
+
+
+async def test_a_streamed_hit_of_a_plain_answer_has_every_text_of_a_block_that_comes_whole() -> None:
+    results = [
+        {"type": "web_search_result", "title": title, "url": f"https://{title}.example", "encrypted_content": "e", "page_age": None}
+        for title in ("one", "two")
+    ]
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": results}
+    message = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-3-5-haiku", "content": [found],
+        "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 2},
+    }  # fmt: skip
+    async with caching() as gateway:
+        gateway.upstream.script(answers.json(message))
+        await gateway.ask("messages")
+        hit = await gateway.ask("messages", stream=True)
+        events = [orjson.loads(line[6:]) for line in hit.text.splitlines() if line.startswith("data: ")]
+    assert hit.header("x-muxx-cache") == "HIT"
+    assert [event["content_block"] for event in events if event["type"] == "content_block_start"] == [found]
 
 
 async def test_a_hit_is_answered_while_no_provider_is() -> None:

@@ -209,6 +209,13 @@ def test_the_facts_of_our_own_streams(name: str, reasons: Any, usage: Any, text:
     assert (verdicts[-1][1] is Verdict.DONE) is complete
 
 
+def test_an_answer_has_the_first_id_model_and_time_that_say_something() -> None:
+    """Azure begins a stream with the verdict on the prompt, which has an empty id and the year 1970."""
+    stream, _ = observed([GOLDENS["empty_first"].replace(b'"created":1700000000', b'"created":0', 1)])
+    assert (stream.id, stream.model, stream.created) == ("chatcmpl-1", "gpt-4o-2024-08-06", 1700000000)
+    assert assembled(stream)["created"] == 1700000000
+
+
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("name", ["plain", "two_choices", "empty_first", "usage_not_last"])
 def test_only_the_usage_event_is_withheld_and_only_from_who_did_not_ask(name: str, asked: bool) -> None:

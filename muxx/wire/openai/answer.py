@@ -223,7 +223,7 @@ class ChatFacts:
             self.id = answer_id
         if not self.model and type(model := chunk.get("model")) is str:
             self.model = model
-        if self.created is None and type(created := chunk.get("created")) is int:
+        if not self.created and type(created := chunk.get("created")) is int:
             self.created = created
         self._take_tier(chunk)
 

@@ -19,11 +19,10 @@ from .chains import refuse_coroutine
 from .crashes import describe_crash
 from .errors import ClientGone, MuxxError, UpstreamError
 from .exchange import Exchange
-from .money import Cost, Usage, is_count, is_sum, usd
+from .money import Cost, Usage, estimate_tokens, is_count, is_sum, usd
 from .reply import WholeAnswer
 from .request import Identity
 from .tries import attempts_told
-from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .call import Call

@@ -12,16 +12,6 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
-MOST_OF_A_PLACE = 100
-"""Characters of a place in the caller's request that are told: the names in it are the caller's, and of any length."""
-
-
-def place_shown(place: str) -> str:
-    """A place in the caller's request as messages, rows and headers may name it."""
-    if len(place) > MOST_OF_A_PLACE:
-        place = place[: MOST_OF_A_PLACE - 3] + "..."
-    return place if place.isprintable() else "".join(c if c.isprintable() else "?" for c in place)
-
 
 class StatusOfNoError(ValueError):
     """A `MuxxError` was made with a status below 400 or above 599, or with none. Logs show the type of an error alone, so its

@@ -74,12 +74,15 @@ class Exchange:
     parent: Exchange | None = None
     """The exchange a plugin made this call for (`gateway.call`); None for a client's own request."""
     depth = 0
+    """How many parents there are, one above the other."""
     identity: Identity | None = None
     project: Project | None = None
     targets: tuple[Target, ...] = ()
     usage: Usage = Usage()
     cost: Cost | None = None
     saved_pico: int | None = None
+    """What an answer that was given again, or shared, cost whoever paid for it, in pico-dollars; None where nobody knows, or
+    nothing was saved."""
     held_pico: int | None = None
     """The most it may cost, as far as anybody could tell before: so much of the project's money is held for it."""
     cache: CacheStatus = "bypass"
@@ -103,6 +106,7 @@ class Exchange:
     standings: tuple[Standing, ...] = ()
     """How the limits that this request was counted against stand with it. Only where the project has alerts that ask for it."""
     replan: Callable[[str], tuple[Target, ...]] | None = None
+    """What `reroute` plans by; the kernel's, and set for as long as it may be called."""
     _state: State | None = None
     _reply_headers: ReplyHeaders | None = None
     _head_sent = False

@@ -65,7 +65,7 @@ class Collected:
         return True
 
 
-class Written(HttpRequest):
+class InnerRequest(HttpRequest):
     """A request that never was on a wire."""
 
     __slots__ = ("_body",)
@@ -92,7 +92,7 @@ async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent
         raise PluginError()
     plain = {**body, "stream": False} if wire.streams else body
     path = wire.path.replace("{model}", quote(str(body.get("model", "")), safe=""))
-    head = Written(path, orjson.dumps(plain), parent.request.client_ip)
+    head = InnerRequest(path, orjson.dumps(plain), parent.request.client_ip)
     exchange = Exchange(gateway.ids.next(), wire.name, Request(head, wire.parts))
     exchange.format = wire.format
     exchange.parent, exchange.depth = parent, parent.depth + 1

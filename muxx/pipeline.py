@@ -40,7 +40,7 @@ from .errors import (
     UpstreamError,
 )
 from .headers import answer_lines, error_headers, lines, read_said
-from .money import Usage
+from .money import Usage, estimate_tokens
 from .reply import Chunk, Reply, WholeAnswer
 from .replying import answer_from_plugin
 from .request import HttpRequest, Identity
@@ -49,7 +49,6 @@ from .targets import Target
 from .translating import upstream_wire
 from .unusable import note_unusable_request
 from .wire.body import counting, parse_json_object
-from .wire.openai import estimate_tokens
 
 if TYPE_CHECKING:
     from .flight import Flight

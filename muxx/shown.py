@@ -1,4 +1,4 @@
-"""Text of strangers, shown: whatever is stored, it steers neither a terminal nor a spreadsheet. Pure.
+"""Text of strangers, shown: whatever it is, it steers neither a terminal, a spreadsheet nor a header. Pure.
 
 Control characters leave as escapes, C1 and bidirectional ones too, so that no value can move a cursor, forge a second line, or
 reverse what stands around it.
@@ -35,3 +35,14 @@ def csv_cell(value: Any) -> str:
         return json_line(value)
     text = printable(value)
     return "'" + text if text.startswith(_FORMULA) else text
+
+
+MOST_OF_A_PLACE = 100
+"""Characters of a place in the caller's request that are told: the names in it are the caller's, and of any length."""
+
+
+def place_shown(place: str) -> str:
+    """A place in the caller's request as messages, rows and headers may name it."""
+    if len(place) > MOST_OF_A_PLACE:
+        place = place[: MOST_OF_A_PLACE - 3] + "..."
+    return place if place.isprintable() else "".join(c if c.isprintable() else "?" for c in place)

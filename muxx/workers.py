@@ -74,7 +74,7 @@ def serve(config: Config, found: Sequence[Found], *, mock: bool = False, new_log
         host, key = run(_owned(config, plugins))
         try:
             announce = partial(_announce, config, listeners[0], key, mock, out)  # who reads it may send a signal
-            return Service(config, found, mock, listeners, host.shared).supervise(announce)
+            return Instance(config, found, mock, listeners, host.shared).supervise(announce)
         finally:
             asyncio.run(host.close())
 
@@ -93,8 +93,9 @@ def _check_surroundings() -> None:
         raise StartError(text, 1)
 
 
-class Service:
-    """What the children start with: a socket each, and the configuration with the plugins found, which a reload replaces.
+class Instance:
+    """One `muxx serve`, and what its children start with: a socket each, and the configuration with the plugins found, which a
+    reload replaces.
 
     A listening socket is held by the supervisor and its own worker alone, so that it is closed when both have closed it.
     """

@@ -39,6 +39,9 @@ from muxx_std.keys import format
 BROKEN = (OSError, asyncio.IncompleteReadError)
 """How a connection ends when its process is killed."""
 
+AT_A_TIME = 50
+"""Connections of `at_once`."""
+
 HOLD = "hold"
 """A prompt that `Upstream` answers with one event, and the rest when `release` is set."""
 
@@ -221,6 +224,26 @@ def messages(gateway: GatewayProcess) -> str:
 
 
 # ── what /proc says ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def at_once(gateway: GatewayProcess, count: int, **members: Any) -> list[RawResponse]:
+    """So many requests over many connections that are all open before the first is sent; those that broke are left out."""
+    clients = [await gateway.connect() for _ in range(AT_A_TIME)]
+    barrier = asyncio.Barrier(AT_A_TIME)
+
+    async def ask(client: RawClient) -> list[RawResponse]:
+        answers = []
+        async with client:
+            await barrier.wait()
+            try:
+                for _ in range(count // AT_A_TIME):
+                    await client.post_chat(gateway.key, chat_body("Count to five.", **members))
+                    answers.append(await client.read_response())
+            except BROKEN:
+                pass
+        return answers
+
+    return [answer for answers in await asyncio.gather(*map(ask, clients)) for answer in answers]
 
 
 def children(pid: int) -> list[int]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from alerts_kit import OK, SECRET, MailServer, alerting, is_signed, receiving, settled, slack, webhook
 from click.testing import CliRunner, Result
 from http_kit import add_key
+from tls_kit import self_signed
 
 from muxx.cli import cli
 from muxx.testing import RawClient, RawResponse, RunningGateway, rst
@@ -142,12 +142,7 @@ async def test_an_admin_sends_a_test_which_is_no_event() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1, with its key, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path) + "2"]
-    subprocess.run(command, check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(str(path) + "2").read_text())
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls") / "cert.pem")
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import random
 import re
-import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from tls_kit import self_signed
 
 from muxx.config import Config, ModelConfig, PluginConfig, ProviderConfig, TargetConfig
 from muxx.configfile import ConfigError, load_config
@@ -119,13 +119,8 @@ def test_the_example_shows_every_option_with_a_reason() -> None:
         assert re.search(rf"[{{,] {name} = ", text), f"{name} is not shown"
 
 
-def make_authority(path: Path) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
-    subprocess.run([*command, "-keyout", path.with_suffix(".key"), "-out", path], check=True, capture_output=True)
-
-
 def test_the_example_with_every_option_switched_on_is_valid(tmp_path: Path) -> None:
-    make_authority(tmp_path / "ca.pem")
+    self_signed(tmp_path / "ca.pem")
     text = uncommented(EXAMPLE.read_text()).replace("${file:/run/secrets/muxx}", "sesame")
     (tmp_path / "muxx.toml").write_text(text)
     config = load_config(tmp_path / "muxx.toml", STANDARD)
@@ -153,7 +148,7 @@ def test_the_defaults_of_the_contract_hold() -> None:
 
 
 def test_paths_are_relative_to_the_file(load: Load, tmp_path: Path) -> None:
-    make_authority(tmp_path / "ca.pem")
+    self_signed(tmp_path / "ca.pem")
     config = load('[database]\npath = "data/x.db"\n[providers.openai]\nca_file = "ca.pem"')
     assert config.database.path == tmp_path / "data/x.db"
     assert config.providers["openai"].ca_file == tmp_path / "ca.pem"

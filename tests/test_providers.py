@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from click.testing import CliRunner, Result
+from tls_kit import self_signed
 
 from muxx import health
 from muxx.cli import cli
@@ -183,12 +183,9 @@ async def test_a_test_that_fails_says_what_to_do(run: Run, status: int, advice: 
 @asynccontextmanager
 async def behind_tls(folder: Path, name: str, days: int) -> AsyncIterator[tuple[int, Path]]:
     """The port of a server that speaks TLS, with a certificate of its own for this host name or address."""
-    made = folder / "made.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
-    command += ["-days", str(days), "-addext", f"subjectAltName={name}", "-keyout", str(folder / "key.pem"), "-out", str(made)]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    made = await asyncio.to_thread(self_signed, folder / "made.pem", name, days)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(made, folder / "key.pem")
+    tls.load_cert_chain(made)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1], made

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tls_kit import self_signed
 
 from muxx import Exchange, hookimpl
 from muxx.discovery import discover
@@ -179,11 +180,9 @@ async def test_a_chooser_that_raises_fails_the_test_at_the_end() -> None:
 
 
 async def test_it_speaks_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=x"]
-    subprocess.run([*made, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    certificate = self_signed(tmp_path / "certificate.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate)
     async with ScriptedUpstream(tls=context) as upstream:
         upstream.script([*json({"ok": True}), fin()])
         trust = ssl.create_default_context(cafile=str(certificate))

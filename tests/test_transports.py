@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from unittest import mock
 
 import pytest
 from carrying_kit import both_transports, hang, never_accepting, serving
+from tls_kit import self_signed
 
 from muxx.complete import AiohttpTransport
 from muxx.errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
@@ -325,12 +325,7 @@ async def test_closing_a_transport_closes_its_idle_connections(transport: str, s
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1, with its key, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path) + "2"]
-    subprocess.run(command, check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(str(path) + "2").read_text())
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls") / "cert.pem")
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ from typing import Any
 
 from orjson import JSONDecodeError, loads
 
-from ..errors import InvalidRequest, place_shown
+from ..errors import InvalidRequest
+from ..shown import place_shown
 
 _LARGE = float(2**63)
 """orjson makes an integer outside 64 bits a float of at least this size."""

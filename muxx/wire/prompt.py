@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from ..errors import InvalidRequest, place_shown
+from ..errors import InvalidRequest
+from ..shown import place_shown
 
 Role = Literal["user", "assistant", "system"]
 MediaKind = Literal["image", "document", "audio", "video"]

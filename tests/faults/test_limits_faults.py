@@ -15,15 +15,14 @@ import orjson
 import pytest
 from carrying_kit import serving
 from http_kit import add_key
-from process_kit import BROKEN, Upstream, gateway_process, open_stream, workers_of
+from process_kit import BROKEN, Upstream, at_once, gateway_process, open_stream, workers_of
 
 from muxx import Exchange, Gateway, Limits, Shared, hookimpl
-from muxx.testing import GatewayProcess, RawClient, RawResponse, chat, chat_body, eventually, post_chat
+from muxx.testing import GatewayProcess, RawResponse, chat, eventually, post_chat
 from muxx_std.limits import ledger
 from muxx_std.limits.ledger import Ledger
 
 AT_ONCE = 1_000
-CONNECTIONS = 50
 
 
 @pytest.fixture
@@ -36,26 +35,6 @@ def limited(directory: Path, upstream: Upstream, workers: int, **limits: int) ->
     """No cache, so that every admitted request is one the provider sees."""
     config: dict[str, Any] = {"project": {"limits": limits, "cache": {"enabled": False}}}
     return gateway_process(directory, upstream, config, workers=workers)
-
-
-async def at_once(gateway: GatewayProcess, count: int, **members: Any) -> list[RawResponse]:
-    """So many requests over many connections that are all open before the first is sent; those that broke are left out."""
-    clients = [await gateway.connect() for _ in range(CONNECTIONS)]
-    barrier = asyncio.Barrier(CONNECTIONS)
-
-    async def ask(client: RawClient) -> list[RawResponse]:
-        answers = []
-        async with client:
-            await barrier.wait()
-            try:
-                for _ in range(count // CONNECTIONS):
-                    await client.post_chat(gateway.key, chat_body("Count to five.", **members))
-                    answers.append(await client.read_response())
-            except BROKEN:
-                pass
-        return answers
-
-    return [answer for answers in await asyncio.gather(*map(ask, clients)) for answer in answers]
 
 
 def admitted(answers: list[RawResponse]) -> int:

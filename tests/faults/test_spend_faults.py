@@ -16,14 +16,13 @@ from typing import Any
 import orjson
 import pytest
 from carrying_kit import serving
-from process_kit import BROKEN, HOLD, Upstream, gateway_process, workers_of
+from process_kit import HOLD, Upstream, at_once, gateway_process, workers_of
 
 from muxx import Shared, pico_of
-from muxx.testing import GatewayProcess, RawClient, RawResponse, chat, chat_body, eventually
+from muxx.testing import GatewayProcess, chat, chat_body, eventually
 from muxx_std.spend_caps.account import month_of
 from muxx_std.spend_caps.ledger import SpendLedger
 
-CONNECTIONS = 50
 COST = 10 * 2_500_000 + 5 * 10_000_000
 """Of one answer of the scripted provider at gpt-4o's price."""
 MEMBERS = {"max_tokens": 5}
@@ -45,26 +44,6 @@ def capped(directory: Path, upstream: Upstream, workers: int, pico: int) -> Gate
 def worst_of(body: bytes) -> int:
     """What a request holds, by the contract."""
     return len(body) * 2_500_000 + 5 * 10_000_000
-
-
-async def at_once(gateway: GatewayProcess, count: int) -> list[RawResponse]:
-    """So many requests over many connections that are all open before the first is sent; those that broke are left out."""
-    clients = [await gateway.connect() for _ in range(CONNECTIONS)]
-    barrier = asyncio.Barrier(CONNECTIONS)
-
-    async def ask(client: RawClient) -> list[RawResponse]:
-        answers = []
-        async with client:
-            await barrier.wait()
-            try:
-                for _ in range(count // CONNECTIONS):
-                    await client.post_chat(gateway.key, chat_body("Count to five.", **MEMBERS))
-                    answers.append(await client.read_response())
-            except BROKEN:
-                pass
-        return answers
-
-    return [answer for answers in await asyncio.gather(*map(ask, clients)) for answer in answers]
 
 
 def counted(directory: Path, day: int | None = None) -> tuple[int, int]:
@@ -109,7 +88,7 @@ async def under_way(gateway: GatewayProcess) -> AsyncIterator[int]:
 async def test_R03_two_hundred_at_once_with_money_for_one(tmp_path: Path, upstream: Upstream, workers: int) -> None:
     body = orjson.dumps(chat_body("Count to five.", **MEMBERS))
     async with capped(tmp_path, upstream, workers, worst_of(body)) as gateway:
-        answers = await at_once(gateway, 200)
+        answers = await at_once(gateway, 200, **MEMBERS)
         assert len(answers) == 200
         admitted = [answer for answer in answers if answer.status == 200]
         assert {answer.status for answer in answers} == {200, 402}
@@ -125,7 +104,7 @@ async def test_R05_M08_killed_under_load_and_started_again(tmp_path: Path, upstr
     than the cap."""
     cap = 70 * COST + worst_of(orjson.dumps(chat_body("Count to five.", **MEMBERS)))
     async with capped(tmp_path, upstream, workers, cap) as gateway:
-        load = asyncio.create_task(at_once(gateway, 50))
+        load = asyncio.create_task(at_once(gateway, 50, **MEMBERS))
         await eventually(lambda: len(upstream.requests) >= 10)
         os.kill(workers_of(gateway)[0] if workers > 1 else gateway.process.pid, signal.SIGKILL)
         await load
@@ -136,7 +115,7 @@ async def test_R05_M08_killed_under_load_and_started_again(tmp_path: Path, upstr
             await asyncio.sleep(0.2)
             await gateway.kill()
         await gateway.start()
-        refused = [answer for answer in await at_once(gateway, 200) if answer.status == 402]
+        refused = [answer for answer in await at_once(gateway, 200, **MEMBERS) if answer.status == 402]
         assert refused
         spent = await at_rest(tmp_path)
         assert spent == await rows_come_to(tmp_path, len(refused)) <= cap
@@ -146,7 +125,7 @@ async def test_R05_M08_killed_under_load_and_started_again(tmp_path: Path, upstr
         await gateway.start()
         again = await at_rest(tmp_path)
         assert again == await rows_come_to(tmp_path, len(refused)) >= spent
-        assert {answer.status for answer in await at_once(gateway, 50)} <= {200, 402}
+        assert {answer.status for answer in await at_once(gateway, 50, **MEMBERS)} <= {200, 402}
         assert await at_rest(tmp_path) <= cap
 
 

@@ -133,6 +133,19 @@ def damaged(body: Any, dice: Any, junk: Any) -> Any:
     return body
 
 
+def refused_by_name_or_read(
+    body: Any, read_prompt: Callable[[Any, Losses], Prompt], write_prompt: Callable[[Prompt, Losses], Any]
+) -> None:
+    """What may be no request at all is refused with the name of what is wrong, or it can be read and written."""
+    try:
+        read = read_prompt(body, Losses("x"))
+    except InvalidRequest as error:
+        assert error.param  # noqa: PT017
+        assert error.code == "invalid_type"  # noqa: PT017
+    else:
+        write_prompt(read, Losses("x"))
+
+
 JUNK = st.sampled_from(
     [None, True, 5, -0.5, "x", [], {}, [5], {"type": "x"}, {"type": 5}, [{}], ["x"], [None], [{"type": "text"}]]
 )

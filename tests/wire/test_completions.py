@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from muxx.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
-from muxx.money import Usage
+from muxx.money import Usage, estimate_tokens
 from muxx.reply import Chunk, ToolCall
-from muxx.wire.openai import DONE_EVENT, estimate_tokens
+from muxx.wire.openai import DONE_EVENT
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wire import AnswerHead, Verdict
 from muxx.wire.wires import COMPLETIONS

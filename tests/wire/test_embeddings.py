@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from muxx.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
-from muxx.money import Usage
+from muxx.money import Usage, estimate_tokens
 from muxx.reply import Chunk
-from muxx.wire.openai import estimate_tokens
 from muxx.wire.wire import AnswerHead
 from muxx.wire.wires import EMBEDDINGS
 

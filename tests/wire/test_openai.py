@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from thoroughness import examples, some
 
 from muxx.errors import InvalidRequest, MuxxError, RateLimited, UpstreamError, UpstreamProtocolError, UpstreamTruncated
-from muxx.money import Cost, Usage
+from muxx.money import Cost, Usage, estimate_tokens
 from muxx.wire.openai import (
     ChatStream,
     ask_for_usage,
@@ -20,7 +20,6 @@ from muxx.wire.openai import (
     comment_event,
     error_body,
     error_event,
-    estimate_tokens,
     input_bytes,
     read_completion,
     read_usage,

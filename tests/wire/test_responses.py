@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from thoroughness import examples, some
 
 from muxx.errors import InvalidRequest, MuxxError, UpstreamError, UpstreamProtocolError, UpstreamTruncated
-from muxx.money import Usage
-from muxx.wire.openai import estimate_tokens
+from muxx.money import Usage, estimate_tokens
 from muxx.wire.responses import (
     ResponseStream,
     assembled,

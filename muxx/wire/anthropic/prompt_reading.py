@@ -7,19 +7,7 @@ from typing import Any
 
 from orjson import dumps
 
-from ..openai.members import (
-    Read,
-    cannot,
-    cannot_unless,
-    expect,
-    hint,
-    member,
-    number,
-    optional,
-    passed_over,
-    read_fields,
-    wrong,
-)
+from ..members import Read, cannot, cannot_unless, expect, hint, member, number, optional, passed_over, read_fields, wrong
 from ..prompt import Block, Call, Losses, Media, MediaKind, Output, Prompt, Result, Text, Thought, Tool, ToolChoice, Turn
 from .thinking import read_thinking
 

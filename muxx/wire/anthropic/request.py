@@ -6,19 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...request import Part
+from ..fields import MODEL, STREAM, TOOLS, Place, Rule, at_least, check, definition_bytes, is_array, part_at
 from ..fragments import utf8_length
-from ..openai.request import (
-    MODEL,
-    STREAM,
-    TOOLS,
-    Place,
-    Rule,
-    at_least,
-    check,
-    definition_bytes,
-    is_array,
-    part_at,
-)
 from .blocks import CALLS, dicts, strings_in, texts_in, type_of
 
 _MESSAGES = Rule(lambda value: type(value) is list and len(value) > 0, "Give an array with at least one message.")

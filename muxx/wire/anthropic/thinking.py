@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..openai.members import expect, optional
+from ..members import expect, optional
 from ..prompt import Losses, Prompt, Reasoning, Result, Thought, opened
 from .blocks import REDACTED
 

@@ -11,19 +11,8 @@ from typing import Any
 
 from ...errors import InvalidRequest
 from ...request import Part
+from ..fields import MODEL, STREAM, TEMPERATURE, TOOLS, Place, Rule, at_least, check, definition_bytes, part_at
 from ..fragments import utf8_length
-from ..openai.request import (
-    MODEL,
-    STREAM,
-    TEMPERATURE,
-    TOOLS,
-    Place,
-    Rule,
-    at_least,
-    check,
-    definition_bytes,
-    part_at,
-)
 from .names import entries, member, snake, spellings
 
 _CONTENTS = Rule(lambda value: type(value) in (list, dict) and len(value) > 0, "Give an array with at least one content.")

@@ -16,7 +16,7 @@ from .prompt_reading import read_prompt
 from .prompt_writing import write_prompt
 from .request import ask_for_usage, checked_in_chat, input_bytes, request_parts, validate_chat
 from .stream import ChatStream
-from .usage import estimate_tokens, read_usage, usage_object
+from .usage import read_usage, usage_object
 
 __all__ = [
     "DONE_EVENT",
@@ -35,7 +35,6 @@ __all__ = [
     "ended",
     "error_body",
     "error_event",
-    "estimate_tokens",
     "input_bytes",
     "read_answer",
     "read_completion",

@@ -16,6 +16,7 @@ from orjson import dumps, loads
 from ...asked import prompts
 from ...reply import Chunk
 from ...request import Part
+from ..fields import MODEL, STREAM, TEMPERATURE, Place, Rule, at_least, check, part_at
 from ..fragments import utf8_length
 from ..large import Data
 from ..wire import Head
@@ -23,7 +24,6 @@ from .answer import ChatFacts, PlainFacts, whole_answer
 from .chunks import ChunkEncoder, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
 from .prompt import is_prompt, prompt_bytes, prompt_places
-from .request import MODEL, STREAM, TEMPERATURE, Place, Rule, at_least, check, part_at
 from .stream import ChatStream
 from .usage import usage_object
 

@@ -10,8 +10,8 @@ from mimetypes import guess_type
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from ..members import expect, optional, wrong
 from ..prompt import Block, Losses, Media, Refusal, Text
-from .members import expect, optional, wrong
 
 Part = dict[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 from ...money import Usage
 from ...reply import Chunk
 from ...request import Part
+from ..fields import MODEL, Rule, at_least, check, is_string, part_at
 from ..wire import Head
 from .answer import whole_answer
 from .prompt import is_prompt, prompt_bytes, prompt_places
-from .request import MODEL, Rule, at_least, check, is_string, part_at
 from .usage import read_usage
 
 _REQUIRED = {

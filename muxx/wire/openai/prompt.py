@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..fields import Place
 from ..fragments import utf8_length
-from .request import Place
 
 
 def is_prompt(value: Any) -> bool:

@@ -5,23 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..members import Read, cannot, cannot_unless, expect, member, number, optional, passed_over, read_fields, wrong
 from ..prompt import Block, Call, Losses, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, ToolChoice, Turn
 from .content import cache_of, read_content, read_texts
-from .members import (
-    COMMON,
-    LOGPROBS,
-    Read,
-    cannot,
-    cannot_unless,
-    expect,
-    member,
-    number,
-    optional,
-    passed_over,
-    read_fields,
-    read_output,
-    wrong,
-)
+from .members import COMMON, LOGPROBS, read_output
 from .thoughts import TEXT_FIELDS, read_thoughts, signature_in
 
 _USE_TOOLS = "Use tools and tool_choice, which have replaced functions and function_call."

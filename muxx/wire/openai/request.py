@@ -2,73 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from orjson import dumps
-
-from ...errors import InvalidRequest
 from ...request import Part
+from ..fields import MAX_MODEL_LENGTH, MODEL, STREAM, TEMPERATURE, TOOLS, Place, Rule, at_least, check, definition_bytes, part_at
 from ..fragments import utf8_length
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MAX_MODEL_LENGTH = 256
-
-
-class Rule(NamedTuple):
-    """What a field of a request may hold, and what the refusal tells the caller to send."""
-
-    holds: Callable[[Any], bool]
-    advice: str
-
-
-def check(body: dict[str, Any], required: Mapping[str, Rule], optional: Mapping[str, Rule]) -> None:
-    """Raise `InvalidRequest` naming a field that is missing or wrong: a required one first, then by name.
-
-    An optional field may be null, which says the same as leaving it out.
-    """
-    for field, rule in required.items():
-        if field not in body:
-            raise InvalidRequest(f"'{field}' is missing. {rule.advice}", code="missing_field", param=field)
-        if not rule.holds(body[field]):
-            raise _wrong(field, rule)
-    for field in sorted(optional.keys() & body.keys()):
-        value = body[field]
-        if value is not None and not optional[field].holds(value):
-            raise _wrong(field, optional[field])
-
-
-def _wrong(field: str, rule: Rule) -> InvalidRequest:
-    return InvalidRequest(f"'{field}' has the wrong type or value. {rule.advice}", code="invalid_type", param=field)
-
-
-def _is_model(value: Any) -> bool:
-    fits = type(value) is str and 0 < len(value) <= _MAX_MODEL_LENGTH
-    return fits and (value.isprintable() or _CONTROL.search(value) is None)
-
-
-def is_string(value: Any) -> bool:
-    return type(value) is str
-
-
-def is_array(value: Any) -> bool:
-    return type(value) is list
-
-
-def at_least(least: int) -> Callable[[Any], bool]:
-    """Holds for integers from `least` on; true and 1.0 are no integers."""
-    return lambda value: type(value) is int and value >= least
-
-
-MODEL = Rule(
-    _is_model,
-    f'Give a model name: a string of 1 to {_MAX_MODEL_LENGTH} characters without control characters, e.g. "gpt-4o".',
-)
-TEMPERATURE = Rule(lambda value: type(value) in (int, float) and 0 <= value <= 2, "Give a number from 0 to 2, or leave it out.")
-STREAM = Rule(lambda value: type(value) is bool, "Give true or false, or leave it out.")
-TOOLS = Rule(is_array, "Give an array of tool definitions, or leave it out.")
 
 _CHAT_REQUIRED = {
     "model": MODEL,
@@ -94,7 +33,7 @@ def _is_plainly_right(body: dict[str, Any]) -> bool:
     model, messages, temperature, stream = get("model"), get("messages"), get("temperature"), get("stream")
     return (
         type(model) is str
-        and 0 < len(model) <= _MAX_MODEL_LENGTH
+        and 0 < len(model) <= MAX_MODEL_LENGTH
         and model.isprintable()
         and type(messages) is list
         and len(messages) > 0
@@ -113,21 +52,12 @@ def checked_in_chat(body: dict[str, Any]) -> tuple[Any, ...]:
     return (*map(body.get, _CHECKED_IN_CHAT), bool(body.get("messages")))
 
 
-Place = tuple[str, str, str, Any, Any]
-"""role, kind, path, and the container and key under which the text stands."""
-
-
 def request_parts(body: dict[str, Any]) -> Iterator[Part]:
     """Every piece of text in the request's messages; assigning a part's `text` writes it back into `body`.
 
     `kind` is text, tool_arguments or tool_result. A prediction of the answer counts as the assistant's text.
     """
     return map(part_at, _places(body))
-
-
-def part_at(place: Place) -> Part:
-    role, kind, path, container, key = place
-    return Part(role, kind, path, partial(container.__getitem__, key), partial(container.__setitem__, key))
 
 
 def input_bytes(body: dict[str, Any]) -> int:
@@ -139,11 +69,6 @@ def input_bytes(body: dict[str, Any]) -> int:
     else:
         size = sum(utf8_length(container[key]) for _, _, _, container, key in _places(body))
     return size + definition_bytes(body)
-
-
-def definition_bytes(body: dict[str, Any]) -> int:
-    """Bytes of the definitions of tools."""
-    return sum(len(dumps(body[field])) for field in ("tools", "functions") if body.get(field))
 
 
 def _is_simple(message: Any) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 from orjson import JSONDecodeError, dumps, loads
 
 from ...reply import Chunk
+from ..members import expect, optional
 from ..prompt import Losses, Thought, opened
-from .members import expect, optional
 
 TEXT_FIELDS = ("reasoning_content", "reasoning")
 _TEXT, _ENCRYPTED, _SUMMARY = "reasoning.text", "reasoning.encrypted", "reasoning.summary"

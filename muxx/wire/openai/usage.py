@@ -1,4 +1,4 @@
-"""Tokens, in OpenAI's dialect and its cousins: reading a usage object, writing one, and estimating where there is none."""
+"""Tokens, in OpenAI's dialect and its cousins: reading a usage object, and writing one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from ...money import Usage
 
 MAX_TOKENS = 10**9
 """No answer has more tokens than this; a larger count is a mistake, and would take a cost near the end of 64 bits."""
-
-
-def estimate_tokens(n_bytes: int) -> int:
-    """Tokens of that many bytes of UTF-8 text: one for each 4.1 begun, the mean of English prose in OpenAI's encodings."""
-    return -(-n_bytes * 10 // 41)
 
 
 def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool]:

@@ -9,22 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..members import Read, cannot, cannot_unless, expect, hint, member, optional, passed_over, read_fields, wrong
 from ..openai.content import PARAGRAPH, joined, read_content, read_parts, read_texts
-from ..openai.members import (
-    COMMON,
-    LOGPROBS,
-    Read,
-    cannot,
-    cannot_unless,
-    expect,
-    hint,
-    member,
-    optional,
-    passed_over,
-    read_fields,
-    read_output,
-    wrong,
-)
+from ..openai.members import COMMON, LOGPROBS, read_output
 from ..openai.prompt_reading import read_choice, read_tool
 from ..prompt import Block, Call, Losses, Prompt, Reasoning, Refusal, Result, Text, Thought, Turn
 

@@ -7,20 +7,8 @@ from typing import Any
 
 from ...errors import InvalidRequest
 from ...request import Part
+from ..fields import MODEL, STREAM, TEMPERATURE, TOOLS, Place, Rule, at_least, check, definition_bytes, is_string, part_at
 from ..fragments import utf8_length
-from ..openai.request import (
-    MODEL,
-    STREAM,
-    TEMPERATURE,
-    TOOLS,
-    Place,
-    Rule,
-    at_least,
-    check,
-    definition_bytes,
-    is_string,
-    part_at,
-)
 from .items import Path, all_texts, is_returned, shown
 
 _REQUIRED = {"model": MODEL}

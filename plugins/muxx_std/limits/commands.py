@@ -10,7 +10,7 @@ from muxx import Config, Host, config_option, echo_json, resolved_settings, run_
 
 from .ledger import Ledger
 from .present import LimitsNow, limits_now
-from .setting import clear, set_limits
+from .settingcommands import clear, set_limits
 
 
 @click.group()

@@ -120,7 +120,7 @@ PROMPTS = st.builds(
     frequency_penalty=maybe(st.floats(-2, 2)),
     presence_penalty=maybe(st.floats(-2, 2)),
     service_tier=maybe(st.sampled_from(["default", "flex", "priority"])),
-)
+).map(lambda prompt: prompt if prompt.tools else replace(prompt, tool_choice=None))
 COMMON = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 

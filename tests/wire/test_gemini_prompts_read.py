@@ -35,6 +35,7 @@ def test_where_each_member_came_from_is_kept() -> None:
         "logprobs": "generation_config.responseLogprobs",
         "top_logprobs": "generation_config.logprobs",
         "tool_choice": "toolConfig.functionCallingConfig",
+        "messages": "contents",
     }
     assert prompt.turns[0].blocks == [Text("hi", path="contents[0].parts[0]")]
 

@@ -40,7 +40,7 @@ def read_prompt(body: dict[str, Any], losses: Losses) -> Prompt:
     if (instructions := body.get("instructions")) is not None:
         prompt.system.append(Text(expect(instructions, str, "instructions"), path="instructions"))
         prompt.places["system"] = "instructions"
-    source = body.get("input")
+    source, prompt.places["messages"] = body.get("input"), "input"
     if type(source) is str:
         prompt.turns.append(Turn("user", [Text(source, path="input")], path="input"))
     elif source is not None:

@@ -9,9 +9,10 @@ import orjson
 import pytest
 from cache_kit import caching
 from carrying_kit import both_transports, error_code, part_of, serving
+from sdks_kit import sdks_of
 
 from muxx import Chunk, hookimpl
-from muxx.testing import RunningGateway, Said, Tool, error, event, sse
+from muxx.testing import RunningGateway, Said, Tool, error, event, letters, sse
 from muxx.testing.answers import json
 from muxx.wire.prompt import is_sealed
 
@@ -328,6 +329,22 @@ def native_messages(thinking: dict[str, Any]) -> dict[str, Any]:
         {"role": "user", "content": "And now?"},
     ]
     return {"messages": turns}
+
+
+@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # Google's client
+@pytest.mark.parametrize("model", ["claude-3-5-haiku", "gpt-4o", "gpt-5"])
+async def test_what_googles_sdk_kept_of_a_streamed_answer_goes_back_as_the_text_it_was(model: str) -> None:
+    """It keeps every event of a stream as a content of its own, those with nothing but blanks too."""
+    endpoints = ["responses"] if model == "gpt-5" else ["chat"]
+    async with serving(config={"providers": {"openai": {"endpoints": endpoints}}}) as gateway, sdks_of(gateway) as sdks:
+        gateway.upstream.says(Said("One.\n\nTwo."), pieces=letters)
+        chat = sdks.google.aio.chats.create(model=model)
+        for asked in ("Count.", "Go on."):
+            async for _ in await chat.send_message_stream(asked):
+                pass
+        body = gateway.upstream.last.json()
+        said = [turn for turn in body.get("messages") or body["input"] if turn["role"] == "assistant"]
+        assert [turn["content"] for turn in said] == ["One.\n\nTwo."]
 
 
 async def test_reasoning_of_one_provider_is_not_sent_to_another_natively() -> None:

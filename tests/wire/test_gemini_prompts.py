@@ -64,7 +64,7 @@ def turns(draw: st.DrawFn) -> list[Turn]:
     waiting: list[Call] = []
     for number in range(draw(st.integers(1, 5))):
         if number % 2:
-            blocks: list[Any] = [Text(text) for text in draw(st.lists(WORDS, max_size=2))]
+            blocks: list[Any] = [Text(text) for text in draw(st.lists(WORDS, max_size=1))]
             waiting = [
                 Call(f"c{number}_{at}", name, json.dumps(draw(OBJECTS), separators=(",", ":"), ensure_ascii=False))
                 for at, name in enumerate(draw(st.lists(NAMES, min_size=0 if blocks else 1, max_size=3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from orjson import dumps
@@ -33,7 +34,7 @@ def read_contents(contents: Any, given: str, losses: Losses) -> list[Turn]:
         else:
             turns.append(turn)
     for turn in turns:
-        turn.blocks = _joined(turn.blocks)
+        turn.blocks = _joined(turn)
     return turns
 
 
@@ -159,16 +160,24 @@ def _returned(response: Any, path: str) -> tuple[list[Text], bool]:
     return [Text(dumps(response).decode(), path=path)], type(response) is dict and response.keys() == {"error"}
 
 
-def _joined(blocks: list[Block]) -> list[Block]:
-    """Consecutive pieces of a thought as one; its signature, which comes with the last, ends it."""
-    joined: list[Block] = []
-    for block in blocks:
-        before = joined[-1] if joined else None
-        if isinstance(block, Thought) and isinstance(before, Thought) and before.signature is None:
-            joined[-1] = Thought(before.text + block.text, block.signature, path=before.path)
+def _joined(turn: Turn) -> list[Block]:
+    """The blocks of a turn, consecutive pieces of a thought as one, and those of what the model said: SDKs keep each piece of a
+    stream as a part, be it a blank, or empty. A signature, which comes with the last piece, ends it."""
+    said = turn.role == "assistant"
+    kinds = (Thought, Text) if said else (Thought,)
+    runs: list[list[Any]] = []
+    for block in turn.blocks:
+        before = runs[-1][-1] if runs else None
+        if isinstance(block, kinds) and type(before) is type(block) and before.signature is None:
+            runs[-1].append(block)
         else:
-            joined.append(block)
-    return joined
+            runs.append([block])
+    blocks = [run[0] if len(run) == 1 else _one(run) for run in runs]
+    return [block for block in blocks if not said or not isinstance(block, Text) or block.text or block.signature]
+
+
+def _one(pieces: list[Any]) -> Any:
+    return replace(pieces[0], text="".join(piece.text for piece in pieces), signature=pieces[-1].signature)
 
 
 def wrong(path: str, advice: str) -> InvalidRequest:

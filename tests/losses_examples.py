@@ -51,11 +51,11 @@ def file(**members: Any) -> Body:
     return {"type": "file", "file": members}
 
 
-def called(result: Any = "done", arguments: str = "{}") -> Example:
+def called(result: Any = "done", arguments: str = "{}", **members: Any) -> Example:
     function = {"name": "f", "arguments": arguments}
     turns = [
         {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": None, "tool_calls": [{**CALLED, "function": function}]},
+        {"role": "assistant", "content": None, "tool_calls": [{**CALLED, "function": function, **members}]},
         {"role": "tool", "tool_call_id": "call_1", "content": result},
     ]
     return Example({"messages": turns, "tools": TOOLS}, {"messages": turns[:1], "tools": TOOLS})
@@ -115,7 +115,9 @@ CHAT = {
     "reasoning another provider signed, or nobody": turn("x", role="assistant", reasoning_content="Hm."),
     "audio of an assistant": turn("x", role="assistant", audio={"id": "a"}),
     "role function": turn("x", role="function", name="f"),
-    "members of a message that OpenAI does not have": turn("x", role="user", house_member="x"),
+    "members of a message": turn("x", role="user", house_member="x"),
+    "of a tool": Example({"tools": [{**FUNCTION, "house_member": "x"}]}, {"tools": TOOLS}),
+    "of a call that OpenAI does not have": Example(called(house_member="x").given, called().given),
 }
 
 # ── responses ──
@@ -132,13 +134,20 @@ def put_in(*content: Any) -> Example:
     return Example(asked(*content), asked())
 
 
+def flat(**members: Any) -> Example:
+    return Example({"tools": [{**FLAT, **members}]}, {"tools": [FLAT]})
+
+
+SAID: Body = {"role": "assistant", "content": "x"}
+
+
 def item(*items: Any) -> Example:
     first, last = {"role": "user", "content": "Hi"}, {"role": "user", "content": "Go on."}
     return Example({"input": [first, *items, last]}, {"input": [first, last]})
 
 
-def flat_called(output: Any = "done", arguments: str = "{}") -> Example:
-    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}
+def flat_called(output: Any = "done", arguments: str = "{}", **members: Any) -> Example:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments, **members}
     return item(call, {"type": "function_call_output", "call_id": "c", "output": output})
 
 
@@ -148,7 +157,7 @@ RESPONSES = {
     **dict(each("temperature top_p", 0.5)),
     "temperature above 1": field("temperature", 1.5),
     "tools of type function": field("tools", [FLAT]),
-    "strict of a function": Example({"tools": [{**FLAT, "strict": True}]}, {"tools": [FLAT]}),
+    "strict of a function": flat(strict=True),
     "tools of other types": field("tools", [{"type": "web_search"}]),
     "tool_choice": field("tool_choice", "required", tools=[FLAT]),
     "tool_choice with allowed_tools": field("tool_choice", {"type": "allowed_tools", "tools": []}, tools=[FLAT]),
@@ -196,6 +205,14 @@ RESPONSES = {
     "annotations of an earlier text": item(
         {"role": "assistant", "content": [{"type": "output_text", "text": "x", "annotations": [{"type": "url_citation"}]}]}
     ),
+    "defer_loading": flat(defer_loading=True),
+    "allowed_callers of a function": flat(allowed_callers=["programmatic"]),
+    "output_schema of a function": flat(output_schema=SCHEMA),
+    "phase": Example(item({**SAID, "phase": "commentary"}).given, item(SAID).given),
+    "namespace": Example(flat_called(namespace="crm").given, flat_called().given),
+    "caller of an item": Example(flat_called(caller={"type": "direct"}).given, flat_called().given),
+    "members of an item": Example(item({**SAID, "house_member": "x"}).given, item(SAID).given),
+    "of a tool that OpenAI does not have": flat(house_member="x"),
 }
 
 # ── messages ──
@@ -287,6 +304,7 @@ MESSAGES = {
     "an assistant turn at the end": field(
         "messages", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Once"}]
     ),
+    "members of a message that Anthropic does not have": turn("x", role="user", house_member="x"),
 }
 
 # ── generate_content ──
@@ -381,6 +399,8 @@ GENERATE_CONTENT = {
     "fileData at a URL of anybody's": part({"fileData": {"mimeType": "image/png", "fileUri": "https://example.org/a.png"}}),
     "fileData that only Google can read": part({"fileData": {"mimeType": "image/png", "fileUri": "gs://bucket/a.png"}}),
     "calls and their responses": responded(),
+    "willContinue": modelled({"functionCall": {"name": "f", "args": {}, "willContinue": True}}),
+    "partialArgs of a call": modelled({"functionCall": {"name": "f", "args": {}, "partialArgs": [{"jsonPath": "$.a"}]}}),
     "responses with images": responded(parts=[inline("image/png")]),
     "willContinue and scheduling of a response": responded(willContinue=True, scheduling="SILENT"),
     "a response without a call": part({"functionResponse": {"name": "f", "response": {}}}),

@@ -9,9 +9,10 @@ import orjson
 import pytest
 from cache_kit import caching
 from carrying_kit import both_transports, error_code, part_of, serving
+from sdks_kit import sdks_of
 
 from muxx import Chunk, hookimpl
-from muxx.testing import RunningGateway, Said, Tool, error, event, sse
+from muxx.testing import RunningGateway, Said, Tool, error, event, letters, sse
 from muxx.testing.answers import json
 from muxx.wire.prompt import is_sealed
 
@@ -174,6 +175,62 @@ async def test_a_request_of_which_no_turn_is_left_is_refused_and_not_sent(
         assert gateway.upstream.requests == []
 
 
+async def test_the_refusal_of_a_request_without_a_turn_names_the_field_its_format_has() -> None:
+    async with serving() as gateway:
+        for endpoint, members in (("responses", {"input": []}), ("generate_content", {"contents": [{"role": "user", "parts": []}]})):
+            refused = await gateway.ask(endpoint, model="claude-3-5-haiku", **members)
+            [field] = members
+            assert refused.status == 400
+            assert refused.json()["error"]["message"].startswith(f"'{field}' cannot be sent")
+
+
+AUTO: dict[str, Any] = {
+    "chat": {"tool_choice": "auto"},
+    "responses": {"tool_choice": "auto"},
+    "messages": {"tool_choice": {"type": "auto"}},
+    "generate_content": {"toolConfig": {"functionCallingConfig": {"mode": "AUTO"}}},
+}
+FORCED: dict[str, Any] = {
+    "chat": {"tool_choice": {"type": "function", "function": {"name": "search"}}},
+    "responses": {"tool_choice": {"type": "function", "name": "search"}},
+    "messages": {"tool_choice": {"type": "tool", "name": "search"}},
+    "generate_content": {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["search"]}}},
+}
+"""What asks for a call of a tool, in each format."""
+OF_ITS_VENDOR: dict[str, Any] = {
+    "chat": {"type": "web_search"},
+    "responses": {"type": "web_search"},
+    "messages": {"type": "web_search_20250305", "name": "search"},
+    "generate_content": {"googleSearch": {}},
+}
+"""A tool that others do not have."""
+
+
+@crossing
+async def test_a_choice_without_tools_is_not_sent_for_providers_refuse_it(endpoint: str, model: str) -> None:
+    async with serving() as gateway:
+        gateway.upstream.says(Said("Yes."))
+        answered = await gateway.ask(endpoint, model=model, **AUTO[endpoint])
+        assert answered.status == 200
+        assert not {"tool_choice", "toolConfig"} & orjson.loads(gateway.upstream.requests[-1].body).keys()
+        refused = await gateway.ask(endpoint, model=model, **FORCED[endpoint])
+        assert refused.status == 400
+        assert "Give the tools it is to choose from." in refused.json()["error"]["message"]
+
+
+@crossing
+async def test_with_the_last_tool_its_choice_is_dropped_and_told(endpoint: str, model: str) -> None:
+    rows = {name: {"on_unsupported": "drop"} for name in ("openai", "anthropic", "google")}
+    async with serving(config={"providers": rows}) as gateway:
+        gateway.upstream.says(Said("Yes."))
+        answered = await gateway.ask(endpoint, model=model, tools=[OF_ITS_VENDOR[endpoint]], **FORCED[endpoint])
+        assert answered.status == 200
+        assert not {"tools", "tool_choice", "toolConfig"} & orjson.loads(gateway.upstream.requests[-1].body).keys()
+        [choice] = FORCED[endpoint]
+        row = await gateway.get_row(answered.request_id)
+        assert [place.partition("[")[0].partition(".")[0] for place in row["attributes"]["dropped"]] == ["tools", choice]
+
+
 @pytest.mark.parametrize("on_unsupported", ["error", "drop"])
 async def test_a_tool_runner_of_anthropics_goes_on_without_the_thread_that_others_do_not_have(on_unsupported: str) -> None:
     """It asks for a thread of its own accord, and takes a refusal of that in Anthropic's words. Were the thread dropped, it would
@@ -272,6 +329,22 @@ def native_messages(thinking: dict[str, Any]) -> dict[str, Any]:
         {"role": "user", "content": "And now?"},
     ]
     return {"messages": turns}
+
+
+@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # Google's client
+@pytest.mark.parametrize("model", ["claude-3-5-haiku", "gpt-4o", "gpt-5"])
+async def test_what_googles_sdk_kept_of_a_streamed_answer_goes_back_as_the_text_it_was(model: str) -> None:
+    """It keeps every event of a stream as a content of its own, those with nothing but blanks too."""
+    endpoints = ["responses"] if model == "gpt-5" else ["chat"]
+    async with serving(config={"providers": {"openai": {"endpoints": endpoints}}}) as gateway, sdks_of(gateway) as sdks:
+        gateway.upstream.says(Said("One.\n\nTwo."), pieces=letters)
+        chat = sdks.google.aio.chats.create(model=model)
+        for asked in ("Count.", "Go on."):
+            async for _ in await chat.send_message_stream(asked):
+                pass
+        body = gateway.upstream.last.json()
+        said = [turn for turn in body.get("messages") or body["input"] if turn["role"] == "assistant"]
+        assert [turn["content"] for turn in said] == ["One.\n\nTwo."]
 
 
 async def test_reasoning_of_one_provider_is_not_sent_to_another_natively() -> None:

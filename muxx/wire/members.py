@@ -7,7 +7,7 @@ that no table knows cannot be carried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, TypeVar
 
 from ..errors import InvalidRequest
@@ -36,6 +36,13 @@ def optional(holder: Mapping[str, Any], key: str, kind: type[T], path: str) -> T
     """A member that may be absent or null."""
     value = holder.get(key)
     return None if value is None else expect(value, kind, f"{path}.{key}")
+
+
+def tell_others(holder: Mapping[str, Any], known: Set[str], path: str, losses: Losses) -> None:
+    """Members that are not the format's own, or say nothing to the model of another provider, are told as dropped."""
+    for name, value in holder.items():
+        if value and name not in known:
+            losses.hint(f"{path}.{name}")
 
 
 def read_fields(prompt: Prompt, body: Mapping[str, Any], fields: Mapping[str, Read], losses: Losses) -> None:

@@ -200,6 +200,16 @@ class Prompt:
     def place(self, member: str) -> str:
         return self.places.get(member, member)
 
+    def choice(self, losses: Losses) -> ToolChoice | None:
+        """The choice among tools. Without tools, which may all have been dropped, providers refuse any: then there is none, and
+        one that forces a call is told."""
+        choice = self.tool_choice
+        if choice is None or self.tools:
+            return choice
+        if choice.mode in ("required", "named"):
+            losses.cannot(self.place("tool_choice"), "Give the tools it is to choose from.")
+        return None
+
 
 MOST_NAMED = 20
 """Places that a message or a header names; the row has all that were dropped."""

@@ -64,7 +64,7 @@ def turns(draw: st.DrawFn) -> list[Turn]:
     waiting: list[Call] = []
     for number in range(draw(st.integers(1, 5))):
         if number % 2:
-            blocks: list[Any] = [Text(text) for text in draw(st.lists(WORDS, max_size=2))]
+            blocks: list[Any] = [Text(text) for text in draw(st.lists(WORDS, max_size=1))]
             waiting = [
                 Call(f"c{number}_{at}", name, json.dumps(draw(OBJECTS), separators=(",", ":"), ensure_ascii=False))
                 for at, name in enumerate(draw(st.lists(NAMES, min_size=0 if blocks else 1, max_size=3)))
@@ -120,7 +120,7 @@ PROMPTS = st.builds(
     frequency_penalty=maybe(st.floats(-2, 2)),
     presence_penalty=maybe(st.floats(-2, 2)),
     service_tier=maybe(st.sampled_from(["default", "flex", "priority"])),
-)
+).map(lambda prompt: prompt if prompt.tools else replace(prompt, tool_choice=None))
 COMMON = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 

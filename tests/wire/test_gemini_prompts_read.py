@@ -35,6 +35,7 @@ def test_where_each_member_came_from_is_kept() -> None:
         "logprobs": "generation_config.responseLogprobs",
         "top_logprobs": "generation_config.logprobs",
         "tool_choice": "toolConfig.functionCallingConfig",
+        "messages": "contents",
     }
     assert prompt.turns[0].blocks == [Text("hi", path="contents[0].parts[0]")]
 
@@ -58,7 +59,8 @@ def test_single_objects_stand_for_arrays_of_one() -> None:
 
 
 def test_contents_of_one_role_are_one_turn() -> None:
-    contents = [USER, {"role": "model", "parts": [{"text": "a"}]}, {"role": "model", "parts": [{"text": "b"}]}, USER]
+    call = {"functionCall": {"name": "f", "args": {}}}
+    contents = [USER, {"role": "model", "parts": [{"text": "a"}]}, {"role": "model", "parts": [call]}, USER]
     prompt, _ = read(contents=contents)
     assert [(turn.role, len(turn.blocks)) for turn in prompt.turns] == [("user", 1), ("assistant", 2), ("user", 1)]
 
@@ -80,6 +82,27 @@ def test_the_pieces_of_a_streamed_thought_are_one_with_the_signature_that_ends_i
         {"text": "", "signature": "YmFyZQ==", "redacted": None},
         {"text": "answer", "cache": None, "signature": "dA=="},
     ]
+
+
+def test_the_pieces_of_a_streamed_text_are_one_to_the_blanks_and_nothing_is_none() -> None:
+    """Each by itself, blanks would be left out on the way to Anthropic, and OpenAI would get a message for each."""
+    parts: list[dict[str, Any]] = [
+        {"text": "One"},
+        {"text": "\n\n"},
+        {"text": "two"},
+        {"text": "", "thoughtSignature": "c2ln"},
+        {"text": "three"},
+        {"functionCall": {"name": "f", "args": {}}},
+        {"text": ""},
+    ]
+    contents = [USER, *({"role": "model", "parts": [part]} for part in parts), {"parts": [{"text": "a"}, {"text": "b"}]}]
+    [_, said, asked] = read(contents=contents)[0].turns
+    assert said.blocks[:2] == [
+        Text("One\n\ntwo", path="contents[1].parts[0]", signature="c2ln"),
+        Text("three", path="contents[5].parts[0]"),
+    ]
+    assert [type(block) for block in said.blocks[2:]] == [Call]
+    assert [block.text for block in asked.blocks if isinstance(block, Text)] == ["a", "b"]
 
 
 def test_base64_of_googles_python_sdk_is_brought_to_the_usual_one() -> None:

@@ -7,7 +7,20 @@ from typing import Any
 
 from orjson import dumps
 
-from ..members import Read, cannot, cannot_unless, expect, hint, member, number, optional, passed_over, read_fields, wrong
+from ..members import (
+    Read,
+    cannot,
+    cannot_unless,
+    expect,
+    hint,
+    member,
+    number,
+    optional,
+    passed_over,
+    read_fields,
+    tell_others,
+    wrong,
+)
 from ..prompt import Block, Call, Losses, Media, MediaKind, Output, Prompt, Result, Text, Thought, Tool, ToolChoice, Turn
 from .thinking import read_thinking
 
@@ -35,6 +48,7 @@ def read_prompt(body: dict[str, Any], losses: Losses) -> Prompt:
 
 def _read_message(prompt: Prompt, message: dict[str, Any], path: str, losses: Losses) -> None:
     role, place = message.get("role"), f"{path}.content"
+    tell_others(message, {"role", "content"}, path, losses)
     if role == "user" or role == "assistant":
         prompt.turns.append(Turn(role, _content(message.get("content"), place, losses), path=path))
     elif role != "system":
@@ -84,9 +98,10 @@ def _known(*names: str) -> frozenset[str]:
     return frozenset({"type", "cache_control", *names})
 
 
-_TEXT, _IMAGE = _known("text", "citations"), _known("source")
+_TEXT, _IMAGE, _THINKING = _known("text", "citations"), _known("source"), _known("thinking", "signature")
 _DOCUMENT, _SEARCHED = _known("source", "title", "citations"), ({"enabled": False}, None)
 _CALL, _RESULT = _known("id", "name", "input", "signature", "caller"), _known("tool_use_id", "content", "is_error")
+_CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
 _TOOL = _known("name", "description", "input_schema", "strict", "eager_input_streaming", "allowed_callers")
 
 
@@ -102,6 +117,7 @@ def _text(block: dict[str, Any], path: str, losses: Losses) -> Text:
 
 
 def _thinking(block: dict[str, Any], path: str, losses: Losses) -> Thought:
+    _tell_rest(block, _THINKING, path, losses)
     text = expect(block.get("thinking"), str, f"{path}.thinking")
     return Thought(text, optional(block, "signature", str, path) or None, path=path)
 
@@ -220,6 +236,7 @@ def _read_choice(prompt: Prompt, field: str, value: Any, losses: Losses) -> None
         prompt.tool_choice = ToolChoice(kind)
     else:
         raise wrong(f"{field}.type", "Give auto, any, tool or none.")
+    _tell_rest(choice, _CHOICE, field, losses)
     if optional(choice, "disable_parallel_tool_use", bool, field):
         prompt.parallel_tool_calls = False
         prompt.places["parallel_tool_calls"] = f"{field}.disable_parallel_tool_use"

@@ -204,10 +204,10 @@ def _decoded(data: str) -> str | None:
 
 
 def _tools(prompt: Prompt, losses: Losses) -> dict[str, Any]:
+    choice = prompt.choice(losses)
     if not prompt.tools:
         return {}
     body: dict[str, Any] = {"tools": [_tool(tool) for tool in prompt.tools]}
-    choice = prompt.tool_choice
     mode = choice.mode if choice is not None else "auto"
     written: dict[str, Any] = {"type": {"required": "any", "named": "tool"}.get(mode, mode)}
     if choice is not None and mode == "named":

@@ -57,6 +57,9 @@ def read_thinking(prompt: Prompt, body: dict[str, Any], losses: Losses) -> None:
                 reasoning.budget = expect(thinking.get("budget_tokens"), int, "thinking.budget_tokens")
         else:
             losses.cannot(place, "Let thinking be enabled, adaptive or disabled.")
+        for name, value in thinking.items():
+            if value and name not in ("type", "budget_tokens", "display"):
+                losses.cannot(f"thinking.{name}")
     if reasoning != Reasoning():
         prompt.reasoning = reasoning
         prompt.places["reasoning"] = place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from orjson import dumps
@@ -16,6 +17,7 @@ NO_SIGNATURE = "skip_thought_signature_validator"
 """What Google's documentation tells to send as the signature of a call that another model made."""
 
 _MARKS = frozenset({"thought", "thoughtSignature", "partMetadata"})
+_MEDIA = {"inlineData": ("mimeType", "displayName", "data"), "fileData": ("mimeType", "displayName", "fileUri")}
 _INLINE = "Send the file itself, as inlineData in base64."
 
 
@@ -32,7 +34,7 @@ def read_contents(contents: Any, given: str, losses: Losses) -> list[Turn]:
         else:
             turns.append(turn)
     for turn in turns:
-        turn.blocks = _joined(turn.blocks)
+        turn.blocks = _joined(turn)
     return turns
 
 
@@ -61,6 +63,7 @@ class _Reader:
         if role not in (None, "user", "model", "function", "tool", "system"):
             raise wrong(f"{path}.role", 'Give "user" or "model".')
         blocks: list[Block] = []
+        self._tell_rest(content, ("role", "parts"), path)
         parts = content.get("parts")
         for number, part in enumerate(listed(parts)):
             place = f"{path}.parts" if type(parts) is dict else f"{path}.parts[{number}]"
@@ -68,6 +71,12 @@ class _Reader:
                 raise wrong(place, "Give an object.")
             blocks += self._part({camel(name): value for name, value in part.items() if value is not None}, place)
         return Turn("assistant" if role == "model" else "user", blocks, path=path)
+
+    def _tell_rest(self, holder: dict[str, Any], known: tuple[str, ...], path: str) -> None:
+        """Members that cannot be carried."""
+        for name, value in holder.items():
+            if value is not None and camel(name) not in known:
+                self._losses.cannot(f"{path}.{name}")
 
     def _part(self, part: dict[str, Any], path: str) -> Iterator[Block]:
         signature = part.get("thoughtSignature")
@@ -92,6 +101,7 @@ class _Reader:
         name, call_id, args = value.get("name"), value.get("id"), value.get("args")
         if type(name) is not str:
             raise wrong(f"{path}.functionCall.name", "Give the function's name.")
+        self._tell_rest(value, ("name", "id", "args"), f"{path}.functionCall")
         made = "call_" + "".join(sign if sign.isalnum() else "_" for sign in path)
         call = Call(
             call_id if type(call_id) is str and call_id else made,
@@ -105,9 +115,7 @@ class _Reader:
 
     def _result(self, value: dict[str, Any], path: str) -> Iterator[Result]:
         name, call_id = value.get("name"), value.get("id")
-        for other in value.keys() - {"name", "id", "response", "parts"}:
-            if value[other] is not None:
-                self._losses.cannot(f"{path}.functionResponse.{other}")
+        self._tell_rest(value, ("name", "id", "response", "parts"), f"{path}.functionResponse")
         waiting = [call for call in self._waiting if (call.id == call_id if call_id else call.name == name)]
         if not waiting and not call_id:
             self._losses.cannot(path, "Put the functionCall it answers before a functionResponse, or give it that call's id.")
@@ -129,6 +137,7 @@ class _Reader:
         mime, name = member(value, "mimeType"), member(value, "displayName")
         mime, name = (mime if type(mime) is str else None), (name if type(name) is str else None)
         kind = kind_of(mime)
+        self._tell_rest(value, _MEDIA[member_name], f"{path}.{member_name}")
         if member_name == "inlineData":
             data = value.get("data")
             yield Media(kind, mime, data=base64(data if type(data) is str else ""), name=name, path=path)
@@ -151,16 +160,24 @@ def _returned(response: Any, path: str) -> tuple[list[Text], bool]:
     return [Text(dumps(response).decode(), path=path)], type(response) is dict and response.keys() == {"error"}
 
 
-def _joined(blocks: list[Block]) -> list[Block]:
-    """Consecutive pieces of a thought as one; its signature, which comes with the last, ends it."""
-    joined: list[Block] = []
-    for block in blocks:
-        before = joined[-1] if joined else None
-        if isinstance(block, Thought) and isinstance(before, Thought) and before.signature is None:
-            joined[-1] = Thought(before.text + block.text, block.signature, path=before.path)
+def _joined(turn: Turn) -> list[Block]:
+    """The blocks of a turn, consecutive pieces of a thought as one, and those of what the model said: SDKs keep each piece of a
+    stream as a part, be it a blank, or empty. A signature, which comes with the last piece, ends it."""
+    said = turn.role == "assistant"
+    kinds = (Thought, Text) if said else (Thought,)
+    runs: list[list[Any]] = []
+    for block in turn.blocks:
+        before = runs[-1][-1] if runs else None
+        if isinstance(block, kinds) and type(before) is type(block) and before.signature is None:
+            runs[-1].append(block)
         else:
-            joined.append(block)
-    return joined
+            runs.append([block])
+    blocks = [run[0] if len(run) == 1 else _one(run) for run in runs]
+    return [block for block in blocks if not said or not isinstance(block, Text) or block.text or block.signature]
+
+
+def _one(pieces: list[Any]) -> Any:
+    return replace(pieces[0], text="".join(piece.text for piece in pieces), signature=pieces[-1].signature)
 
 
 def wrong(path: str, advice: str) -> InvalidRequest:

@@ -96,6 +96,7 @@ class _Reader:
 
     def _contents(self, given: str, value: Any) -> None:
         self.prompt.turns = read_contents(value, given, self._losses)
+        self.prompt.places["messages"] = given
 
     def _system(self, given: str, value: Any) -> None:
         self.prompt.system = read_texts(value, given, self._losses)

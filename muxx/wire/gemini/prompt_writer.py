@@ -37,7 +37,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
         body["systemInstruction"] = {"parts": instructions}
     if prompt.tools:
         body["tools"] = [{"functionDeclarations": [_declared(tool, losses) for tool in prompt.tools]}]
-    if (choice := prompt.tool_choice) is not None:
+    if (choice := prompt.choice(losses)) is not None:
         config: dict[str, Any] = {"mode": _MODES[choice.mode]}
         if choice.mode == "named":
             config["allowedFunctionNames"] = [choice.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..members import Read, cannot_unless, expect, hint, member, number, optional, passed_over
+from ..members import Read, cannot_unless, expect, hint, member, number, optional, passed_over, tell_others
 from ..prompt import Losses, Output, Prompt
 
 
@@ -37,12 +37,16 @@ COMMON: dict[str, Read] = {
 """What both formats have under the same name. `top_k` is no word of OpenAI's, but clients know it from others."""
 
 
+_SCHEMA = {"type", "name", "description", "schema", "strict"}
+
+
 def read_output(form: dict[str, Any], schema: dict[str, Any], path: str, losses: Losses) -> Output | None:
     """The form of the answer's text; the members of a schema stand in `schema`. None for plain text."""
     kind = form.get("type")
     if kind == "json_object":
         return Output("json")
     if kind == "json_schema":
+        tell_others(schema, _SCHEMA, path, losses)
         return Output(
             "schema",
             schema=optional(schema, "schema", dict, path),

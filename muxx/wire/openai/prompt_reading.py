@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..members import Read, cannot, cannot_unless, expect, member, number, optional, passed_over, read_fields, wrong
+from ..members import Read, cannot, cannot_unless, expect, member, number, optional, passed_over, read_fields, tell_others, wrong
 from ..prompt import Block, Call, Losses, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, ToolChoice, Turn
 from .content import cache_of, read_content, read_texts
 from .members import COMMON, LOGPROBS, read_output
@@ -56,9 +56,7 @@ def _read_message(prompt: Prompt, message: dict[str, Any], path: str, goes_on: b
         losses.cannot(path, _USE_TOOLS)
     else:
         raise wrong(f"{path}.role", "Give system, developer, user, assistant or tool.")
-    for name, value in message.items():
-        if value and name not in _MESSAGE:
-            losses.hint(f"{path}.{name}")
+    tell_others(message, _MESSAGE, path, losses)
 
 
 def _mark(blocks: Sequence[Block], message: dict[str, Any], path: str, losses: Losses) -> None:
@@ -90,7 +88,9 @@ def _said(message: dict[str, Any], path: str, losses: Losses) -> Iterable[Block]
         if (function := expect(call, dict, where).get("function")) is None:
             losses.cannot(where, _FUNCTIONS_ONLY)
         else:
-            yield _call(call, expect(function, dict, f"{where}.function"), where)
+            tell_others(call, _CALL, where, losses)
+            tell_others(expect(function, dict, f"{where}.function"), _CALLED, f"{where}.function", losses)
+            yield _call(call, function, where)
     if message.get("function_call") is not None:
         losses.cannot(f"{path}.function_call", _USE_TOOLS)
     if message.get("audio") is not None:
@@ -101,6 +101,11 @@ _MESSAGE = {
     "role", "name", "content", "refusal", "tool_calls", "tool_call_id", "function_call", "audio", "extra_content",
     "reasoning_details", "cache_control", "prompt_cache_breakpoint", *TEXT_FIELDS,
 }  # fmt: skip
+_TOOL = {"type", "function", "cache_control", "prompt_cache_breakpoint"}
+_FUNCTION = {"name", "description", "parameters", "strict"}
+_CALL = {*_TOOL, "id", "index", "extra_content"}
+_CALLED = {"name", "arguments", "parsed_arguments"}
+"""The last is what OpenAI's SDK made of the one before it."""
 
 
 def _call(call: dict[str, Any], function: dict[str, Any], path: str) -> Call:
@@ -133,7 +138,10 @@ def _read_tools(prompt: Prompt, field: str, value: Any, losses: Losses) -> None:
     for place, tool in enumerate(expect(value, list, field)):
         path = f"{field}[{place}]"
         if expect(tool, dict, path).get("type") == "function":
-            prompt.tools.append(read_tool(tool, expect(tool.get("function"), dict, f"{path}.function"), path))
+            function = expect(tool.get("function"), dict, f"{path}.function")
+            tell_others(tool, _TOOL, path, losses)
+            tell_others(function, _FUNCTION, f"{path}.function", losses)
+            prompt.tools.append(read_tool(tool, function, path))
         else:
             losses.cannot(path, _FUNCTIONS_ONLY)
 

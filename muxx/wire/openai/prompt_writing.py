@@ -44,7 +44,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
         body["stop"] = list(prompt.stop)
     if prompt.tools:
         body["tools"] = [_tool(tool, losses) for tool in prompt.tools]
-    if (choice := prompt.tool_choice) is not None and (prompt.tools or choice.mode not in ("auto", "none")):
+    if (choice := prompt.choice(losses)) is not None:
         named = {"type": "function", "function": {"name": choice.name}}
         body["tool_choice"] = named if choice.mode == "named" else choice.mode
     if prompt.parallel_tool_calls is not None and prompt.tools:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..members import Read, cannot, cannot_unless, expect, hint, member, optional, passed_over, read_fields, wrong
+from ..members import Read, cannot, cannot_unless, expect, hint, member, optional, passed_over, read_fields, tell_others, wrong
 from ..openai.content import PARAGRAPH, joined, read_content, read_parts, read_texts
 from ..openai.members import COMMON, LOGPROBS, read_output
 from ..openai.prompt_reading import read_choice, read_tool
@@ -27,7 +27,7 @@ def read_prompt(body: dict[str, Any], losses: Losses) -> Prompt:
     if (instructions := body.get("instructions")) is not None:
         prompt.system.append(Text(expect(instructions, str, "instructions"), path="instructions"))
         prompt.places["system"] = "instructions"
-    source = body.get("input")
+    source, prompt.places["messages"] = body.get("input"), "input"
     if type(source) is str:
         prompt.turns.append(Turn("user", [Text(source, path="input")], path="input"))
     elif source is not None:
@@ -46,10 +46,17 @@ def _read_item(prompt: Prompt, item: Item, path: str, losses: Losses) -> None:
         _add(prompt, "user", [_result(item, path, losses)], path)
     elif type(kind) is str and (read := _SAID.get(kind)) is not None:
         _add(prompt, "assistant", [read(item, path)], path)
-    elif kind == "item_reference" or (kind is None and "id" in item):
-        losses.cannot(path, _WHOLE)
     else:
-        losses.cannot(path, _FUNCTIONS_ONLY)
+        losses.cannot(path, _WHOLE if kind == "item_reference" or (kind is None and "id" in item) else _FUNCTIONS_ONLY)
+        return
+    tell_others(item, _ITEM, path, losses)
+
+
+_ITEM = {
+    "type", "id", "status", "role", "content", "encrypted_content", "call_id", "name", "arguments", "parsed_arguments", "output",
+    "summary",
+}  # fmt: skip
+"""Members of items that are read, that only the provider of an answer made them with, or that OpenAI's SDK added."""
 
 
 def _add(prompt: Prompt, role: Any, blocks: Iterable[Block], path: str) -> None:
@@ -126,9 +133,20 @@ def _read_tools(prompt: Prompt, field: str, value: Any, losses: Losses) -> None:
     for place, tool in enumerate(expect(value, list, field)):
         path = f"{field}[{place}]"
         if expect(tool, dict, path).get("type") == "function":
+            if tool.get("defer_loading"):
+                losses.cannot(f"{path}.defer_loading")
+            if (tool.get("allowed_callers") or ["direct"]) != ["direct"]:
+                losses.cannot(f"{path}.allowed_callers")
+            tell_others(tool, _TOOL, path, losses)
             prompt.tools.append(read_tool(tool, tool, path))
         else:
             losses.cannot(path, _FUNCTIONS_ONLY)
+
+
+_TOOL = {
+    "type", "name", "description", "parameters", "strict", "defer_loading", "allowed_callers", "cache_control",
+    "prompt_cache_breakpoint",
+}  # fmt: skip
 
 
 def _read_choice(prompt: Prompt, field: str, value: Any, losses: Losses) -> None:

@@ -40,7 +40,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
     body |= {name: value for name in ("temperature", "top_p") if (value := getattr(prompt, name)) is not None}
     if prompt.tools:
         body["tools"] = [_tool(tool, losses) for tool in prompt.tools]
-    if (choice := prompt.tool_choice) is not None and (prompt.tools or choice.mode not in ("auto", "none")):
+    if (choice := prompt.choice(losses)) is not None:
         body["tool_choice"] = {"type": "function", "name": choice.name} if choice.mode == "named" else choice.mode
     if prompt.parallel_tool_calls is not None and prompt.tools:
         body["parallel_tool_calls"] = prompt.parallel_tool_calls

@@ -364,6 +364,16 @@ class TestTheMost:
         assert most_of(asked(TEXT), "count_tokens") == Most(0, 0)
         assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
 
+    @pytest.mark.parametrize(
+        ("texts", "contexts"), [("x" * 50_000, 1), (["x" * 50_000], 1), (["x" * 20_000] * 4, 4), ([1_000] * 20_000, 1), ([[1_000] * 9_000] * 2, 2)]
+    )
+    @pytest.mark.parametrize(
+        ("operation", "member", "model"), [("embeddings", "input", "text-embedding-3-small"), ("text_completion", "prompt", "gpt-4")]
+    )
+    def test_each_of_several_texts_may_fill_a_context(self, operation: str, member: str, model: str, texts: Any, contexts: int) -> None:
+        assert most_of(asked({member: texts}, model), operation).input == contexts * sizes_of("openai", model).context
+        assert most_of(asked({member: "Hi"}, model), operation).input < 100
+
     def test_each_token_is_the_dearest_it_could_be(self) -> None:
         seen: list[Usage] = []
 
@@ -434,5 +444,12 @@ async def test_R03_every_prompt_of_a_completion_is_answered_and_counts() -> None
     """Fifty prompts are fifty answers: what each may cost is held for all of them."""
     async with capped("0.02") as gateway:
         refused = await gateway.ask("text_completion", model="gpt-3.5-turbo-instruct", prompt=["Hello"] * 50, max_tokens=1_000)
+        assert refused.status == 402
+        assert not gateway.upstream.requests
+
+
+async def test_R03_every_text_to_be_embedded_counts_though_all_are_more_than_one_context() -> None:
+    async with capped("0.001") as gateway:
+        refused = await gateway.ask("embeddings", model="openai/text-embedding-3-small", input=["word " * 8_000] * 50)
         assert refused.status == 402
         assert not gateway.upstream.requests

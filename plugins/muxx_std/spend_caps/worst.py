@@ -1,7 +1,8 @@
 """The most a request may cost, before anybody knows what it does.
 
-Input: a token is a byte at least, so there are no more than bytes in the body, nor than the model's context holds; where the
-provider adds what the body only names (a picture by its address, a stored conversation, what a search finds), the whole context.
+Input: a token is a byte at least, so there are no more than bytes in the body, nor than the model's context holds, once for each
+text that is read by itself; where the provider adds what the body only names (a picture by its address, a stored conversation,
+what a search finds), the whole context.
 Output: what the request allows, else what the model can, for each answer asked for. Each is priced as the dearest kind of token
 it could turn out to be.
 """
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FREE = ("count_tokens", "count_content")
 """Operations that only count cost nothing."""
+
+_TEXTS = {"embeddings": "input", "text_completion": "prompt"}
+"""Operations that take several texts at once, and where those stand: each is read by itself, and may fill a context."""
 
 _ADDED = (
     b'"file_id":', b'"fileUri":', b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"',
@@ -61,9 +65,15 @@ def most_of(attempt: Attempt, operation: str) -> Most:
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
     payload = orjson.dumps(body)
     is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
-    most_input = sizes.context if is_added_to else min(len(payload), sizes.context)
+    room = sizes.context * _texts(body.get(_TEXTS.get(operation, "")))
+    most_input = room if is_added_to else min(len(payload), room)
     most_output = 0 if operation == "embeddings" else _most_output(body, sizes)
     return Most(most_input, most_output, most_input if _FOR_AN_HOUR in payload else 0)
+
+
+def _texts(value: Any) -> int:
+    """How many texts there are; a list of numbers is one, in tokens."""
+    return len(value) if type(value) is list and value and type(value[0]) is not int else 1
 
 
 def _names_more(payload: bytes) -> bool:

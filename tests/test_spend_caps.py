@@ -17,10 +17,11 @@ from carrying_kit import hang, serving
 from click.testing import CliRunner
 from wires_kit import FORMS, Endpoint, ask
 
-from muxx import Attempt, Usage, hookimpl, pico_of, usd
+from muxx import Attempt, Cost, Usage, hookimpl, pico_of, usd
 from muxx.cli import cli
 from muxx.testing import RunningGateway, answers, chat, chat_body, eventually, provider, sse, target
 from muxx.testing.settings import merged
+from muxx_std.pricing.rates import Period, Rates, Tariff
 from muxx_std.spend_caps.ledger import SpendLedger
 from muxx_std.spend_caps.present import dollars
 from muxx_std.spend_caps.sizes import UNKNOWN, sizes_of
@@ -386,6 +387,42 @@ class TestTheMost:
         assert any(usage.reasoning_tokens == usage.output_tokens == 5 for usage in seen)
         assert any(usage.output_audio_tokens == 5 for usage in seen)
 
+    def test_input_and_output_are_each_the_dearest_they_could_be(self) -> None:
+        """What is written to a cache need not be answered with thoughts."""
+        rates = Rates.of({"input": 10, "output": 100, "cache_write": 12, "cache_read": 11, "reasoning": 50, "input_audio": 30})
+        tariff = Tariff("m", "v", (Period(0.0, rates),))
+        body = {**TEXT, "max_tokens": 5}
+        most_input = most_of(asked(body), "chat").input
+        assert worst_case(lambda _, usage: tariff.cost(usage, 0.0), asked(body), "chat") == 12 * most_input + 100 * 5
+
+    @pytest.mark.parametrize(("asked_for", "told"), [("service_tier", "priority"), ("serviceTier", "PRIORITY"), ("service_tier", "auto")])
+    def test_a_dearer_service_tier_is_held_in_whatever_words_it_is_asked_for(self, asked_for: str, told: str) -> None:
+        seen: list[Usage] = []
+        worst_case(lambda _, usage: seen.append(usage), asked({**TEXT, asked_for: told}), "chat")
+        assert {usage.service_tier for usage in seen} == {None, "priority"}
+
+    @pytest.mark.parametrize(
+        ("body", "is_sound"),
+        [
+            (TEXT, False),
+            ({"messages": [{"role": "user", "content": "An audio book of \"audio/mp3\" and input_audio"}]}, False),
+            (INLINE, False),
+            (LINKED, True),
+            ({**TEXT, "modalities": ["text", "audio"]}, True),
+            ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA", "format": "mp3"}}]}]}, True),
+            ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}}]}]}, True),
+            ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/mp3", "data": "AA"}}]}]}, True),
+            ({"contents": [{"parts": [{"fileData": {"mimeType": "video/mp4", "fileUri": "files/1"}}]}]}, True),
+            ({"contents": [{"parts": [{"fileData": {"mimeType": "image/png", "fileUri": "files/1"}}]}]}, False),
+            ({"contents": [{"parts": [{"text": "Say it"}]}], "generationConfig": {"responseModalities": ["AUDIO"]}}, True),
+        ],
+    )  # fmt: skip
+    def test_where_there_may_be_sound_each_token_may_be_spoken(self, body: dict[str, Any], is_sound: bool) -> None:
+        def price(_: Any, usage: Usage) -> Cost:
+            return Cost(5 if usage.input_audio_tokens else 1, 0, "v")
+
+        assert worst_case(price, asked(body), "chat") == (5 if is_sound else 1)
+
     @pytest.mark.parametrize(("said", "is_kept"), [({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, True), ({}, False)])
     def test_what_is_to_be_cached_for_an_hour_may_be_written_there(self, said: dict[str, Any], is_kept: bool) -> None:
         message = {"role": "user", "content": [{"type": "text", "text": '"ttl":"1h"', **said}]}
@@ -451,5 +488,15 @@ async def test_R03_every_prompt_of_a_completion_is_answered_and_counts() -> None
 async def test_R03_every_text_to_be_embedded_counts_though_all_are_more_than_one_context() -> None:
     async with capped("0.001") as gateway:
         refused = await gateway.ask("embeddings", model="openai/text-embedding-3-small", input=["word " * 8_000] * 50)
+        assert refused.status == 402
+        assert not gateway.upstream.requests
+
+
+async def test_R03_what_google_hears_of_a_file_is_held_as_sound() -> None:
+    """An hour of it costs three times what as much text does."""
+    parts = [{"text": "Write it down."}, {"fileData": {"mimeType": "audio/mp3", "fileUri": "https://example.com/v1beta/files/talk"}}]
+    async with capped("0.50") as gateway:
+        contents, few = [{"role": "user", "parts": parts}], {"maxOutputTokens": 10}
+        refused = await gateway.ask("generate_content", model="gemini-2.5-flash", contents=contents, generationConfig=few)
         assert refused.status == 402
         assert not gateway.upstream.requests

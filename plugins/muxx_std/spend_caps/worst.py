@@ -45,6 +45,10 @@ _WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark.startswith(b'"
 _FOR_AN_HOUR = b'"ttl":"1h"'
 """How Anthropic is asked to keep what it caches for longer, which costs more."""
 
+_SOUND = re.compile(rb'(?<!\\)"(?:data:|input_)?(?i:audio|video)["/]')
+"""How sound is named in every format: a part's type or its media type, and what an answer is to be. A video has sound too."""
+_SAYS_WHAT = (b'"mimeType":', b'"mime_type":')
+
 _OWN_TOOLS = ("function", "custom", None)
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
 
@@ -102,24 +106,47 @@ def _is_own(tool: dict[str, Any]) -> bool:
 
 def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, operation: str) -> int | None:
     """The most an attempt may cost, in pico-dollars; None when the model's price is unknown."""
-    tokens = most_of(attempt, operation)
+    tokens, body = most_of(attempt, operation), attempt.body
     if not any(tokens):
         return 0
-    costs = [price(attempt.target, usage) for usage in _kinds(tokens, attempt.body)]
-    known = [cost.total_pico for cost in costs if cost is not None]
-    return max(known) if len(known) == len(costs) else None
+    silent = [price(attempt.target, usage) for usage in _in_tiers(_silent(tokens), body)]
+    spoken = [price(attempt.target, usage) for usage in _in_tiers([_spoken(tokens)], body)]
+    most, most_if_spoken = _dearest(silent), _dearest([*silent, *spoken])
+    return most_if_spoken if most_if_spoken != most and _may_be_spoken(body) else most
 
 
-def _kinds(tokens: Most, body: dict[str, Any]) -> list[Usage]:
-    """All that the tokens could turn out to be: plain, written to a cache and thought, or spoken; in each service tier."""
+def _dearest(costs: list[Cost | None]) -> int | None:
+    """The most that input and output come to, each as the kind of token that costs most there."""
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return None
+    return max(cost.input_pico for cost in known) + max(cost.output_pico for cost in known)
+
+
+def _silent(tokens: Most) -> list[Usage]:
+    """All that the tokens of text could turn out to be: plain, or read from a cache, or written to one and thought."""
     plain = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
     kept = plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)
-    kinds = [plain, kept]
-    if tokens.for_an_hour:
-        kinds.append(kept._replace(cache_write_1h_tokens=tokens.for_an_hour))
-    if body.get("modalities") is not None or body.get("audio") is not None:
-        kinds.append(plain._replace(input_audio_tokens=tokens.input, output_audio_tokens=tokens.output))
-    tier = body.get("service_tier")
-    if isinstance(tier, str):
-        kinds += [usage._replace(service_tier="priority" if tier == "auto" else tier) for usage in kinds]
+    kinds = [plain, plain._replace(cache_read_tokens=tokens.input), kept]
+    return [*kinds, kept._replace(cache_write_1h_tokens=tokens.for_an_hour)] if tokens.for_an_hour else kinds
+
+
+def _spoken(tokens: Most) -> Usage:
+    return Usage(tokens.input, tokens.output, input_audio_tokens=tokens.input, output_audio_tokens=tokens.output)
+
+
+def _may_be_spoken(body: dict[str, Any]) -> bool:
+    """Whether any of it is sound, or is to be, or nobody knows because the body only names it."""
+    payload = orjson.dumps(body)
+    if _SOUND.search(payload) is not None:
+        return True
+    return _names_more(payload) and not any(member in payload for member in _SAYS_WHAT)
+
+
+def _in_tiers(kinds: list[Usage], body: dict[str, Any]) -> list[Usage]:
+    """The same in the service tier that is asked for too."""
+    for tier in (body.get("service_tier"), body.get("serviceTier")):
+        if isinstance(tier, str):
+            named = "priority" if tier == "auto" else tier.lower()
+            kinds = kinds + [usage._replace(service_tier=named) for usage in kinds]
     return kinds

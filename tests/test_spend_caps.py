@@ -395,11 +395,19 @@ class TestTheMost:
         most_input = most_of(asked(body), "chat").input
         assert worst_case(lambda _, usage: tariff.cost(usage, 0.0), asked(body), "chat") == 12 * most_input + 100 * 5
 
-    @pytest.mark.parametrize(("asked_for", "told"), [("service_tier", "priority"), ("serviceTier", "PRIORITY"), ("service_tier", "auto")])
-    def test_a_dearer_service_tier_is_held_in_whatever_words_it_is_asked_for(self, asked_for: str, told: str) -> None:
+    @pytest.mark.parametrize(
+        ("asked_for", "told", "tier"),
+        [
+            ("service_tier", "priority", "priority"),
+            ("service_tier", "auto", "priority"),
+            ("serviceTier", "PRIORITY", "priority"),
+            ("speed", "fast", "fast"),
+        ],
+    )
+    def test_a_dearer_service_tier_is_held_in_whatever_words_it_is_asked_for(self, asked_for: str, told: str, tier: str) -> None:
         seen: list[Usage] = []
         worst_case(lambda _, usage: seen.append(usage), asked({**TEXT, asked_for: told}), "chat")
-        assert {usage.service_tier for usage in seen} == {None, "priority"}
+        assert {usage.service_tier for usage in seen} == {None, tier}
 
     @pytest.mark.parametrize(
         ("body", "is_sound"),

@@ -185,6 +185,20 @@ async def test_M02_what_anthropic_caches_for_an_hour_costs_twice_the_input(endpo
         await booked(gateway, response, input_tokens=310, cache_write_tokens=300, cost_usd=usd(pico), attributes=details)
 
 
+FAST = {"input_tokens": 10, "output_tokens": 5, "speed": "fast", "service_tier": "standard"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ["messages", "chat"])
+async def test_M02_an_answer_in_anthropics_fast_mode_costs_what_that_does(endpoint: str, stream: bool) -> None:
+    async with serving() as gateway:
+        streamed = sse(message_events(FAST, {"usage": {"output_tokens": 5}}))
+        gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": FAST}))
+        response = await gateway.ask(endpoint, model="claude-opus-4-8", stream=stream)
+        told = {"usage_details": {"service_tier": "fast"}, "priced_as": "claude-opus-4-8"}
+        await booked(gateway, response, cost_usd=usd(10 * 10_000_000 + 5 * 50_000_000), attributes=told)
+
+
 async def test_M02_the_comment_the_header_and_the_row_say_the_same() -> None:
     async with serving() as gateway:
         gateway.upstream.script(sse(STREAM))

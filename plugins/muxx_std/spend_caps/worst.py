@@ -145,7 +145,7 @@ def _may_be_spoken(body: dict[str, Any]) -> bool:
 
 def _in_tiers(kinds: list[Usage], body: dict[str, Any]) -> list[Usage]:
     """The same in the service tier that is asked for too."""
-    for tier in (body.get("service_tier"), body.get("serviceTier")):
+    for tier in (body.get("service_tier"), body.get("serviceTier"), body.get("speed")):
         if isinstance(tier, str):
             named = "priority" if tier == "auto" else tier.lower()
             kinds = kinds + [usage._replace(service_tier=named) for usage in kinds]

@@ -148,6 +148,13 @@ DETAILS = {
         usage(100, 50, total_tokens=190, completion_tokens_details={"reasoning_tokens": 40}),
         (100 * 2_500_000, 90, 0, 40),
     ),
+    "Perplexity's searches": (
+        usage(100, 50, total_tokens=150, citation_tokens=900, num_search_queries=3, reasoning_tokens=400, search_context_size="low"),
+        (1000 * 2_500_000, 450, 0, 400),
+    ),
+    "reasoning told apart and among the details": (
+        usage(100, 50, reasoning_tokens=40, completion_tokens_details={"reasoning_tokens": 40}), (100 * 2_500_000, 50, 0, 40),
+    ),
     "details of null": (usage(100, 50, prompt_tokens_details=None, completion_tokens_details=None), (100 * 2_500_000, 50, 0, 0)),
 }
 

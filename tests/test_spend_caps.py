@@ -441,6 +441,7 @@ class TestTheMost:
     def test_sizes_are_known_by_name_with_its_date_and_without(self) -> None:
         assert sizes_of("openai", "GPT-4o") == sizes_of("openai", "gpt-4o-2024-08-06") == (128_000, 16_384)
         assert sizes_of("anthropic", "claude-3-5-sonnet-latest") == (200_000, 8_192)
+        assert sizes_of("anthropic", "claude-sonnet-4-5-20250929") == sizes_of("anthropic", "claude-sonnet-4-5") == (1_000_000, 64_000)
         assert sizes_of("openai", "gpt-4o-next") == sizes_of("nobody", "gpt-4o") == sizes_of("openai", "x" * 300) == UNKNOWN
 
 

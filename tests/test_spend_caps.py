@@ -239,6 +239,19 @@ async def test_joined_calls_are_paid_for_once() -> None:
 # ── what has no price ──
 
 
+async def test_an_answer_that_is_made_in_the_background_is_refused_under_a_cap() -> None:
+    """What it comes to is told to whoever fetches it, and that is nobody here."""
+    queued = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "model": "gpt-4o", "output": [], "usage": None}
+    async with capped("100", NO_CACHE) as gateway:
+        gateway.upstream.script(answers.json(queued))
+        refused = await gateway.ask("responses", model="gpt-4o", background=True, max_output_tokens=9_000)
+        assert (refused.status, refused.json()["error"]["param"]) == (402, "background")
+        assert not gateway.upstream.requests
+        assert (await gateway.ask("responses", model="gpt-4o", background=False)).status == 200
+    async with capped("100", NO_CACHE, action="alert") as gateway:
+        gateway.upstream.script(answers.json(queued))
+        assert (await gateway.ask("responses", model="gpt-4o", background=True)).status == 200
+
 async def test_M06_a_model_of_unknown_price_needs_a_ceiling() -> None:
     body = {"model": "openai/unheard-of"}
     async with capped("0.50", NO_CACHE) as gateway:

@@ -374,6 +374,10 @@ class TestTheMost:
     def test_a_tool_of_no_type_there_is_may_be_one_the_provider_runs(self, junk: Any) -> None:
         assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
 
+    def test_deep_research_reads_and_thinks_as_much_as_it_likes(self) -> None:
+        attempt = Attempt(target("sonar-deep-research", provider=provider("perplexity")), 1, "http://provider", {}, {**TEXT, "max_tokens": 10})
+        assert most_of(attempt, "chat") == Most(128_000, 128_000)
+
     def test_counting_and_embedding(self) -> None:
         assert most_of(asked(TEXT), "count_tokens") == Most(0, 0)
         assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0

@@ -42,6 +42,9 @@ _ADDRESS = re.compile(rb'"(?:%b)":" *(?i:https?:|gs:)' % b"|".join(_HOLDS_ADDRES
 _WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark.startswith(b'"type":') else 1] for mark in _ADDED)})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
+_RESEARCHES = "sonar-deep-research"
+"""Perplexity's model that searches unasked, and whose thoughts no `max_tokens` bounds."""
+
 _FOR_AN_HOUR = b'"ttl":"1h"'
 """How Anthropic is asked to keep what it caches for longer, which costs more."""
 
@@ -67,6 +70,8 @@ def most_of(attempt: Attempt, operation: str) -> Most:
     if operation in FREE:
         return Most(0, 0)
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
+    if _RESEARCHES in attempt.target.model.lower():
+        return Most(sizes.context, max(_most_output(body, sizes), sizes.output))
     payload = orjson.dumps(body)
     is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
     room = sizes.context * _texts(body.get(_TEXTS.get(operation, "")))

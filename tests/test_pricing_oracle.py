@@ -123,9 +123,9 @@ def test_every_model_costs_what_the_oracle_says_to_the_pico_dollar(vendor: str) 
     provider = next(p for p in oracle_providers if p.id == vendor)
     compared = 0
     for model, row in zip(provider.models, shipped_table().vendors[vendor].models, strict=True):
-        tiers = {v.when["service_tier"] for v in model.price_variants or () if "service_tier" in v.when}
-        for tier, day, usage in itertools.product((None, *sorted(tiers)), DAYS, usages(row)):
-            context = {"service_tier": tier} if tier else None
+        tiers = {(way, v.when[way]) for v in model.price_variants or () for way in ("service_tier", "speed") if way in v.when}
+        for (way, tier), day, usage in itertools.product((("", None), *sorted(tiers)), DAYS, usages(row)):
+            context = {way: tier} if tier else None
             theirs = model.calc_price(oracle_usage(usage), provider, genai_request_timestamp=day, price_context=context)
             ours = row.in_tier(tier).cost(usage, day.timestamp())
             prices = model.get_prices(day, context)

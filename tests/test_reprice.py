@@ -15,13 +15,13 @@ import pytest
 from carrying_kit import serving
 from click.testing import CliRunner
 
-from muxx import Database
+from muxx import Database, Shared
 from muxx.cli import cli
 from muxx.testing import answers, chat, eventually
 from muxx.testing.settings import merged
 from muxx_std.pricing.adjustments import Correction, book
 from muxx_std.spend_caps.ledger import SpendLedger
-from muxx_std.spend_caps.plugin import ADJUST_SECONDS
+from muxx_std.spend_caps.plugin import ADJUST_SECONDS, RECOVER_SECONDS
 
 NO_CACHE = {"project": {"cache": {"enabled": False}}}
 WRONG = {"plugins": {"pricing": {"prices": [{"model": "gpt-4o", "input": "100", "output": "100"}]}}}
@@ -145,6 +145,25 @@ async def test_after_a_reboot_no_correction_is_taken_off_what_is_spent_next(misp
         await asyncio.sleep(2 * ADJUST_SECONDS)
         assert ledger.figures("default", today())["day"] == (RIGHT, 0)
         ledger.add("default", today(), -RIGHT)  # no row says so
+
+
+@pytest.mark.parametrize("unsettled", [1, 3])
+async def test_what_a_dead_process_had_not_added_up_is_counted_once_with_its_correction(mispriced: Path, unsettled: int) -> None:
+    """However early the prices are corrected, and though what is spent cannot be below nothing meanwhile."""
+    await run(reprice, mispriced)
+    with closing(sqlite3.connect(f"file:{mispriced}/muxx-logs.db?mode=ro", uri=True)) as db:
+        ids = [request_id for (request_id,) in db.execute("SELECT request_id FROM generations WHERE attempts")]
+    shared = Shared(mispriced / "muxx.db.shared")
+    ledger = SpendLedger(shared)
+    for request_id in ids[:unsettled]:  # as if it had been killed before that
+        ledger.add("default", today(), -OLD)
+        ledger.leave_open("default", today(), request_id, 0)
+    shared.close()
+    async with serving(config=NO_CACHE, directory=mispriced) as gateway:
+        ledger = SpendLedger(gateway.gateway.shared)
+        assert ledger.figures("default", today())["day"] == ((3 - unsettled) * OLD, 0)
+        await asyncio.sleep(max(ADJUST_SECONDS, RECOVER_SECONDS) + 0.5)
+        assert (ledger.figures("default", today())["day"], ledger.abandoned()) == ((3 * RIGHT, 0), {})
 
 
 SPOKEN = {

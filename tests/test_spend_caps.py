@@ -17,10 +17,11 @@ from carrying_kit import hang, serving
 from click.testing import CliRunner
 from wires_kit import FORMS, Endpoint, ask
 
-from muxx import Attempt, Usage, hookimpl, pico_of, usd
+from muxx import Attempt, Cost, Usage, hookimpl, pico_of, usd
 from muxx.cli import cli
 from muxx.testing import RunningGateway, answers, chat, chat_body, eventually, provider, sse, target
 from muxx.testing.settings import merged
+from muxx_std.pricing.rates import Period, Rates, Tariff
 from muxx_std.spend_caps.ledger import SpendLedger
 from muxx_std.spend_caps.present import dollars
 from muxx_std.spend_caps.sizes import UNKNOWN, sizes_of
@@ -238,6 +239,19 @@ async def test_joined_calls_are_paid_for_once() -> None:
 # ── what has no price ──
 
 
+async def test_an_answer_that_is_made_in_the_background_is_refused_under_a_cap() -> None:
+    """What it comes to is told to whoever fetches it, and that is nobody here."""
+    queued = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "model": "gpt-4o", "output": [], "usage": None}
+    async with capped("100", NO_CACHE) as gateway:
+        gateway.upstream.script(answers.json(queued))
+        refused = await gateway.ask("responses", model="gpt-4o", background=True, max_output_tokens=9_000)
+        assert (refused.status, refused.json()["error"]["param"]) == (402, "background")
+        assert not gateway.upstream.requests
+        assert (await gateway.ask("responses", model="gpt-4o", background=False)).status == 200
+    async with capped("100", NO_CACHE, action="alert") as gateway:
+        gateway.upstream.script(answers.json(queued))
+        assert (await gateway.ask("responses", model="gpt-4o", background=True)).status == 200
+
 async def test_M06_a_model_of_unknown_price_needs_a_ceiling() -> None:
     body = {"model": "openai/unheard-of"}
     async with capped("0.50", NO_CACHE) as gateway:
@@ -360,9 +374,23 @@ class TestTheMost:
     def test_a_tool_of_no_type_there_is_may_be_one_the_provider_runs(self, junk: Any) -> None:
         assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
 
+    def test_deep_research_reads_and_thinks_as_much_as_it_likes(self) -> None:
+        attempt = Attempt(target("sonar-deep-research", provider=provider("perplexity")), 1, "http://provider", {}, {**TEXT, "max_tokens": 10})
+        assert most_of(attempt, "chat") == Most(128_000, 128_000)
+
     def test_counting_and_embedding(self) -> None:
         assert most_of(asked(TEXT), "count_tokens") == Most(0, 0)
         assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
+
+    @pytest.mark.parametrize(
+        ("texts", "contexts"), [("x" * 50_000, 1), (["x" * 50_000], 1), (["x" * 20_000] * 4, 4), ([1_000] * 20_000, 1), ([[1_000] * 9_000] * 2, 2)]
+    )
+    @pytest.mark.parametrize(
+        ("operation", "member", "model"), [("embeddings", "input", "text-embedding-3-small"), ("text_completion", "prompt", "gpt-4")]
+    )
+    def test_each_of_several_texts_may_fill_a_context(self, operation: str, member: str, model: str, texts: Any, contexts: int) -> None:
+        assert most_of(asked({member: texts}, model), operation).input == contexts * sizes_of("openai", model).context
+        assert most_of(asked({member: "Hi"}, model), operation).input < 100
 
     def test_each_token_is_the_dearest_it_could_be(self) -> None:
         seen: list[Usage] = []
@@ -376,6 +404,50 @@ class TestTheMost:
         assert any(usage.reasoning_tokens == usage.output_tokens == 5 for usage in seen)
         assert any(usage.output_audio_tokens == 5 for usage in seen)
 
+    def test_input_and_output_are_each_the_dearest_they_could_be(self) -> None:
+        """What is written to a cache need not be answered with thoughts."""
+        rates = Rates.of({"input": 10, "output": 100, "cache_write": 12, "cache_read": 11, "reasoning": 50, "input_audio": 30})
+        tariff = Tariff("m", "v", (Period(0.0, rates),))
+        body = {**TEXT, "max_tokens": 5}
+        most_input = most_of(asked(body), "chat").input
+        assert worst_case(lambda _, usage: tariff.cost(usage, 0.0), asked(body), "chat") == 12 * most_input + 100 * 5
+
+    @pytest.mark.parametrize(
+        ("asked_for", "told", "tier"),
+        [
+            ("service_tier", "priority", "priority"),
+            ("service_tier", "auto", "priority"),
+            ("serviceTier", "PRIORITY", "priority"),
+            ("speed", "fast", "fast"),
+        ],
+    )
+    def test_a_dearer_service_tier_is_held_in_whatever_words_it_is_asked_for(self, asked_for: str, told: str, tier: str) -> None:
+        seen: list[Usage] = []
+        worst_case(lambda _, usage: seen.append(usage), asked({**TEXT, asked_for: told}), "chat")
+        assert {usage.service_tier for usage in seen} == {None, tier}
+
+    @pytest.mark.parametrize(
+        ("body", "is_sound"),
+        [
+            (TEXT, False),
+            ({"messages": [{"role": "user", "content": "An audio book of \"audio/mp3\" and input_audio"}]}, False),
+            (INLINE, False),
+            (LINKED, True),
+            ({**TEXT, "modalities": ["text", "audio"]}, True),
+            ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA", "format": "mp3"}}]}]}, True),
+            ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}}]}]}, True),
+            ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/mp3", "data": "AA"}}]}]}, True),
+            ({"contents": [{"parts": [{"fileData": {"mimeType": "video/mp4", "fileUri": "files/1"}}]}]}, True),
+            ({"contents": [{"parts": [{"fileData": {"mimeType": "image/png", "fileUri": "files/1"}}]}]}, False),
+            ({"contents": [{"parts": [{"text": "Say it"}]}], "generationConfig": {"responseModalities": ["AUDIO"]}}, True),
+        ],
+    )  # fmt: skip
+    def test_where_there_may_be_sound_each_token_may_be_spoken(self, body: dict[str, Any], is_sound: bool) -> None:
+        def price(_: Any, usage: Usage) -> Cost:
+            return Cost(5 if usage.input_audio_tokens else 1, 0, "v")
+
+        assert worst_case(price, asked(body), "chat") == (5 if is_sound else 1)
+
     @pytest.mark.parametrize(("said", "is_kept"), [({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, True), ({}, False)])
     def test_what_is_to_be_cached_for_an_hour_may_be_written_there(self, said: dict[str, Any], is_kept: bool) -> None:
         message = {"role": "user", "content": [{"type": "text", "text": '"ttl":"1h"', **said}]}
@@ -386,6 +458,7 @@ class TestTheMost:
     def test_sizes_are_known_by_name_with_its_date_and_without(self) -> None:
         assert sizes_of("openai", "GPT-4o") == sizes_of("openai", "gpt-4o-2024-08-06") == (128_000, 16_384)
         assert sizes_of("anthropic", "claude-3-5-sonnet-latest") == (200_000, 8_192)
+        assert sizes_of("anthropic", "claude-sonnet-4-5-20250929") == sizes_of("anthropic", "claude-sonnet-4-5") == (1_000_000, 64_000)
         assert sizes_of("openai", "gpt-4o-next") == sizes_of("nobody", "gpt-4o") == sizes_of("openai", "x" * 300) == UNKNOWN
 
 
@@ -434,5 +507,22 @@ async def test_R03_every_prompt_of_a_completion_is_answered_and_counts() -> None
     """Fifty prompts are fifty answers: what each may cost is held for all of them."""
     async with capped("0.02") as gateway:
         refused = await gateway.ask("text_completion", model="gpt-3.5-turbo-instruct", prompt=["Hello"] * 50, max_tokens=1_000)
+        assert refused.status == 402
+        assert not gateway.upstream.requests
+
+
+async def test_R03_every_text_to_be_embedded_counts_though_all_are_more_than_one_context() -> None:
+    async with capped("0.001") as gateway:
+        refused = await gateway.ask("embeddings", model="openai/text-embedding-3-small", input=["word " * 8_000] * 50)
+        assert refused.status == 402
+        assert not gateway.upstream.requests
+
+
+async def test_R03_what_google_hears_of_a_file_is_held_as_sound() -> None:
+    """An hour of it costs three times what as much text does."""
+    parts = [{"text": "Write it down."}, {"fileData": {"mimeType": "audio/mp3", "fileUri": "https://example.com/v1beta/files/talk"}}]
+    async with capped("0.50") as gateway:
+        contents, few = [{"role": "user", "parts": parts}], {"maxOutputTokens": 10}
+        refused = await gateway.ask("generate_content", model="gemini-2.5-flash", contents=contents, generationConfig=few)
         assert refused.status == 402
         assert not gateway.upstream.requests

@@ -148,6 +148,13 @@ DETAILS = {
         usage(100, 50, total_tokens=190, completion_tokens_details={"reasoning_tokens": 40}),
         (100 * 2_500_000, 90, 0, 40),
     ),
+    "Perplexity's searches": (
+        usage(100, 50, total_tokens=150, citation_tokens=900, num_search_queries=3, reasoning_tokens=400, search_context_size="low"),
+        (1000 * 2_500_000, 450, 0, 400),
+    ),
+    "reasoning told apart and among the details": (
+        usage(100, 50, reasoning_tokens=40, completion_tokens_details={"reasoning_tokens": 40}), (100 * 2_500_000, 50, 0, 40),
+    ),
     "details of null": (usage(100, 50, prompt_tokens_details=None, completion_tokens_details=None), (100 * 2_500_000, 50, 0, 0)),
 }
 
@@ -183,6 +190,20 @@ async def test_M02_what_anthropic_caches_for_an_hour_costs_twice_the_input(endpo
         pico = 10 * 800_000 + 200 * 1_000_000 + 100 * 1_600_000 + 5 * 4_000_000
         details = {"usage_details": {"cache_write_1h_tokens": 100}}
         await booked(gateway, response, input_tokens=310, cache_write_tokens=300, cost_usd=usd(pico), attributes=details)
+
+
+FAST = {"input_tokens": 10, "output_tokens": 5, "speed": "fast", "service_tier": "standard"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ["messages", "chat"])
+async def test_M02_an_answer_in_anthropics_fast_mode_costs_what_that_does(endpoint: str, stream: bool) -> None:
+    async with serving() as gateway:
+        streamed = sse(message_events(FAST, {"usage": {"output_tokens": 5}}))
+        gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": FAST}))
+        response = await gateway.ask(endpoint, model="claude-opus-4-8", stream=stream)
+        told = {"usage_details": {"service_tier": "fast"}, "priced_as": "claude-opus-4-8"}
+        await booked(gateway, response, cost_usd=usd(10 * 10_000_000 + 5 * 50_000_000), attributes=told)
 
 
 async def test_M02_the_comment_the_header_and_the_row_say_the_same() -> None:

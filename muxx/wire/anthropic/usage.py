@@ -7,14 +7,16 @@ from typing import Any
 from ...money import Usage
 from ..openai.usage import MAX_TOKENS
 
+_FAST = "fast"
 _MINUTES, _HOUR = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 
 
 def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool]:
     """The usage a message reports, and whether any of it cannot be true. Never raises.
 
-    Without believable totals there is no usage. A detail that is no count, or thinking beyond the output, counts as 0. What a
-    tool's own model used, or a compaction, is in `iterations` and not in these totals (see `compacted`).
+    Without believable totals there is no usage. The fast mode, which costs more, is a service tier of that name. A detail that is
+    no count, or thinking beyond the output, counts as 0. What a tool's own model used, or a compaction, is in `iterations` and
+    not in these totals (see `compacted`).
     """
     if type(value) is not dict:
         return None, True
@@ -27,7 +29,7 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
     details = value.get("output_tokens_details")
     wrong_details = details is not None and type(details) is not dict
     thinking, wrong_thinking = _detail(details.get("thinking_tokens") if type(details) is dict else None, output)
-    tier = value.get("service_tier", service_tier)
+    tier = _FAST if value.get("speed") == _FAST else value.get("service_tier", service_tier)
     usage = Usage(
         input_tokens=fresh + read + written,
         output_tokens=output,

@@ -35,6 +35,9 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     if _is_beside(reasoning, value):
         completion += reasoning
     details = _Details()
+    if _SEARCHES in value:
+        prompt += details.part(value.get("citation_tokens"), MAX_TOKENS)
+        completion += (reasoning := details.part(value.get("reasoning_tokens"), MAX_TOKENS))
     cached = given.get("cached_tokens", value.get("prompt_cache_hit_tokens", value.get("cached_tokens")))
     usage = Usage(
         input_tokens=prompt,
@@ -85,6 +88,11 @@ class _Details:
 _PLAIN_MEMBERS = {
     "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
 }  # fmt: skip
+
+
+_SEARCHES = "num_search_queries"
+"""Perplexity's dialect: what the model read of its searches and how it reasoned stand beside all totals. What it read is
+priced as input."""
 
 
 def _says_nothing(details: Any) -> bool:

@@ -2,9 +2,9 @@
 
 What `Usage` does not count has no price of its own here, and costs what the tokens it is part of cost: images and video.
 Searches, requests, seconds and characters are not tokens; a model priced only by them has no token price, and its cost is
-unknown. Of the request-dependent prices the service tiers are kept (the answer names its tier); batch prices, regional routes and
-Anthropic's fast mode are not, because no answer muxx carries says them. A model without prices whose name ends with `:free` costs
-nothing.
+unknown. Of the request-dependent prices the service tiers are kept, and with them Anthropic's fast mode (the answer names its
+tier); batch prices and regional routes are not, because no answer muxx carries says them. A model without prices whose name ends
+with `:free` costs nothing.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ _KINDS = {
     "cache_write_1h_mtok": "cache_write_1h",
 }
 
+_NAME_TIERS = ({"service_tier"}, {"speed"})
+
 FREE = ":free"
 _NOTHING = {"input_mtok": Decimal(0), "output_mtok": Decimal(0)}
 
@@ -74,7 +76,7 @@ def _vendor(provider: SourceProvider) -> Row:
 def _model(vendor: str, model: SourceModel) -> Row:
     try:
         row: Row = {"id": model.id, "match": to_rule(model.match), "prices": _history(model, None)}
-        names = sorted({v.when["service_tier"] for v in model.price_variants or () if v.when.keys() == {"service_tier"}})
+        names = sorted({name for v in model.price_variants or () if (name := _tier_of(v)) is not None})
         tiers = {name: _history(model, name) for name in names}
     except SourceError as error:
         raise SourceError(f"{vendor}/{model.id}: {error}") from error
@@ -83,10 +85,15 @@ def _model(vendor: str, model: SourceModel) -> Row:
     return row
 
 
+def _tier_of(variant: Variant) -> str | None:
+    """The tier whose price it is, if it depends on nothing else."""
+    return next(iter(variant.when.values())) if variant.when.keys() in _NAME_TIERS else None
+
+
 def _history(model: SourceModel, service_tier: str | None) -> list[Row]:
     """The prices from each day on which they change, oldest first; the first one has no day."""
     standard = model.prices if isinstance(model.prices, tuple) else (Conditional(prices=model.prices or _given_away(model)),)
-    variants = [v for v in model.price_variants or () if service_tier and v.when == {"service_tier": service_tier}]
+    variants = [v for v in model.price_variants or () if service_tier and _tier_of(v) == service_tier]
     days = sorted({c.constraint.start_date for c in (*standard, *variants) if isinstance(c.constraint, FromDay)})
     history: list[Row] = []
     latest: Row | None = None

@@ -48,9 +48,10 @@ def build(table: Mapping[str, Any]) -> Found:
         output = row.get("max_output_tokens")
         size = (context, output if type(output) is int and output > 0 else context)
         model = name.split("/", 1)[1].lower() if name.startswith(f"{row['litellm_provider']}/") else name.lower()
-        for known_as in {model, re.sub(DATED, "", model)}:
-            before = found[vendor].get(known_as, (0, 0))
-            found[vendor][known_as] = max(size[0], before[0]), max(size[1], before[1])
+        undated = re.sub(DATED, "", model)
+        for known_as in {model, undated}:
+            sizes = size, found[vendor].get(known_as, (0, 0)), _BESIDE.get(vendor, {}).get(undated, (0, 0))
+            found[vendor][known_as] = max(of[0] for of in sizes), max(of[1] for of in sizes)
     return found
 
 

@@ -101,6 +101,12 @@ class SpendCaps:
 
     def _worst(self, gateway: Gateway, exchange: Exchange, attempt: Attempt) -> int:
         """The most the attempt may cost, in pico-dollars; the ceiling for a model whose price is unknown."""
+        if attempt.body.get("background"):
+            raise SpendCapExceeded(
+                "What an answer comes to that is made in the background is never known here, so it cannot be held within the"
+                " project's spend cap. Ask without `background`.",
+                param="background",
+            )
         price = partial(gateway.price, at=exchange.timing.started_at)
         worst = worst_case(price, attempt, exchange.operation)
         if worst is not None:

@@ -48,6 +48,10 @@ _ADJUSTMENTS = (
     " LEFT JOIN generations AS g ON g.request_id = a.request_id WHERE a.id > ? AND a.started_at >= ? AND a.project IS NOT NULL"
     " ORDER BY a.id LIMIT ?"
 )
+_AT_FIRST = (
+    "SELECT request_id, before_pico FROM price_adjustments WHERE id IN"
+    " (SELECT min(id) FROM price_adjustments WHERE request_id IN (SELECT value FROM json_each(?)) GROUP BY request_id)"
+)
 _OPEN = "SELECT request_id, record FROM open_requests"
 _ROWS = "SELECT request_id, cost_pico, attributes FROM generations WHERE request_id IN (SELECT value FROM json_each(?))"
 _STILL_OPEN = "SELECT request_id FROM open_requests WHERE request_id IN (SELECT value FROM json_each(?))"
@@ -149,6 +153,7 @@ class Adjustments:
         last = await _last_adjustment(self._gateway)
         if last <= self._last:
             return
+        await recover(self._ledger, self._gateway)  # what is taken off has to be there
         first = (int(time.time() // DAY_SECONDS) - DAYS_KEPT) * DAY_SECONDS
         while rows := await self._gateway.db.read_logs(_ADJUSTMENTS, (self._last, first, ADJUSTMENTS_AT_ONCE)):
             for number, project, started_at, before, after, text in map(tuple, rows):
@@ -179,7 +184,10 @@ async def _costs(gateway: Gateway, ids: Iterable[str]) -> dict[str, int]:
     costs: dict[str, int] = {}
     for request_id, record in map(tuple, await gateway.db.read_logs(_REJECTED, asked)):
         costs[request_id] = _pico_of(orjson.loads(record))
-    for request_id, cost, attributes in map(tuple, await gateway.db.read_logs(_ROWS, asked)):
+    rows = [tuple(row) for row in await gateway.db.read_logs(_ROWS, asked)]
+    at_first = await _costs_at_first(gateway, asked)
+    for request_id, cost, attributes in rows:
+        cost = at_first.get(request_id, cost)
         costs[request_id] = _pico_of({"cost_pico": cost, "attributes": orjson.loads(attributes or "{}")})
     for request_id in wanted:
         row: Mapping[str, Any] | None = journal.get(request_id)
@@ -188,3 +196,10 @@ async def _costs(gateway: Gateway, ids: Iterable[str]) -> dict[str, int]:
         elif row is None and request_id not in still_open:
             costs.setdefault(request_id, 0)
     return {request_id: pico for request_id, pico in costs.items() if request_id in wanted}
+
+
+async def _costs_at_first(gateway: Gateway, asked: tuple[str]) -> dict[str, int | None]:
+    """What those of the requests cost whose price was corrected since: `Adjustments` counts the difference by itself."""
+    if not await gateway.db.has_table("logs", "price_adjustments"):
+        return {}
+    return dict(map(tuple, await gateway.db.read_logs(_AT_FIRST, asked)))

@@ -1,7 +1,8 @@
 """The most a request may cost, before anybody knows what it does.
 
-Input: a token is a byte at least, so there are no more than bytes in the body, nor than the model's context holds; where the
-provider adds what the body only names (a picture by its address, a stored conversation, what a search finds), the whole context.
+Input: a token is a byte at least, so there are no more than bytes in the body, nor than the model's context holds, once for each
+text that is read by itself; where the provider adds what the body only names (a picture by its address, a stored conversation,
+what a search finds), the whole context.
 Output: what the request allows, else what the model can, for each answer asked for. Each is priced as the dearest kind of token
 it could turn out to be.
 """
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 FREE = ("count_tokens", "count_content")
 """Operations that only count cost nothing."""
 
+_TEXTS = {"embeddings": "input", "text_completion": "prompt"}
+"""Operations that take several texts at once, and where those stand: each is read by itself, and may fill a context."""
+
 _ADDED = (
     b'"file_id":', b'"fileUri":', b'"file_uri":', b'"cachedContent":', b'"cached_content":', b'"previous_response_id":"',
     b'"conversation":', b'"prompt":{', b'"type":"file"', b'"type":"continue"', b'"container":',
@@ -38,8 +42,15 @@ _ADDRESS = re.compile(rb'"(?:%b)":" *(?i:https?:|gs:)' % b"|".join(_HOLDS_ADDRES
 _WORDS = frozenset({*_HOLDS_ADDRESS, *(mark.split(b'"')[3 if mark.startswith(b'"type":') else 1] for mark in _ADDED)})
 """Without any of these between quotation marks there is none of those. To look for each of them takes many times as long."""
 
+_RESEARCHES = "sonar-deep-research"
+"""Perplexity's model that searches unasked, and whose thoughts no `max_tokens` bounds."""
+
 _FOR_AN_HOUR = b'"ttl":"1h"'
 """How Anthropic is asked to keep what it caches for longer, which costs more."""
+
+_SOUND = re.compile(rb'(?<!\\)"(?:data:|input_)?(?i:audio|video)["/]')
+"""How sound is named in every format: a part's type or its media type, and what an answer is to be. A video has sound too."""
+_SAYS_WHAT = (b'"mimeType":', b'"mime_type":')
 
 _OWN_TOOLS = ("function", "custom", None)
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
@@ -59,11 +70,19 @@ def most_of(attempt: Attempt, operation: str) -> Most:
     if operation in FREE:
         return Most(0, 0)
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
+    if _RESEARCHES in attempt.target.model.lower():
+        return Most(sizes.context, max(_most_output(body, sizes), sizes.output))
     payload = orjson.dumps(body)
     is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
-    most_input = sizes.context if is_added_to else min(len(payload), sizes.context)
+    room = sizes.context * _texts(body.get(_TEXTS.get(operation, "")))
+    most_input = room if is_added_to else min(len(payload), room)
     most_output = 0 if operation == "embeddings" else _most_output(body, sizes)
     return Most(most_input, most_output, most_input if _FOR_AN_HOUR in payload else 0)
+
+
+def _texts(value: Any) -> int:
+    """How many texts there are; a list of numbers is one, in tokens."""
+    return len(value) if type(value) is list and value and type(value[0]) is not int else 1
 
 
 def _names_more(payload: bytes) -> bool:
@@ -92,24 +111,47 @@ def _is_own(tool: dict[str, Any]) -> bool:
 
 def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, operation: str) -> int | None:
     """The most an attempt may cost, in pico-dollars; None when the model's price is unknown."""
-    tokens = most_of(attempt, operation)
+    tokens, body = most_of(attempt, operation), attempt.body
     if not any(tokens):
         return 0
-    costs = [price(attempt.target, usage) for usage in _kinds(tokens, attempt.body)]
-    known = [cost.total_pico for cost in costs if cost is not None]
-    return max(known) if len(known) == len(costs) else None
+    silent = [price(attempt.target, usage) for usage in _in_tiers(_silent(tokens), body)]
+    spoken = [price(attempt.target, usage) for usage in _in_tiers([_spoken(tokens)], body)]
+    most, most_if_spoken = _dearest(silent), _dearest([*silent, *spoken])
+    return most_if_spoken if most_if_spoken != most and _may_be_spoken(body) else most
 
 
-def _kinds(tokens: Most, body: dict[str, Any]) -> list[Usage]:
-    """All that the tokens could turn out to be: plain, written to a cache and thought, or spoken; in each service tier."""
+def _dearest(costs: list[Cost | None]) -> int | None:
+    """The most that input and output come to, each as the kind of token that costs most there."""
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return None
+    return max(cost.input_pico for cost in known) + max(cost.output_pico for cost in known)
+
+
+def _silent(tokens: Most) -> list[Usage]:
+    """All that the tokens of text could turn out to be: plain, or read from a cache, or written to one and thought."""
     plain = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
     kept = plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)
-    kinds = [plain, kept]
-    if tokens.for_an_hour:
-        kinds.append(kept._replace(cache_write_1h_tokens=tokens.for_an_hour))
-    if body.get("modalities") is not None or body.get("audio") is not None:
-        kinds.append(plain._replace(input_audio_tokens=tokens.input, output_audio_tokens=tokens.output))
-    tier = body.get("service_tier")
-    if isinstance(tier, str):
-        kinds += [usage._replace(service_tier="priority" if tier == "auto" else tier) for usage in kinds]
+    kinds = [plain, plain._replace(cache_read_tokens=tokens.input), kept]
+    return [*kinds, kept._replace(cache_write_1h_tokens=tokens.for_an_hour)] if tokens.for_an_hour else kinds
+
+
+def _spoken(tokens: Most) -> Usage:
+    return Usage(tokens.input, tokens.output, input_audio_tokens=tokens.input, output_audio_tokens=tokens.output)
+
+
+def _may_be_spoken(body: dict[str, Any]) -> bool:
+    """Whether any of it is sound, or is to be, or nobody knows because the body only names it."""
+    payload = orjson.dumps(body)
+    if _SOUND.search(payload) is not None:
+        return True
+    return _names_more(payload) and not any(member in payload for member in _SAYS_WHAT)
+
+
+def _in_tiers(kinds: list[Usage], body: dict[str, Any]) -> list[Usage]:
+    """The same in the service tier that is asked for too."""
+    for tier in (body.get("service_tier"), body.get("serviceTier"), body.get("speed")):
+        if isinstance(tier, str):
+            named = "priority" if tier == "auto" else tier.lower()
+            kinds = kinds + [usage._replace(service_tier=named) for usage in kinds]
     return kinds

@@ -35,6 +35,9 @@ class Padding(NamedTuple):
 _PLAIN = bytes(byte for byte in range(32, 127) if byte not in b'"\\')
 """What stands in a JSON string for itself."""
 
+_SHORT = 64
+"""Bytes of a text up to which it takes less to look each of them up in that than to translate all."""
+
 
 class Alike:
     """What an event has in common with those that follow it.
@@ -55,8 +58,8 @@ class Alike:
         """What stands between two texts: the end of one event and the beginning of the next."""
         self._one = len(self._joint)
         """Bytes of an event that says nothing."""
-        self._several = 0 if behind else 2 * self._one
-        """Bytes from which on there may be more to it than one text."""
+        self._several = 0 if behind else self._one + min(self._one, _SHORT)
+        """Bytes from which on there may be more to it than one short text."""
         self._most = sys.maxsize
         self.said = said
         self._add = said.append_utf8
@@ -79,7 +82,7 @@ class Alike:
             return False
         if size >= self._several:
             return size <= self._most and self._take_several(said)
-        if said.translate(None, _PLAIN):
+        if said.lstrip(_PLAIN):
             return self._take_escaped([said])
         self._add(said)
         return True

@@ -99,12 +99,13 @@ class Answer:
 
     def send(self, data: bytes) -> None:
         """Send a piece of a stream, framed as one chunk."""
-        if len(data) > LARGE:
+        size = len(data)
+        if size > LARGE:
             self._send_large(data)
         elif self._head is not None:
             self._transmit(self._take_head() + self._chunk(data))
         elif (transport := self._connection.transport) is not None and not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._http11 else data)
+            transport.write(b"%x\r\n%b\r\n" % (size, data) if self._http11 else data)
 
     def _send_large(self, data: bytes) -> None:
         """The same, without making another one of it. `writelines` would in Python 3.11, and in 3.12 before 3.12.9 and 3.13

@@ -12,6 +12,7 @@ did after that exchange had ended.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .accounting import hand_out, rebook, record_gone
@@ -33,6 +34,9 @@ MOST_HELD = 16 * 1024 * 1024
 LEAST_KEPT = 256 * 1024
 """Bytes of an answer that are kept for those who come later, where nobody collects it."""
 
+UNCOUNTED = 4096
+"""Bytes of an answer that may have come since what is kept was counted: a stream's events are some hundreds each."""
+
 
 class Flight:
     """An upstream call, and its answer as far as it has come. It is the sink of that."""
@@ -48,8 +52,8 @@ class Flight:
     facts: Facts | None = None
     """What is known of the whole answer, once an exchange has had all of it; until then, of as much as anybody has had."""
     complete = False
-    follower: Reader | None = None
-    """The only reader, while it has had all that has come: what comes goes straight to its sink."""
+    follow: Callable[[bytes], None] | None = None
+    """The only reader's sink takes what comes by this, while it has had all that has come; `next` then stands still."""
     _pump: asyncio.Future[None] | None = None
     _trusted = True
     _stopped = False
@@ -65,6 +69,8 @@ class Flight:
         self._flights = flights
         self._most = max([LEAST_KEPT, *(most for _, most in starter.exchange.collectors)])
         self._held = 0
+        self._uncounted = 0
+        """Bytes held that are not among those yet."""
 
     # The upstream side.
 
@@ -84,6 +90,7 @@ class Flight:
         self.whole = self.ended = self.begun = True
         body = response.body_now()
         self._hold(body)
+        self._count()
         if len(body) > self._most:
             self._keep_no_longer()
         self._tell_those_who_wait(None)
@@ -98,37 +105,70 @@ class Flight:
                 pump.add_done_callback(self._pumped)
 
     def _hold(self, data: bytes) -> None:
-        size = len(data)
         self.pieces.append(data)
-        self._held += size
-        self._flights.held += size
+        self._uncounted += len(data)
 
-    def feed(self, data: bytes) -> None:
-        pump = self._pump
-        if pump is not None and pump.done() and not pump.cancelled() and pump.exception() is None:
-            self.ended = True
-        reader = self.follower
-        if reader is None:
-            self._feed_all(data)
-        else:
-            if self.kept:
-                self._hold(data)
-                reader.next += 1
-            reader.take(data)
+    def _count(self) -> None:
+        """Bring what is held up to date."""
+        self._held += self._uncounted
+        self._flights.held += self._uncounted
+        self._uncounted = 0
+
+    def _weigh(self) -> None:
+        """Keep no more than may be."""
+        self._count()
         if self.kept and (self._held > self._most or self._flights.held > MOST_HELD):
+            self.stop_following()
             self._keep_no_longer()
             self._drop_read()
 
+    def feed(self, data: bytes) -> None:
+        follow = self.follow
+        if follow is None:
+            self._feed_all(data)
+            return
+        if self.kept:
+            self.pieces.append(data)
+            self._uncounted += len(data)  # as `_hold`, without the way there: each token comes by here
+            if self._uncounted > UNCOUNTED:
+                self._weigh()
+        follow(data)
+        pump = self._pump
+        if pump is not None and pump.done():
+            self._pumped(pump)
+
+    def _has_ended(self) -> bool:
+        """Whether that was the end: the provider's connection notes it before it hands on the last bytes."""
+        pump = self._pump
+        if pump is not None and pump.done() and not pump.cancelled() and pump.exception() is None:
+            self.ended = True
+        return self.ended
+
     def _feed_all(self, data: bytes) -> None:
         """To any number of readers, each of which may be anywhere."""
+        self._has_ended()
         begins, self.begun = not self.begun, True
         self._hold(data)
+        self._count()
         if begins:
             self._tell_those_who_wait(None)
+        self._advance_all()
+        if self.kept:
+            self._weigh()
+        else:
+            self._drop_read()
+
+    def _advance_all(self) -> None:
+        self.stop_following()
         for reader in tuple(self.readers):
             reader.advance()
-        if not self.kept:
-            self._drop_read()
+
+    def stop_following(self) -> None:
+        """What comes is for the readers to fetch. Idempotent."""
+        if self.follow is not None:
+            self.follow = None
+            for reader in self.readers:
+                reader.next = len(self.pieces)
 
     def _pumped(self, pump: asyncio.Future[None]) -> None:
         """The provider's body has ended, cleanly or not."""
@@ -142,8 +182,7 @@ class Flight:
             self.error = error if isinstance(error, MuxxError) else UpstreamDisconnected()
             if self.begun:
                 self._delist()
-        for reader in tuple(self.readers):
-            reader.advance()
+        self._advance_all()
 
     def fail(self, error: BaseException) -> None:
         """There is no answer, and there will be none: those who wait for one are told why."""
@@ -170,6 +209,7 @@ class Flight:
         self._flights.delist(self.starter)
 
     def _drop_read(self) -> None:
+        self._count()
         read = min((reader.next for reader in self.readers), default=len(self.pieces))
         size = sum(map(len, self.pieces[:read]))
         self._held -= size
@@ -200,7 +240,7 @@ class Flight:
         reader = Reader(self, call)
         if self.begun:
             reader.begin(self.response, None)
-        self.follower = None
+        self.stop_following()
         self.readers.add(reader)
         return reader
 
@@ -208,14 +248,14 @@ class Flight:
         """The reader's exchange wants no more. With the last one the call ends."""
         if reader not in self.readers:
             return
-        self.follower = None
+        self.stop_following()
         self.readers.discard(reader)
         own = reader.call is self.starter
         if own and not self.begun:  # this attempt came to nothing
             self._close()
             return
         stream = reader.call.stream
-        if stream is not None and stream.done and not self.ended:
+        if stream is not None and stream.done and not self._has_ended():
             self._trusted = False  # the provider says more than an answer holds
         if not self.complete:
             self._learn(reader.call.facts)
@@ -265,7 +305,7 @@ class Flight:
         """Let go of the answer. Idempotent."""
         self._delist()
         self._flights.held -= self._held
-        self._held, self.pieces = 0, []
+        self._held, self._uncounted, self.pieces = 0, 0, []
 
     def _close(self) -> None:
         if self._pump is not None and not self._pump.done():

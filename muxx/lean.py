@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -90,6 +90,8 @@ class LeanConnection(asyncio.Protocol):
         self._head: asyncio.Future[int] | None = None
         self._done: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
+        self._feed: Callable[[bytes], None] | None = None
+        """The sink's, while the body may go on."""
         self._failure: MuxxError | None = None
         self.idle_since = time.monotonic()
 
@@ -120,36 +122,41 @@ class LeanConnection(asyncio.Protocol):
             self.transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        head = self._head
-        if head is None or self.finished:
-            self.abort()  # an answer nobody asked for, or more than one
+        feed, pieces = self._feed, self._pieces
+        if feed is None and not self._is_expected(data):
             return
         try:
-            if not head.done():
-                self._bound(data)
             self._parser.feed_data(data)
         except Exception:
             self._fail(UpstreamProtocolError())
             return
-        sink, pieces = self._sink, self._pieces
-        if sink is None:
-            return
-        if self.finished or len(pieces) != 1:
+        if feed is not None and len(pieces) == 1 and not self.finished:  # a piece of a stream, which nearly everything is
+            feed(pieces.pop())
+        elif self._sink is not None:
             self._deliver()
-        else:  # a piece of a stream, which nearly everything is
-            sink.feed(pieces.pop())
+
+    def _is_expected(self, data: bytes) -> bool:
+        """Whether these bytes may be of the answer; otherwise the connection is of no more use."""
+        head = self._head
+        if head is None or self.finished:
+            self.abort()  # an answer nobody asked for, or more than one
+            return False
+        if not head.done() and not self._is_bounded(data):
+            self._fail(UpstreamProtocolError())
+            return False
+        return True
 
     @property
     def answering(self) -> bool:
         """Bytes of the answer have come."""
         return self._head_bytes > 0
 
-    def _bound(self, data: bytes) -> None:
+    def _is_bounded(self, data: bytes) -> bool:
         """No head is longer than this, neither in pieces nor in one, and no status line than that."""
         self._head_bytes += len(data)
         before = self._head_bytes - len(data)
-        if before > MAX_HEAD_BYTES or (before == 0 and len(data) > MAX_LINE_BYTES and b"\n" not in data[:MAX_LINE_BYTES]):
-            raise UpstreamProtocolError()
+        has_line = before > 0 or len(data) <= MAX_LINE_BYTES or b"\n" in data[:MAX_LINE_BYTES]
+        return before <= MAX_HEAD_BYTES and has_line
 
     def on_message_begin(self) -> None:
         if self._head is None or self._head.done():
@@ -187,6 +194,7 @@ class LeanConnection(asyncio.Protocol):
         head = self._head
         if head is not None and head.done():
             self.finished = True
+            self._feed = None
 
     @property
     def at_rest(self) -> bool:
@@ -217,6 +225,8 @@ class LeanConnection(asyncio.Protocol):
         self._deliver()
         if self._failure is not None and not done.done():
             done.set_exception(self._failure)
+        if not done.done():
+            self._feed = sink.feed
         return done
 
     def eof_received(self) -> None:
@@ -225,6 +235,7 @@ class LeanConnection(asyncio.Protocol):
         self.reusable = False
         if head is not None and head.done() and not self.finished and self._ends_with_connection():
             self.finished = True
+            self._feed = None
             self._deliver()
 
     def _ends_with_connection(self) -> bool:
@@ -233,7 +244,7 @@ class LeanConnection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.transport = None
         self._fail(UpstreamDisconnected())
-        self._sink = None
+        self._sink = self._feed = None
 
     def _fail(self, error: MuxxError) -> None:
         """Only the first failure is told: what follows from it, like the connection's loss, is not."""

@@ -75,14 +75,7 @@ class Reader:
         if flight.ended:
             self._end()
         elif flight.begun and len(flight.readers) == 1 and self._sink is not None and not self.paused:
-            flight.follower = self
-
-    def take(self, data: bytes) -> None:
-        """Hand on what has just come; all before it has been."""
-        if self._sink is not None:
-            self._sink.feed(data)
-        if self._flight.ended:
-            self._end()
+            flight.follow = self._sink.feed
 
     def _end(self) -> None:
         flight = self._flight
@@ -94,7 +87,8 @@ class Reader:
                 self._done.exception()
 
     def pause(self) -> None:
-        self.paused, self._flight.follower = True, None
+        self.paused = True
+        self._flight.stop_following()
         self._flight.balance()
 
     def resume(self) -> None:

@@ -115,7 +115,7 @@ class Relay:
     def feed(self, data: bytes) -> None:
         """Take bytes from the provider; everything complete goes out at once."""
         alike = self._going_on
-        if alike is not None and len(data) <= self._most and self._goes_on(data, alike):
+        if alike is not None and self._goes_on(data, alike):
             if self._down.stalled_since is not None:  # as `paused` says, without the way there: each token comes by here
                 self._pause()
             elif self._going_on is not None:  # it has not ended meanwhile
@@ -194,6 +194,7 @@ class Relay:
             self._likenesses -= 1
             alike = stream.likeness(raw)
             if alike is not None and self._will_know(raw):
+                alike.bound(self._most)
                 self._alike, self._known_form = alike, self._form
 
     def _will_know(self, raw: bytes) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from carrying_kit import (
 )
 
 from muxx import Chunk, Exchange, Gateway, WholeAnswer, hookimpl
+from muxx.flight import LEAST_KEPT, UNCOUNTED, Flight, Flights
 from muxx.testing import DONE, RawClient, RunningGateway, chat_body, error, eventually, head, json, rst, sse, wait
 
 
@@ -329,6 +331,41 @@ async def test_while_nobody_reads_the_provider_is_stopped() -> None:
         assert produced < len(stream) / 4
         for client in clients:
             client.reset()
+
+
+class Taking:
+    """A sink."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed(self, data: bytes) -> None:
+        self.data += data
+
+
+@pytest.mark.parametrize("joined", [False, True])
+async def test_what_is_kept_of_an_answer_is_counted_however_small_its_pieces_are(joined: bool) -> None:
+    flights, provider = Flights(), Taking()
+    starter: Any = SimpleNamespace(exchange=SimpleNamespace(collectors=[]), shared_as=None, facts=None, stream=None)
+    other: Any = SimpleNamespace(stream=None, facts=None)
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    response: Any = SimpleNamespace(
+        status=200, headers={}, pump=lambda sink: never, pause=lambda: None, resume=lambda: None, close=lambda: None
+    )
+    flight, first, second = Flight(flights, starter), Taking(), Taking()
+    flight.take(starter, response).pump(first)
+    piece = b"a piece of a stream "
+    for number in range(1, LEAST_KEPT // len(piece) + UNCOUNTED):
+        flight.feed(piece)
+        provider.feed(piece)
+        if joined and number == 1000:
+            flight.board(other).pump(second)
+        assert 0 <= (len(provider.data) if flight.kept else 0) - flights.held <= UNCOUNTED + len(piece)
+    assert not flight.kept
+    assert (first.data, second.data) == (provider.data, provider.data if joined else b"")
+    for reader in sorted(flight.readers, key=lambda reader: reader.call is starter):
+        reader.close()
+    assert flights.held == 0
 
 
 async def test_an_answer_that_outgrows_what_is_kept_still_reaches_its_readers_whole() -> None:

@@ -7,6 +7,7 @@ begin and end with the same bytes need no more than their word read.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, NamedTuple
 
 from orjson import JSONDecodeError, loads
@@ -34,6 +35,9 @@ class Padding(NamedTuple):
 _PLAIN = bytes(byte for byte in range(32, 127) if byte not in b'"\\')
 """What stands in a JSON string for itself."""
 
+_SHORT = 64
+"""Bytes of a text up to which it takes less to look each of them up in that than to translate all."""
+
 
 class Alike:
     """What an event has in common with those that follow it.
@@ -42,7 +46,7 @@ class Alike:
     that was parsed, from the quote that begins its text and from the one that ends it; and a text is the inside of a JSON string.
     """
 
-    __slots__ = ("_after", "_before", "_behind", "_fill", "_first", "_joint", "_last", "_one", "_several", "said")
+    __slots__ = ("_add", "_after", "_before", "_behind", "_fill", "_joint", "_most", "_one", "_several", "said")
 
     def __init__(self, before: bytes, behind: bytes, fill: bytes, after: bytes, said: Fragments) -> None:
         """Use `likeness`. `behind` is what stands between a text and its padding; empty where there is none."""
@@ -52,12 +56,18 @@ class Alike:
         self._after = after
         self._joint = after + before
         """What stands between two texts: the end of one event and the beginning of the next."""
-        self._first, self._last = len(before), -len(after)
         self._one = len(self._joint)
         """Bytes of an event that says nothing."""
-        self._several = 0 if behind else 2 * self._one
-        """Bytes from which on there may be more to it than one text."""
+        self._several = 0 if behind else self._one + min(self._one, _SHORT)
+        """Bytes from which on there may be more to it than one short text."""
+        self._most = sys.maxsize
         self.said = said
+        self._add = said.append_utf8
+
+    def bound(self, most: int) -> None:
+        """Take no more than so many bytes at once."""
+        self._most = most
+        self._several = min(self._several, most + 1)
 
     def looks_like(self, raw: bytes) -> bool:
         """Whether an event begins and ends as they do."""
@@ -65,35 +75,51 @@ class Alike:
 
     def take(self, data: bytes) -> bool:
         """Add what these events say to what has been said. False, and nothing is added, unless all are whole and alike."""
-        if len(data) < self._one or not data.startswith(self._before) or not data.endswith(self._after):
+        # What is cut off, and not looked for first: so is nothing of an event of another kind, and the length tells.
+        said = data.removeprefix(self._before).removesuffix(self._after)
+        size = len(data)
+        if size - len(said) != self._one:
             return False
-        said = data[self._first : self._last]
-        if len(data) >= self._several:
-            pieces = [self._unpadded(piece) for piece in said.split(self._joint)] if self._behind else said.split(self._joint)
-            said = b"".join(pieces)
-            if said.translate(None, _PLAIN):
-                return self._take_escaped(pieces)
-        elif said.translate(None, _PLAIN):
+        if size >= self._several:
+            return size <= self._most and self._take_several(said)
+        if said.lstrip(_PLAIN):
             return self._take_escaped([said])
-        self.said.append_utf8(said)
+        self._add(said)
+        return True
+
+    def _take_several(self, said: bytes) -> bool:
+        """Texts, with all that stands between them."""
+        pieces = [self._unpadded(piece) for piece in said.split(self._joint)] if self._behind else said.split(self._joint)
+        said = b"".join(pieces)
+        if said.translate(None, _PLAIN):
+            return self._take_escaped(pieces)
+        self._add(said)
         return True
 
     def events(self, data: bytes) -> list[tuple[bytes, str]] | None:
         """Each of these events and what it says, which is not added to `said`; None unless all are whole and alike, and each says
         something."""
-        if len(data) < self._one or not data.startswith(self._before) or not data.endswith(self._after):
+        said = data.removeprefix(self._before).removesuffix(self._after)  # as in `take`
+        size = len(data)
+        if size - len(said) != self._one or size > self._most:
             return None
-        found, at = [], 0
         try:
-            for piece in data[self._first : self._last].split(self._joint):
-                end = at + self._one + len(piece)
-                text = loads(b'"%b"' % (self._unpadded(piece) if self._behind else piece))
-                if not text:
-                    return None
-                found.append((data[at:end], text))
-                at = end
+            if size < self._several:
+                text = loads(b'"%b"' % said)
+                return [(data, text)] if text else None
+            return self._several_events(data, said)
         except JSONDecodeError:
             return None
+
+    def _several_events(self, data: bytes, said: bytes) -> list[tuple[bytes, str]] | None:
+        found, at = [], 0
+        for piece in said.split(self._joint):
+            end = at + self._one + len(piece)
+            text = loads(b'"%b"' % (self._unpadded(piece) if self._behind else piece))
+            if not text:
+                return None
+            found.append((data[at:end], text))
+            at = end
         return found
 
     def _take_escaped(self, pieces: list[bytes]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .large import LARGE
 
@@ -21,7 +21,7 @@ class Fragments:
     streams that run for minutes would hold little else. A piece of megabytes stays the object it is: a copy would double it.
     """
 
-    __slots__ = ("_before", "_before_bytes", "_utf8")
+    __slots__ = ("_before", "_before_bytes", "_utf8", "append_utf8")
 
     def __init__(self) -> None:
         self._before: tuple[str, ...] = ()
@@ -29,15 +29,14 @@ class Fragments:
         self._before_bytes = 0
         self._utf8 = bytearray()
         """What came after it."""
+        self.append_utf8: Callable[[bytes], None] = self._utf8.extend
+        """Appends a small piece that is UTF-8 already."""
 
     def append(self, text: str) -> None:
         if len(text) > LARGE:
             self._begin_anew(text)
         else:
             self._utf8 += text.encode("utf-8", "surrogatepass")
-
-    def append_utf8(self, text: bytes) -> None:
-        self._utf8 += text
 
     def __len__(self) -> int:
         """How many bytes of UTF-8 there are."""

@@ -80,7 +80,7 @@ is part of what is measured. Figures are medians of {rounds} per load and gatewa
 ## Where a request's time goes
 
 Of a plain call that no cache answers, counted with callgrind, which no neighbour disturbs: a worker's user space takes 639,000 instructions, the pass-through's 591,000.
-An event of a stream that passes as it came takes some 310 bytecodes, and of its JSON only the text is read. Of a plain call, 83 % of the worker's instructions are the interpreter's own, for about 6,300 bytecodes in 250 calls of Python functions; orjson takes 5 %, the hash of the
+An event of a stream that passes as it came takes some 220 bytecodes, and of its JSON only the text is read. Of a plain call, 83 % of the worker's instructions are the interpreter's own, for about 6,300 bytecodes in 250 calls of Python functions; orjson takes 5 %, the hash of the
 cache's key 5 % (less where the processor has instructions for it), the checksum of the journal 2 %. The bytecodes, by what they are for:
 
 | of a request's bytecodes | % |

@@ -90,6 +90,22 @@ def saying(stream: Any) -> list[str]:
 
 
 @forms
+def test_no_more_is_taken_at_once_than_an_event_may_have_bytes(form: str) -> None:
+    say = FORMS[form][2]
+    for most, data in ((len(say("c")) - 1, say("c")), (2 * len(say("c")) - 1, say("c") * 2)):
+        stream, alike = learnt(form)
+        before = said(stream)
+        alike.bound(most)
+        assert not alike.take(data)
+        assert alike.events(data) is None
+        assert said(stream) == before
+        stream, alike = learnt(form)
+        alike.bound(most + 1)
+        assert alike.events(data) is not None
+        assert alike.take(data)
+
+
+@forms
 def test_events_that_differ_in_their_text_are_taken_alone_and_together(form: str) -> None:
     stream, alike = learnt(form)
     say, before = FORMS[form][2], "".join(alike.said)

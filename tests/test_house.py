@@ -34,7 +34,7 @@ KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
 
 FROM_THE_BOTTOM_UP = """
-    version __init__ processes shown moments memory loop asked errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
+    version __init__ owner processes shown moments memory loop asked errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
     configtypes config configfile projectsettings explain pluginfiles plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.prompt wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading

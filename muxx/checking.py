@@ -59,6 +59,8 @@ def check_models(config: Config, plugins: PluginSet) -> None:
 
 def _more_problems(error: ConfigError, found: Sequence[Found]) -> list[Problem]:
     """What `check_models` would say of a file that has other errors; nothing where plugins cannot be asked what they bring."""
+    if not error.data:  # as of a file that cannot even be found
+        return []
     section = error.data.get("plugins")
     section = section if isinstance(section, dict) else {}
     asked = [item for item in found if not is_off(item.name, section) and (item.problem or _brings_providers(item.cls))]

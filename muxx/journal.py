@@ -28,6 +28,7 @@ from orjson import dumps
 
 from .errors import LogUnavailable, StartError
 from .outbox import Outbox
+from .owner import give_to_owner_of
 from .segments import AMEND, FINAL, PROBE, TRACE, line_of, pack_header, plain, segment_name
 
 Durability = Literal["crash", "power"]
@@ -257,6 +258,7 @@ class Journal:
         unnamed = path.with_suffix(".tmp")
         fd = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         try:
+            give_to_owner_of(self._directory, fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             unnamed.rename(path)
         except OSError:

@@ -60,7 +60,7 @@ async def rotate(config: Config, old_file: Path | None) -> Rotated:
 async def _exchange(db: Database, paths: Paths, given: bytes | None, old_file: Path | None) -> Rotated:
     pending = paths.secret.with_name(paths.secret.name + ".new")
     if given is None and not pending.exists():
-        make_file(pending, secrets.token_bytes(SECRET_BYTES))
+        make_file(pending, secrets.token_bytes(SECRET_BYTES), paths.database)
     new = Secret(given or from_file(pending))
     row = await marked(db)
     count = None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from .db import Database, Migration
 from .errors import StartError
+from .owner import give_to_owner_of
 from .sealing import CannotOpen, Seal
 from .sqlite import Connection
 
@@ -115,7 +116,7 @@ async def found(config: Config, path: Path, db: Database) -> Secret:
             if await _is_needed(db):
                 text = f"{path}: is missing, and the keys in the database need it. Restore it, or set {VARIABLE}."
                 raise StartError(text, 3)
-            make_file(path, secrets.token_bytes(SECRET_BYTES))
+            make_file(path, secrets.token_bytes(SECRET_BYTES), config.database.path)
         given = from_file(path)
     return Secret(given)
 
@@ -179,12 +180,13 @@ async def _is_needed(db: Database) -> bool:
     return "provider_keys" in tables and bool(await db.read("SELECT 1 FROM provider_keys LIMIT 1"))
 
 
-def make_file(path: Path, secret: bytes) -> None:
-    """The file appears whole, readable by its owner only; of two processes that make it at once the first one's stays."""
+def make_file(path: Path, secret: bytes, database: Path) -> None:
+    """The file appears whole, for the database's owner alone to read; of two processes that make it at once the first wins."""
     unnamed = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         fd = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
+            give_to_owner_of(database, fd)
             os.write(fd, secret)
             os.fsync(fd)
             os.link(unnamed, path)

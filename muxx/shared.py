@@ -94,7 +94,7 @@ class Shared:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StartError(f"{path}: cannot open it: {error.strerror}", 3) from error
+            raise StartError(f"{path}: cannot open it: {error.strerror}. Check its owner and permissions.", 3) from error
         try:
             with self._locked(0):
                 self._initialise()

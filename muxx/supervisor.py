@@ -138,6 +138,7 @@ class Supervisor:
             if self._stopping:
                 self._press()
                 if not any(child.pid for child in self.children):
+                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a late one would kill Python, which first unlearns them
                     return self._exit_code
             listened_to: list[socket.socket | Channel] = [wakeup, *self._asked()]
             heard, _, _ = select.select(listened_to, [], [], self._wait())

@@ -54,14 +54,24 @@ class TomlFile:
     def __init__(self, path: Path | None, sources: Sources | None = None) -> None:
         self.path = path
         self._sources = sources or Sources()
-        self.directory = (path.parent if path is not None else Path()).resolve()
         self.problems: list[Problem] = []
+        self.directory = self._directory()
         self.written: dict[Loc, str] = {}
         """Every substituted string as it stands in the file."""
         self.data: dict[str, Any] = self._filled(self._parsed(), ())
 
+    def _directory(self) -> Path:
+        """Where the paths begin that are relative to the file."""
+        try:
+            return (self.path.parent if self.path is not None else Path()).resolve()
+        except FileNotFoundError:  # of all directories only the working one has to be there
+            self._problem((), "cannot be found: the working directory has been deleted. Change to another, or give a whole path")
+        except RuntimeError:  # as Python says it before 3.13
+            self._problem((), "cannot be read: its directory is a loop of symbolic links")
+        return Path()
+
     def _parsed(self) -> dict[str, Any]:
-        if self.path is None:
+        if self.path is None or self.problems:
             return {}
         try:
             return tomllib.loads(self._sources.read(self.path).removeprefix(BOM).decode())

@@ -479,6 +479,20 @@ for args in (["--version"], ["--help"], ["plugins"], ["plugins", "order"], ["plu
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_what_a_terminal_of_another_encoding_cannot_write_arrives_as_escapes_and_elsewhere_as_utf_8(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    key = process(packages, "-m", "muxx", "keys", "create").stdout.strip()
+    assert f"{key[:13]}…{key[-4:]}" in process(packages, "-m", "muxx", "keys", "list").stdout
+    terminal, end = os.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as shown:
+        result = process(packages, "-m", "muxx", "keys", "list", stdout=end)
+        os.close(end)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert f"{key[:13]}\\u2026{key[-4:]}".encode() in shown.read(65_536)
+
+
 def test_python_m_muxx_is_muxx_with_its_exit_codes(packages: Path) -> None:
     assert process(packages, "-m", "muxx", "greet").stdout == "hello from port 8080\n"
     failed = process(packages, "-m", "muxx", "greet", "--fail", "3")

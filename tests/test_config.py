@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from tls_kit import self_signed
 
+from muxx.checking import load_checked
 from muxx.config import Config, ModelConfig, PluginConfig, ProviderConfig, TargetConfig
 from muxx.configfile import ConfigError, load_config
 from muxx.discovery import Found, config_classes
@@ -415,6 +416,28 @@ def test_a_file_that_cannot_be_read_gives_one_line(tmp_path: Path) -> None:
             load_config(path)
         (line,) = raised.value.errors
         assert line.startswith(f"{path}: cannot be read: ")
+
+
+@pytest.mark.parametrize("path", [None, Path("muxx.toml")])
+def test_a_file_in_a_working_directory_that_has_been_deleted_gives_one_line(
+    path: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is read for: where a reload meets that, the old configuration stays."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError) as raised:
+        load_checked(path, None)
+    (line,) = raised.value.errors
+    assert line.startswith(f"{path or 'built-in defaults'}: cannot be found: the working directory has been deleted. Change to")
+
+
+def test_a_file_behind_a_loop_of_links_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(ConfigError) as raised:
+        load_config(tmp_path / "a" / "muxx.toml")
+    assert len(raised.value.errors) == 1
 
 
 MUTANTS: list[Any] = ["canary-text", -1, 0, 2**70, 1e308, float("inf"), True, [], ["canary-text"], {}, {"canary": 1}, ""]

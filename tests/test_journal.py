@@ -521,6 +521,18 @@ class TestFindRecord:
         assert find_record(tmp_path / "missing", "a") is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give files away")
+def test_a_segment_that_root_writes_belongs_to_the_owner_of_the_journal(tmp_path: Path) -> None:
+    """A recorder that runs as somebody else would else wait at it for ever."""
+    os.chown(tmp_path, 4321, 1234)
+    journal = Journal(tmp_path, "w")
+    journal.final(row("a"))
+    journal.close()
+    (segment,) = segments(tmp_path)
+    found = segment.path.stat()
+    assert (found.st_uid, found.st_gid) == (4321, 1234)
+
+
 def test_what_the_journal_holds_is_the_last_word_of_every_request_without_its_texts(tmp_path: Path, journal: Journal) -> None:
     assert journalled(tmp_path / "missing") == {}
     journal.trace(trace("a"))

@@ -139,6 +139,16 @@ def test_a_file_is_replaced_by_a_new_one(run: Run, tmp_path: Path) -> None:
     run("keys", "list", code=3)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give files away")
+def test_a_file_that_root_exchanges_belongs_to_the_owner_of_the_database(run: Run, tmp_path: Path) -> None:
+    """Who serves as somebody else could else not start."""
+    made(run)
+    os.chown(tmp_path / "muxx.db", 4321, 1234)
+    run("secret", "rotate")
+    secret_file = (tmp_path / "muxx.db.secret").stat()
+    assert (secret_file.st_uid, secret_file.st_gid, secret_file.st_mode & 0o777) == (4321, 1234, 0o600)
+
+
 def test_a_secret_moves_from_the_file_into_the_environment_and_back(run: Run, tmp_path: Path) -> None:
     made(run)
     file = tmp_path / "muxx.db.secret"

@@ -348,6 +348,15 @@ async def test_Y02_a_second_signal_ends_the_grace(
         assert rows(tmp_path)[str(answer.request_id)][:3] == (200, "muxx", "shutting_down")
 
 
+async def test_Y02_signals_up_to_its_very_end_do_not_change_its_exit_code(tmp_path: Path, upstream: Upstream) -> None:
+    """Python takes its handlers away some time before it ends, when everything has been stored already."""
+    async with gateway_process(tmp_path, upstream) as gateway:
+        while gateway.process.poll() is None:
+            gateway.terminate()
+            await asyncio.sleep(0.005)
+        assert gateway.process.returncode == 0
+
+
 async def test_Y02_a_signal_during_the_start_ends_it(tmp_path: Path, upstream: Upstream) -> None:
     gateway = gateway_process(tmp_path, upstream, workers=2)
     for delay in (0.3, 1.0):

@@ -181,7 +181,7 @@ def answer_lines(exchange: Exchange) -> str:
     text = (
         f"X-Muxx-Request-Id: {exchange.id}\r\nx-request-id: {exchange.id}\r\n"
         f"X-Muxx-Cache: {'HIT' if exchange.cache in _HITS else 'MISS'}\r\n"
-        f"Server-Timing: upstream;dur={int(upstream * 1e6) / 1e3}, muxx;dur={int(own * 1e6) / 1e3}\r\n"
+        f"Server-Timing: upstream;dur={upstream * 1e3:.3f}, muxx;dur={own * 1e3:.3f}\r\n"
     )
     if exchange.format == "anthropic":
         text += f"request-id: {exchange.id}\r\n"

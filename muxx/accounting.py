@@ -27,7 +27,7 @@ from .tries import attempts_told
 if TYPE_CHECKING:
     from .call import Call
     from .flight import Flight
-    from .targets import Attempt, Target
+    from .targets import Target
     from .transport import UpstreamResponse
     from .wire.wire import Facts, Wire
 
@@ -73,12 +73,11 @@ def _told_or_estimated(exchange: Exchange, wire: Wire, facts: Facts | None, comp
 
 
 def _was_sent(exchange: Exchange) -> bool:
-    return any(map(_may_be_billed, reversed(exchange.attempts)))
-
-
-def _may_be_billed(attempt: Attempt) -> bool:
-    """The provider has the request, and is at work on it or has been: one that refused it bills nothing."""
-    return attempt.sent and (attempt.status is None or attempt.status < 300)
+    """A provider has the request, and is at work on it or has been: one that refused it bills nothing."""
+    for attempt in reversed(exchange.attempts):  # noqa: SIM110  (a generator would take several times as long)
+        if attempt.sent and (attempt.status is None or attempt.status < 300):
+            return True
+    return False
 
 
 def final_status(exchange: Exchange, error: MuxxError | None) -> int:

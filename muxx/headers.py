@@ -132,15 +132,21 @@ def _is_ours(name: str) -> bool:
 def downstream_lines(provider: Provider, upstream: Mapping[str, str], added: Mapping[str, str] | None) -> str:
     """The provider's response headers a client may see, but for what plugins have `added`."""
     headers = {}
-    for name in (*SENT_DOWN, *provider.response_headers):
-        name = name.lower()
+    for name in _allowed_down(provider.response_headers):
         value = upstream.get(name)
-        if value is not None and name not in _WRITTEN_HERE and not _is_ours(name):
+        if value is not None:
             headers[name] = value
     if headers and added:
         for name in added:
             headers.pop(name.lower(), None)
     return lines(headers) if headers else ""
+
+
+@lru_cache(maxsize=256)
+def _allowed_down(more: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of what may pass, with those a provider's row adds."""
+    names = (name.lower() for name in (*SENT_DOWN, *more))
+    return tuple(name for name in names if name not in _WRITTEN_HERE and not _is_ours(name))
 
 
 _WRITTEN_HERE = KERNEL_HEADERS | AT_TIMES_HEADERS
@@ -175,7 +181,7 @@ def answer_lines(exchange: Exchange) -> str:
     text = (
         f"X-Muxx-Request-Id: {exchange.id}\r\nx-request-id: {exchange.id}\r\n"
         f"X-Muxx-Cache: {'HIT' if exchange.cache in _HITS else 'MISS'}\r\n"
-        f"Server-Timing: upstream;dur={int(upstream * 1e6) / 1e3}, muxx;dur={int(own * 1e6) / 1e3}\r\n"
+        f"Server-Timing: upstream;dur={upstream * 1e3:.3f}, muxx;dur={own * 1e3:.3f}\r\n"
     )
     if exchange.format == "anthropic":
         text += f"request-id: {exchange.id}\r\n"

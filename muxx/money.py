@@ -49,7 +49,10 @@ class Cost(NamedTuple):
 def is_sum(cost: Any) -> TypeGuard[Cost]:
     """Whether it can be added up and stored. Fractions cannot be, a negative one would make room under a spend cap, and no row
     holds more than 64 bits."""
-    return isinstance(cost, Cost) and is_count(cost[0]) and is_count(cost[1]) and cost[0] + cost[1] < TOO_MUCH
+    if not isinstance(cost, Cost):
+        return False
+    asked, made, _ = cost
+    return type(asked) is type(made) is int and asked >= 0 and made >= 0 and asked + made < TOO_MUCH
 
 
 def is_count(number: Any) -> bool:
@@ -67,4 +70,5 @@ def usd(pico: int | None) -> str | None:
     if not pico:
         return None if pico is None else "0"
     whole, rest = divmod(pico, PICO_PER_USD)
-    return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")
+    decimals = str(rest).zfill(12).rstrip("0")
+    return f"{whole}.{decimals}" if rest else str(whole)

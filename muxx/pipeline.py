@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from functools import partial
-from operator import is_
 from typing import TYPE_CHECKING
 
 from . import routing
@@ -174,10 +173,10 @@ def allowed_targets(call: Call, model: str) -> tuple[Target, ...]:
 
 
 async def ask(call: Call) -> Reply | None:
-    """Let plugins look at, change, answer or refuse the request; what they changed is validated again."""
-    gateway, exchange = call.gateway, call.exchange
+    """Let plugins look at, change, answer or refuse the request; what they leave is validated again, changed or not: to find out
+    takes as long."""
+    gateway, exchange, planned = call.gateway, call.exchange, call.exchange.targets
     exchange.replan = partial(allowed_targets, call)
-    before, planned = call.wire.checked(exchange.request.body), exchange.targets
     try:
         reply = await first_result(gateway.chains.pre_request, (gateway, exchange), gateway.chain_seconds, Reply)
     except PluginError:
@@ -188,7 +187,7 @@ async def ask(call: Call) -> Reply | None:
     changed = exchange.targets is not planned or type(exchange.request.body) is not dict
     if reply is None and changed and note_unusable_request(call):
         raise PluginError()
-    if reply is None and not all(map(is_, before, call.wire.checked(exchange.request.body))):
+    if reply is None:
         call.wire.validate(exchange.request.body)
     exchange.request.stream = exchange.request.body.get("stream") is True and call.wire.streams
     return reply

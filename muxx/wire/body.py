@@ -30,9 +30,12 @@ MANY = 32
 SMALL = 4096
 """Bytes up to which it pays to look at all of a body for what would make a closer look necessary."""
 
-_ALIKE = bytes.maketrans(b"123456789[", b"000000000{")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 19
 """An integer outside 64 bits has at least so many digits."""
+_STRIDE = 6
+_SOME_DIGITS = b"0" * (len(_MANY_DIGITS) // _STRIDE)
+"""So many of them in a row are there, where only every sixth byte is looked at."""
 
 _SLICE = 65536
 _PATH_LIMIT = 262144
@@ -51,15 +54,22 @@ def parse_json_object(data: bytes, *, max_depth: int, max_tokens: int, counted: 
         value = loads(data)
     except JSONDecodeError as error:
         raise _refusal(data, error, max_depth) from None
-    looks_harmless = False
-    if len(data) <= SMALL:
-        alike = data.translate(_ALIKE)
-        looks_harmless = alike.count(b"{") <= max_depth and _MANY_DIGITS not in alike
+    looks_harmless = len(data) <= SMALL and _brackets(data) <= max_depth and not _has_many_digits(data)
     if not looks_harmless and type(value) in (dict, list) and _survey(value, max_depth):
         _check_numbers(data)
     if type(value) is not dict:
         raise InvalidRequest("The request body must be a JSON object: {…}.", code="invalid_type")
     return value
+
+
+def _brackets(data: bytes) -> int:
+    """How many open, also in strings. (To leave them out takes a fraction of what `count` takes, which looks at each byte.)"""
+    return 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
+
+
+def _has_many_digits(data: bytes) -> bool:
+    """Whether any number may be outside 64 bits. Nearly every body is told by a part of its bytes."""
+    return _SOME_DIGITS in data[_STRIDE - 1 :: _STRIDE].translate(_DIGITS) and _MANY_DIGITS in data.translate(_DIGITS)
 
 
 class TokenMeter:

@@ -86,6 +86,14 @@ def test_numbers_out_of_range_are_refused_by_name(data: bytes, param: str) -> No
     assert (error.code, error.param) == ("invalid_type", param)
 
 
+@pytest.mark.parametrize("number", [b"18446744073709551616", b"-9223372036854775809", b"9" * 40])
+@pytest.mark.parametrize("behind", [b"", b" text", b" text" * 100])
+def test_a_number_out_of_range_is_found_wherever_it_stands(number: bytes, behind: bytes) -> None:
+    for before in range(40):
+        error = refusal(b'{"a":"' + b"x" * before + b'","n":' + number + b',"b":"' + behind + b'"}')
+        assert (error.code, error.param) == ("invalid_type", "n")
+
+
 def test_a_number_out_of_range_in_a_broken_body_is_bad_json_first() -> None:
     assert refusal(b'{"a":1e999,}').code == "invalid_json"
     assert refusal(b'{"a":123456789012345678901234567890,}').code == "invalid_json"

@@ -44,12 +44,11 @@ def _is_plainly_right(body: dict[str, Any]) -> bool:
     )
 
 
-_CHECKED_IN_CHAT = (*_CHAT_REQUIRED, *_CHAT_OPTIONAL)
-
-
 def checked_in_chat(body: dict[str, Any]) -> tuple[Any, ...]:
     """Every value `validate_chat` looks at, and whether there still are messages."""
-    return (*map(body.get, _CHECKED_IN_CHAT), bool(body.get("messages")))
+    get = body.get
+    messages = get("messages")
+    return get("model"), messages, not messages, get("temperature"), get("max_tokens"), get("stream"), get("tools")
 
 
 def request_parts(body: dict[str, Any]) -> Iterator[Part]:

@@ -23,7 +23,7 @@ from .headers import answer_lines, content_type_line, downstream_lines
 from .hookedrelay import ChunkHooks, Delivered, HookedRelay, unencodable
 from .money import usd
 from .plain import refuse_encoded, whole_body
-from .refusing import masked
+from .refusing import failure_in, masked
 from .relay import Relay
 from .reply import Chunk, is_event_stream
 from .targets import Attempt
@@ -225,7 +225,10 @@ async def answer_plain(call: Call, attempt: Attempt, response: UpstreamResponse)
     content_type = headers.get("content-type", "application/json")
     if "text/event-stream" in content_type.lower():
         raise UpstreamError("The model provider answered with a stream nobody asked for.")
-    facts = delivered = attempt.wire.read_plain(body)
+    try:
+        facts = delivered = attempt.wire.read_plain(body)
+    except UpstreamError as error:
+        raise failure_in(call, attempt, body, error) from None
     failure = getattr(facts, "error", None)
     if failure:  # of formats in which a whole answer may say that it failed
         body = masked(call, attempt, body)

@@ -47,6 +47,13 @@ async def refusal(call: Call, attempt: Attempt, response: UpstreamResponse) -> M
     return refusal
 
 
+def failure_in(call: Call, attempt: Attempt, body: bytes, error: UpstreamError) -> MuxxError:
+    """What a status of 2xx means to the client whose body is no answer, by `error`: it may tell of a failure in its own words."""
+    said = told_in_refusal(body) if type(error) is UpstreamError and body.lstrip()[:1] == b"{" else {}
+    told = failure_told(said, partial(masked, call, attempt))
+    return told if told.status == 400 else UpstreamError(told.message) if said else error
+
+
 def masked(call: Call, attempt: Attempt, body: bytes) -> bytes:
     """A provider's error body without the secrets muxx knows, which some providers quote."""
     secrets = {*attempt.target.provider.keys, *call.provider_keys.values(), call.head.client_credential}

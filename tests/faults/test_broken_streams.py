@@ -356,6 +356,27 @@ async def test_S08_an_error_or_a_page_in_a_200_is_a_502(transport: str, stream: 
             await in_the_log(gateway, response, status=502, ended_by="upstream", error_code=code, cost_usd="0")
 
 
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        ({"message": "No credits left for KEY.", "code": 402}, 502, "upstream_error"),
+        ({"message": "No GPU is free for KEY.", "type": "out_of_capacity"}, 502, "upstream_error"),
+        ({"message": "KEY: the prompt is too long.", "code": "context_length_exceeded"}, 400, "context_length_exceeded"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+async def test_S08_an_error_in_a_200_is_told_in_the_providers_words_without_the_key(
+    endpoint: str, told: dict[str, Any], status: int, code: str
+) -> None:
+    async with serving() as gateway:
+        gateway.upstream.script(json({"error": {**told, "message": told["message"].replace("KEY", PROVIDER_KEY)}}))
+        response = await gateway.ask(endpoint, model="gpt-4o")
+        assert (response.status, error_code(response)) == (status, code)
+        assert response.error["message"].endswith(told["message"].replace("KEY", "***"))
+        assert PROVIDER_KEY not in response.text
+        await in_the_log(gateway, response, status=status, ended_by="upstream", error_code=code, cost_usd="0")
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"id": "x", "model": "gpt-4o"}', b'{"object": "error", "message": "no", "code": 400}'])
 async def test_S08_an_object_that_says_nothing_an_answer_says_is_none(body: bytes) -> None:
     endpoints = {"chat": "gpt-4o", "text_completion": "gpt-4o", "embeddings": "gpt-4o", "responses": "gpt-4o"}

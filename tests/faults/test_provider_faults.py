@@ -142,7 +142,9 @@ async def test_the_sdk_of_another_format_is_told_in_its_own_words(way: dict[str,
 
 
 async def test_an_error_inside_a_200_that_was_to_be_a_stream_is_a_plain_error() -> None:
-    fault = Fault.harmless("no stream", lambda request: json(refused(endpoint_at(request.target), 500, "No luck.")))
+    fault = Fault.harmless(
+        "no stream", lambda request: json(refused(endpoint_at(request.target), 500, "No luck.", type="server_error"))
+    )
     async with ScriptedUpstream() as second, serving(config=config_for(fault, second)) as gateway, sdks_of(gateway) as sdks:
         gateway.upstream.script(fault.script)
         for told in await ask_all(gateway, sdks, [case for case in [*native("both"), *foreign("held")] if case.stream]):

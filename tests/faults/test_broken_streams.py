@@ -483,7 +483,7 @@ async def test_S12_nothing_counts_after_the_first_done(transport: str, extra: by
     pieces = [STREAM + extra] if together else [STREAM, extra]
     async with serving(transport) as gateway:
         for number, end in enumerate((LAST_CHUNK, hang()), 1):
-            gateway.upstream.script(sse(chunks=pieces, gap=0.02, end=end))
+            gateway.upstream.script(sse(chunks=pieces, gap=0.2, end=end))
             response = await gateway.chat(**ASKED)
             assert without_comment(response) == STREAM
             row = await in_the_log(gateway, response, status=200, ended_by=None, error_code=None, **booking(STREAM))

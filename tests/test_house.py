@@ -52,7 +52,7 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
     wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages unreachable selecting routing checking console breaker
     budget keypool health tries transport brought lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
-    strangers unpriced projects running call accounting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
+    strangers unpriced projects running call noting accounting collecting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
     wire.seals unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
     agreement supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
     bench.children bench.machine bench.load bench.gateway bench.measuring bench.running bench.verdict benchcommand cli __main__

@@ -183,9 +183,7 @@ class ResponseStream(ResponseFacts):
     def likeness(self, raw: bytes) -> None:
         """No two of these events are alike: each has its number."""
 
-    def _observe_any(self, value: Any) -> Verdict:
-        if type(value) is not dict:
-            raise UpstreamProtocolError(_GARBAGE)
+    def _observe_any(self, value: dict[str, Any]) -> Verdict:
         kind = value.get("type")
         kind = kind if type(kind) is str else ""
         if error := told_in_answer(value):

@@ -46,7 +46,7 @@ FROM_THE_BOTTOM_UP = """
     wire.responses.prompt_reading wire.responses wire.gemini.names wire.gemini.request wire.gemini.media
     wire.gemini.prompt_parts wire.gemini.reasons wire.gemini.usage wire.gemini.pieces wire.gemini.prompt_writer
     wire.gemini.facts wire.gemini.envelope wire.gemini.writer wire.gemini.codec wire.gemini.plain wire.gemini.counting
-    wire.gemini.paths wire.gemini.framing wire.gemini.reading wire.gemini.schema wire.gemini.prompt_reader wire.gemini
+    wire.gemini.paths wire.gemini.framing wire.gemini.answer_reader wire.gemini.schema wire.gemini.prompt_reader wire.gemini
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader

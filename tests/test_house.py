@@ -33,6 +33,8 @@ from muxx.plugins import build
 ROOT = Path(__file__).parent.parent
 KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
+MAPPED = sorted(init for root in ("muxx/wire", "plugins/muxx_std") for init in (ROOT / root).glob("*/__init__.py"))
+"""Packages whose docstring says what each of their modules is for."""
 
 FROM_THE_BOTTOM_UP = """
     version __init__ owner processes shown moments memory loop asked crashes errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
@@ -346,6 +348,13 @@ def repository_files() -> list[Path]:
     if done.returncode:
         pytest.skip("this is no clone: nobody can say which files belong to it")
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("package", MAPPED, ids=shown)
+def test_a_package_says_what_each_of_its_modules_is_for(package: Path) -> None:
+    said = ast.get_docstring(ast.parse(package.read_text())) or ""
+    modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+    assert not {name for name in modules if f"`{name}`" not in said}
 
 
 def test_the_top_level_holds_only_what_belongs_there() -> None:

@@ -38,7 +38,7 @@ MAPPED = sorted(init for root in ("muxx/wire", "plugins/muxx_std") for init in (
 
 FROM_THE_BOTTOM_UP = """
     version __init__ owner processes shown moments memory loop asked crashes errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
-    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.counts wire.fields wire.prompt wire.members wire.wire
+    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.counts wire.seals wire.fields wire.prompt wire.members wire.wire
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.models
@@ -55,7 +55,7 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages unreachable selecting routing checking console breaker
     budget keypool health tries transport brought lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
     strangers unpriced projects running call noting accounting collecting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
-    wire.seals unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
+    unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
     agreement supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
     bench.children bench.machine bench.load bench.gateway bench.measuring bench.running bench.verdict benchcommand cli __main__
     testing.waiting testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking

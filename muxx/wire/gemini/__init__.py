@@ -12,7 +12,6 @@ For clients and providers of other formats: `prompt_reader` and `prompt_writer` 
 from .answer_reader import GenerateReader, read_answer
 from .codec import GenerateCodec
 from .counting import (
-    CountFacts,
     assembled_count,
     decode_count,
     encode_count,
@@ -21,9 +20,9 @@ from .counting import (
     read_count_answer,
 )
 from .envelope import error_body, error_event
-from .facts import GenerateFacts, GenerateStream, assembled, read_generated
+from .facts import GenerateStream, assembled, read_generated
 from .framing import ArrayFraming
-from .paths import ACTIONS, count_payload, count_url, path_of, payload, upstream_url
+from .paths import count_payload, count_url, path_of, payload, upstream_url
 from .plain import decode_generated, encode_generated, encode_plain
 from .prompt_reader import read_count_prompt, read_prompt
 from .prompt_writer import write_count_prompt, write_prompt
@@ -40,11 +39,8 @@ from .request import (
 from .usage import read_gemini_usage, usage_metadata
 
 __all__ = [
-    "ACTIONS",
     "ArrayFraming",
-    "CountFacts",
     "GenerateCodec",
-    "GenerateFacts",
     "GenerateReader",
     "GenerateStream",
     "assembled",

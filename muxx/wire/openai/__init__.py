@@ -9,7 +9,7 @@ and `content` are what they have in common with Responses), `answer_reader` read
 `thoughts` knows where reasoning and signatures stand.
 """
 
-from .answer import ChatFacts, Choice, assembled, read_completion
+from .answer import assembled, read_completion
 from .answer_reader import ChatReader, read_answer
 from .chunks import DONE_EVENT, ChunkEncoder, decode_completion, encode_completion, encode_plain, ended
 from .envelope import comment_event, error_body, error_event
@@ -21,10 +21,8 @@ from .usage import read_usage, usage_object
 
 __all__ = [
     "DONE_EVENT",
-    "ChatFacts",
     "ChatReader",
     "ChatStream",
-    "Choice",
     "ChunkEncoder",
     "ask_for_usage",
     "assembled",

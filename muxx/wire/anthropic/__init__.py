@@ -10,7 +10,7 @@ To and from other formats: `prompt_reading` and `prompt_writing` (`thinking` is 
 
 from .answer_reader import MessageReader, read_answer
 from .codec import MessageCodec
-from .counting import assembled_count, decode_count, encode_count, encode_plain_count, read_count
+from .counting import decode_count, encode_count, encode_plain_count, read_count
 from .envelope import error_body, error_event
 from .facts import MessageStream, assembled, read_message
 from .plain import decode_message, encode_message, encode_plain, stream_of
@@ -24,7 +24,6 @@ __all__ = [
     "MessageReader",
     "MessageStream",
     "assembled",
-    "assembled_count",
     "decode_count",
     "decode_message",
     "encode_count",

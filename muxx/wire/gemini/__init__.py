@@ -12,10 +12,9 @@ For clients and providers of other formats: `prompt_reader` and `prompt_writer` 
 from .answer_reader import GenerateReader, read_answer
 from .codec import GenerateCodec
 from .counting import (
-    assembled_count,
     decode_count,
     encode_count,
-    encode_count_plain,
+    encode_plain_count,
     read_count,
     read_count_answer,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "GenerateReader",
     "GenerateStream",
     "assembled",
-    "assembled_count",
     "candidates_asked",
     "checked_in_generate",
     "count_bytes",
@@ -54,9 +52,9 @@ __all__ = [
     "decode_count",
     "decode_generated",
     "encode_count",
-    "encode_count_plain",
     "encode_generated",
     "encode_plain",
+    "encode_plain_count",
     "error_body",
     "error_event",
     "input_bytes",

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import stores_content
 from .answering import asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole
 from .chains import isolated
 from .crashes import describe_crash
 from .errors import PluginError, UpstreamError
 from .money import Usage
+from .noting import stores_content
 from .reply import WholeAnswer
 from .replying import begin_stream, head, listed, stream_items
 from .translating import upstream_wire, whole, whole_of_stream

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .accounting import USAGE_INVALID, hand_out_whole, note, settle, stores_content, synced, usage_to_tell
+from .accounting import USAGE_INVALID, settle, usage_to_tell
 from .call import NEVER, TranslatedHead
 from .chains import isolated, run_chunk
+from .collecting import hand_out_whole
 from .errors import ClientGone, MuxxError, UpstreamError
 from .headers import answer_lines, content_type_line, downstream_lines
 from .hookedrelay import ChunkHooks, Delivered, HookedRelay, unencodable
 from .money import usd
+from .noting import note, stores_content, synced
 from .plain import refuse_encoded, whole_body
 from .refusing import failure_in, masked
 from .relay import Relay

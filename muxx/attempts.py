@@ -16,7 +16,6 @@ from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from . import routing
-from .accounting import trace_of
 from .ahead import Ahead
 from .answering import answer_upstream
 from .call import HEAVY_BYTES, NEVER, Call
@@ -25,6 +24,7 @@ from .crashes import describe_crash
 from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
 from .headers import upstream_headers
 from .lean import LeanTransport
+from .noting import trace_of
 from .refusing import masked, refusal
 from .reply import is_event_stream
 from .targets import Attempt, Target

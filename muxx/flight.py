@@ -15,7 +15,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .accounting import hand_out, rebook, record_gone
+from .accounting import rebook, record_gone
+from .collecting import hand_out
 from .errors import ClientGone, LogUnavailable, MuxxError, UpstreamDisconnected, UpstreamError
 from .exchange import Exchange
 from .money import Cost, Usage

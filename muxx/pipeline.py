@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import routing
-from .accounting import amend, final_status, note, settle, synced
+from .accounting import settle
 from .again import give_again
 from .answering import answer_upstream
 from .attempts import NOT_ALLOWED, attempt_targets
@@ -40,6 +40,7 @@ from .errors import (
 )
 from .headers import answer_lines, error_headers, lines, read_said
 from .money import Usage, estimate_tokens
+from .noting import amend, final_status, note, synced
 from .reply import Chunk, Reply, WholeAnswer
 from .replying import answer_from_plugin
 from .request import HttpRequest, Identity

@@ -38,7 +38,7 @@ from .journal import keep_ballast
 from .money import Usage
 from .plugins import Chain, Step
 from .row import Record
-from .segments import Line, Segment, record_of, segments
+from .segments import Line, Segment, row_in, segments
 from .sqlite import Connection, Readers, Row, Writer, connect
 from .tail import Batch, Tail
 from .targets import Target
@@ -424,7 +424,7 @@ async def _open_requests(writer: str, db: Connection) -> list[Row]:
 
 def _parsed(lines: list[Line]) -> list[Record]:
     try:
-        return [record_of(line) for line in lines]
+        return [row_in(line) for line in lines]
     except (orjson.JSONDecodeError, TypeError) as error:
         raise HookFailed("a record is not a JSON object") from error
 

@@ -245,10 +245,10 @@ def journalled(directory: str | Path) -> dict[str, Record]:
 
 def _last_row(data: bytes, request_id: str) -> Record | None:
     lines = [line for line in _lines(data)[0] if line.request_id == request_id and line.kind != "trace"]
-    return record_of(lines[-1]) if lines else None
+    return row_in(lines[-1]) if lines else None
 
 
-def record_of(line: Line) -> Record:
+def row_in(line: Line) -> Record:
     """A line's row. `orjson.JSONDecodeError` when its record is no JSON."""
     row = orjson.loads(line.raw)
     row["input"], row["output"] = line.sent, line.delivered

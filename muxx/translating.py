@@ -17,7 +17,8 @@ from .outages import failure_told
 from .relay import Relay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
-from .wire.prompt import Losses, sealed
+from .wire.prompt import Losses
+from .wire.seals import sealed
 from .wire.sse import Event
 from .wire.wire import DONE, DROP, ERROR_EVENT, AnswerReader, Codec, Verdict, Wire
 from .wire.wires import BY_NAME

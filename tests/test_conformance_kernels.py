@@ -12,10 +12,10 @@ from broken_kernels import CHAT, Break, Breaks, Patch, Watching, ask_before_an_a
 from test_conformance_sharing import BREAKS as SHARED
 from thoroughness import some
 
-import muxx.accounting as accounting
 import muxx.answering as answering
 import muxx.attempts as attempts
 import muxx.chains as chains
+import muxx.noting as noting
 import muxx.pipeline as pipeline
 import muxx.request as request_module
 from muxx import Chunk, Exchange, Gateway, MuxxError
@@ -252,13 +252,13 @@ def with_row(change: Callable[[dict[str, Any], Exchange], Mapping[str, Any]]) ->
     """A kernel whose rows are changed so."""
 
     def break_it(patch: pytest.MonkeyPatch) -> None:
-        record_of = accounting.record_of
+        record_of = noting.record_of
 
         def changed(exchange: Exchange, status: int) -> dict[str, Any]:
             row = record_of(exchange, status)
             return {**row, **change(row, exchange)}
 
-        patch.setattr(accounting, "record_of", changed)
+        patch.setattr(noting, "record_of", changed)
 
     return break_it
 

@@ -33,10 +33,12 @@ from muxx.plugins import build
 ROOT = Path(__file__).parent.parent
 KERNEL = sorted((ROOT / "muxx").rglob("*.py"))
 SLICES = sorted((ROOT / "plugins/muxx_std").rglob("*.py"))
+MAPPED = sorted(init for root in ("muxx/wire", "plugins/muxx_std") for init in (ROOT / root).glob("*/__init__.py"))
+"""Packages whose docstring says what each of their modules is for."""
 
 FROM_THE_BOTTOM_UP = """
     version __init__ owner processes shown moments memory loop asked crashes errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
-    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.fields wire.prompt wire.members wire.wire
+    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.counts wire.seals wire.fields wire.prompt wire.members wire.wire
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.models
@@ -46,14 +48,14 @@ FROM_THE_BOTTOM_UP = """
     wire.responses.prompt_reading wire.responses wire.gemini.names wire.gemini.request wire.gemini.media
     wire.gemini.prompt_parts wire.gemini.reasons wire.gemini.usage wire.gemini.pieces wire.gemini.prompt_writer
     wire.gemini.facts wire.gemini.envelope wire.gemini.writer wire.gemini.codec wire.gemini.plain wire.gemini.counting
-    wire.gemini.paths wire.gemini.framing wire.gemini.reading wire.gemini.schema wire.gemini.prompt_reader wire.gemini
+    wire.gemini.paths wire.gemini.framing wire.gemini.answer_reader wire.gemini.schema wire.gemini.prompt_reader wire.gemini
     wire.anthropic.counting wire.anthropic.blocks wire.anthropic.thinking wire.anthropic.prompt_reading
     wire.anthropic.request wire.anthropic.usage wire.anthropic.envelope wire.anthropic.reading wire.anthropic.writer
     wire.anthropic.codec wire.anthropic.facts wire.anthropic.plain wire.anthropic.answer_reader
     wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages unreachable selecting routing checking console breaker
     budget keypool health tries transport brought lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
-    strangers unpriced projects running call accounting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
-    wire.seals unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
+    strangers unpriced projects running call noting accounting collecting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
+    unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
     agreement supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
     bench.children bench.machine bench.load bench.gateway bench.measuring bench.running bench.verdict benchcommand cli __main__
     testing.waiting testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
@@ -346,6 +348,13 @@ def repository_files() -> list[Path]:
     if done.returncode:
         pytest.skip("this is no clone: nobody can say which files belong to it")
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("package", MAPPED, ids=shown)
+def test_a_package_says_what_each_of_its_modules_is_for(package: Path) -> None:
+    said = ast.get_docstring(ast.parse(package.read_text())) or ""
+    modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+    assert not {name for name in modules if f"`{name}`" not in said}
 
 
 def test_the_top_level_holds_only_what_belongs_there() -> None:

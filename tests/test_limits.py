@@ -15,7 +15,7 @@ from cache_kit import ROOM
 from carrying_kit import delta, hang, serving
 from http_kit import add_key
 
-from muxx import Attempt, Exchange, Limits, Part, PermissionDenied, Request, Shared, hookimpl, journalled
+from muxx import Attempt, Exchange, Gateway, Limits, Part, PermissionDenied, Request, Shared, hookimpl, journalled
 from muxx.testing import (
     GatewayProcess,
     RawResponse,
@@ -540,6 +540,26 @@ async def test_without_a_log_the_journal_is_counted_and_a_log_that_cannot_be_rea
         with pytest.raises(sqlite3.OperationalError):
             await refill(Ledger(gateway.gateway.shared), gateway.gateway, lambda _: limits)
         assert not Ledger(gateway.gateway.shared).minute_table.filled
+
+
+class Asks:
+    """Asks a model about each request of a client."""
+
+    @hookimpl
+    async def pre_request(self, gateway: Gateway, exchange: Exchange) -> None:
+        if exchange.parent is None:
+            await gateway.call("chat", chat_body("Is that allowed?"), parent=exchange)
+
+
+async def test_what_a_plugin_asked_is_not_counted_from_the_journal_either() -> None:
+    async with limited({"plugins": {"only": ["keys", "limits", "asks"]}}, {"asks": Asks}, rpm=50) as gateway:
+        for number in range(3):
+            await gateway.chat(str(number))
+        assert used(gateway) == {"rpm": 3}
+        assert len(journalled(gateway.gateway.host.paths.journal)) == 6
+        forget(gateway)
+        await refill(Ledger(gateway.gateway.shared), gateway.gateway, lambda _: Limits(rpm=50))
+        assert used(gateway) == {"rpm": 3}
 
 
 class Watcher:

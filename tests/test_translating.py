@@ -14,7 +14,7 @@ from sdks_kit import sdks_of
 from muxx import Chunk, hookimpl
 from muxx.testing import RunningGateway, Said, Tool, error, event, letters, sse
 from muxx.testing.answers import json
-from muxx.wire.prompt import is_sealed
+from muxx.wire.seals import is_sealed
 
 ENDPOINTS = {
     "chat": "gpt-4o",

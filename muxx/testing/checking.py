@@ -10,7 +10,6 @@ from muxx.exchange import Exchange
 from muxx.hookspecs import hookimpl
 
 from .advice import Finding, advice
-from .outcome import Outcome
 from .played import refusal
 from .stage import Stage, class_of, name_of
 from .state import changed, shared_state
@@ -66,7 +65,7 @@ async def _check(
     found += [Finding("shared", f"{place} changed while the plugin ran: gateways share it") for place in changed(before, after)]
     if stored != again:
         found.append(Finding("twice", "a row that came again changed the tables: write idempotently, as INSERT OR IGNORE does"))
-    found += [*_crashes(calls), *_slow(calls), *_chunks(calls, outcomes)]
+    found += [*_crashes(calls), *_slow(calls), *_chunks(calls)]
     return list(dict.fromkeys(found))
 
 
@@ -89,7 +88,7 @@ def _slow(calls: Sequence[HookCall]) -> Iterator[Finding]:
         yield Finding("blocks", f"{hook} held the event loop for {most * 1e3:.0f} ms: make it `async def`, or cheaper")
 
 
-def _chunks(calls: Sequence[HookCall], outcomes: Sequence[Outcome]) -> Iterator[Finding]:
+def _chunks(calls: Sequence[HookCall]) -> Iterator[Finding]:
     chunks = [call for call in calls if call.hook == "on_chunk"]
     if chunks and all(call.outcome == "nothing" for call in chunks):
         text = "on_chunk changed nothing here, and has every answer decoded: to look on, use exchange.tap() in pre_request"

@@ -223,7 +223,7 @@ class RawClient:
 
 def chat_body(content: str = "Hello", model: str = "gpt-4o", **members: Any) -> dict[str, Any]:
     """A chat request with one user message; keyword arguments are further members of the body."""
-    return {"model": model, "messages": [{"role": "user", "content": content}], **members}
+    return request_body("chat", content, model=model, **members)
 
 
 async def post_chat(

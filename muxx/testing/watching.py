@@ -19,7 +19,7 @@ from muxx.plugins import Step
 from muxx.reply import Chunk
 from muxx.request import HttpRequest
 
-Outcome = Literal["running", "nothing", "result", "refused", "crashed", "cancelled"]
+HookOutcome = Literal["running", "nothing", "result", "refused", "crashed", "cancelled"]
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +29,7 @@ class HookCall:
     plugin: str
     hook: str
     given: dict[str, Any]
-    outcome: Outcome = "running"
+    outcome: HookOutcome = "running"
     result: Any = None
     """What it returned; of `on_chunk` the list of Chunks, as far as they were taken."""
     error: BaseException | None = None
@@ -52,7 +52,7 @@ class HookCall:
     def record_ids(self) -> list[str]:
         return [record["request_id"] for record in self.given.get("records", ())]
 
-    def ended(self, outcome: Outcome, result: Any = None, error: BaseException | None = None) -> None:
+    def ended(self, outcome: HookOutcome, result: Any = None, error: BaseException | None = None) -> None:
         self.outcome, self.result, self.error = outcome, result, error
 
 
@@ -88,7 +88,7 @@ class Watch:
             error = self.interfere(call) if self.interfere is not None else None
             if error is not None:
                 call.own = False
-                call.ended(_kind_of(error), error=error)
+                call.ended(_outcome_of(error), error=error)
                 raise error
             return call
 
@@ -98,7 +98,7 @@ class Watch:
             try:
                 result = step.call(*args)
             except BaseException as error:
-                call.ended(_kind_of(error), error=error)
+                call.ended(_outcome_of(error), error=error)
                 raise
             finally:
                 call.seconds = time.monotonic() - started
@@ -109,14 +109,14 @@ class Watch:
             try:
                 result = await step.call(*args)
             except BaseException as error:
-                call.ended(_kind_of(error), error=error)
+                call.ended(_outcome_of(error), error=error)
                 raise
             return _noted(call, result)
 
         return replace(step, call=run_async if step.is_async else run)
 
 
-def _kind_of(error: BaseException) -> Outcome:
+def _outcome_of(error: BaseException) -> HookOutcome:
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     return "refused" if isinstance(error, MuxxError) else "crashed"
@@ -138,5 +138,5 @@ def _passing(call: HookCall, chunks: Iterable[Chunk], taken: list[Chunk]) -> Ite
             taken.append(chunk)
             yield chunk
     except Exception as error:
-        call.ended(_kind_of(error), taken, error)
+        call.ended(_outcome_of(error), taken, error)
         raise

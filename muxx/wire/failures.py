@@ -15,6 +15,9 @@ from ..errors import MuxxError
 TOO_LONG = "context_length_exceeded"
 """What OpenAI calls a prompt that does not fit, and rows whoever says so."""
 
+GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
+"""What the client of a stream is told where the data of an event is neither."""
+
 MOST_TEXT = 2000
 """Characters of a failure that is told in plain text."""
 

@@ -12,7 +12,8 @@ from orjson import dumps
 from ..errors import InvalidRequest
 from ..request import Part
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""A control character, which no model's name holds."""
 MAX_MODEL_LENGTH = 256
 
 
@@ -45,7 +46,7 @@ def _wrong(field: str, rule: Rule) -> InvalidRequest:
 
 def _is_model(value: Any) -> bool:
     fits = type(value) is str and 0 < len(value) <= MAX_MODEL_LENGTH
-    return fits and (value.isprintable() or _CONTROL.search(value) is None)
+    return fits and (value.isprintable() or CONTROL.search(value) is None)
 
 
 def is_string(value: Any) -> bool:

@@ -7,8 +7,6 @@ by its place in the caller's request: it is never left out in silence.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -259,34 +257,3 @@ class Losses:
             code="unsupported_parameter",
             param=next(iter(self._refused)),
         )
-
-
-_SEAL = "muxx"
-_SEALED = "bXV4eD"
-"""The seal in base64, as far as it stands whatever follows."""
-
-
-def sealed(format: str, signature: str) -> str:
-    """A provider's signature for a client of another format, which sends it back without looking into it. It is base64, for some
-    formats want bytes."""
-    return b64encode(f"{_SEAL}:{format}:{signature}".encode()).decode()
-
-
-def opened(format: str, signature: str | None) -> str | None:
-    """The signature as its provider gave it, where that is one of this format; None for another's."""
-    parts = _parts(signature) if signature is not None else None
-    return parts[1] if parts is not None and parts[0] == format else None
-
-
-def is_sealed(value: str) -> bool:
-    """Whether a value is one that `sealed` made."""
-    return value.startswith(_SEALED) and _parts(value) is not None
-
-
-def _parts(signature: str) -> tuple[str, str] | None:
-    """The format and the signature in a seal."""
-    try:
-        seal, made_by, value = b64decode(signature, validate=True).decode().split(":", 2)
-    except (NotBase64, ValueError):
-        return None
-    return (made_by, value) if seal == _SEAL else None

@@ -1,17 +1,50 @@
-"""Signatures that muxx sealed for a client of another format, come back to a provider that never made them.
+"""Signatures that muxx seals for a client of another format, which come back with its next turn: opened for the provider they are
+of, and taken out for one that never made them.
 
-It happens where one conversation is answered by providers of two formats: by fallback, or because its user changes the model. The
-other provider would refuse them. On the way to a provider of the client's own format they are the one thing that is taken out.
+The latter happens where one conversation is answered by providers of two formats: by fallback, or because its user changes the
+model. The other provider would refuse them. On the way to a provider of the client's own format they are the one thing that is
+taken out.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
 from typing import Any
 
-from .prompt import is_sealed
+_SEAL = "muxx"
+_SEALED = "bXV4eD"
+"""The seal in base64, as far as it stands whatever follows."""
 
-_SEAL_MARK = re.compile(rb'"bXV4eD')
+
+def sealed(format: str, signature: str) -> str:
+    """A provider's signature for a client of another format, which sends it back without looking into it. It is base64, for some
+    formats want bytes."""
+    return b64encode(f"{_SEAL}:{format}:{signature}".encode()).decode()
+
+
+def opened(format: str, signature: str | None) -> str | None:
+    """The signature as its provider gave it, where that is one of this format; None for another's."""
+    parts = _parts(signature) if signature is not None else None
+    return parts[1] if parts is not None and parts[0] == format else None
+
+
+def is_sealed(value: str) -> bool:
+    """Whether a value is one that `sealed` made."""
+    return value.startswith(_SEALED) and _parts(value) is not None
+
+
+def _parts(signature: str) -> tuple[str, str] | None:
+    """The format and the signature in a seal."""
+    try:
+        seal, made_by, value = b64decode(signature, validate=True).decode().split(":", 2)
+    except (NotBase64, ValueError):
+        return None
+    return (made_by, value) if seal == _SEAL else None
+
+
+_SEAL_MARK = re.compile(rb'"' + _SEALED.encode())
 """How a sealed value begins in JSON. In a long prompt `in` takes twice as long to look for it."""
 
 _ITEMS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning.text", "reasoning.encrypted"})

@@ -9,6 +9,7 @@ from ..errors import MuxxError
 from ..reply import Chunk
 from ..targets import Format
 from . import anthropic, gemini, openai, responses
+from .counts import assembled_count
 from .openai import completions, embeddings
 from .prompt import Losses, Prompt
 from .responses import ResponseStream
@@ -249,7 +250,7 @@ COUNT_TOKENS = Wire(
     ask_for_usage=_usage_comes_anyway,
     stream=_never,
     read_plain=anthropic.read_count,
-    assembled=anthropic.assembled_count,
+    assembled=assembled_count,
     codec=_never,
     decode_plain=anthropic.decode_count,
     encode_plain=anthropic.encode_plain_count,
@@ -302,10 +303,10 @@ COUNT_CONTENT = Wire(
     ask_for_usage=_usage_comes_anyway,
     stream=_never,
     read_plain=gemini.read_count,
-    assembled=gemini.assembled_count,
+    assembled=assembled_count,
     codec=_never,
     decode_plain=gemini.decode_count,
-    encode_plain=gemini.encode_count_plain,
+    encode_plain=gemini.encode_plain_count,
     encode_answer=gemini.encode_count,
     error_body=gemini.error_body,
     error_event=gemini.error_event,

@@ -329,11 +329,11 @@ async def test_C05_one_answer_too_large_is_not_kept_and_drives_nothing_out() -> 
 
 
 async def test_C05_an_answer_is_given_again_for_as_long_as_the_project_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    from muxx import accounting, again
+    from muxx import again, collecting
     from muxx_std.cache import plugin
 
     clock = Clock()
-    for module in (accounting, again, plugin):
+    for module in (again, collecting, plugin):
         monkeypatch.setattr(module, "time", clock)
     async with caching({"project": {"cache": {"ttl": "1h"}}}) as gateway:
         await chats(gateway)

@@ -32,7 +32,6 @@ from muxx.wire.anthropic import (
     MessageCodec,
     MessageReader,
     assembled,
-    assembled_count,
     decode_count,
     decode_message,
     encode_count,
@@ -46,6 +45,7 @@ from muxx.wire.anthropic import (
     read_message,
     stream_of,
 )
+from muxx.wire.counts import assembled_count
 from muxx.wire.wire import AnswerHead
 
 from .anthropic_kit import (

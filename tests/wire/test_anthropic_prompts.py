@@ -29,9 +29,8 @@ from muxx.wire.prompt import (
     Tool,
     ToolChoice,
     Turn,
-    opened,
-    sealed,
 )
+from muxx.wire.seals import opened, sealed
 
 OLD, NEW = "claude-sonnet-4-5-20250929", "claude-opus-4-7"
 USER: dict[str, Any] = {"role": "user", "content": "Hi"}

@@ -26,8 +26,8 @@ from muxx.wire.prompt import (
     Tool,
     ToolChoice,
     Turn,
-    sealed,
 )
+from muxx.wire.seals import sealed
 
 from .prompts_kit import (
     CHOICE,

@@ -20,7 +20,7 @@ from muxx.errors import UpstreamError, UpstreamTruncated
 from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
 from muxx.translating import whole_of_stream
-from muxx.wire.prompt import opened, sealed
+from muxx.wire.seals import opened, sealed
 from muxx.wire.sse import EventSplitter
 from muxx.wire.wire import AnswerHead, Wire
 from muxx.wire.wires import CHAT, GENERATE_CONTENT

@@ -13,7 +13,8 @@ import pytest
 from muxx.errors import InvalidRequest
 from muxx.wire import anthropic, openai, responses
 from muxx.wire.gemini import input_bytes, read_prompt, request_parts, validate_generate, write_prompt
-from muxx.wire.prompt import Call, Losses, Media, Output, Reasoning, Result, Text, Thought, ToolChoice, Turn, sealed
+from muxx.wire.prompt import Call, Losses, Media, Output, Reasoning, Result, Text, Thought, ToolChoice, Turn
+from muxx.wire.seals import sealed
 
 from .gemini_kit import damaged
 from .gemini_prompts_kit import USER, bare, read, refused

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from muxx.wire.gemini import request_parts
-from muxx.wire.prompt import Call, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn, sealed
+from muxx.wire.prompt import Call, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn
+from muxx.wire.seals import sealed
 
 from .gemini_prompts_kit import asking, refused, written
 

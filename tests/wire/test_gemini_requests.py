@@ -26,9 +26,9 @@ from muxx.errors import (
 from muxx.money import Usage
 from muxx.reply import Chunk
 from muxx.testing.cutting import every_cut
+from muxx.wire.counts import assembled_count
 from muxx.wire.gemini import (
     ArrayFraming,
-    assembled_count,
     checked_in_generate,
     count_bytes,
     count_parts,
@@ -36,7 +36,7 @@ from muxx.wire.gemini import (
     count_url,
     decode_count,
     encode_count,
-    encode_count_plain,
+    encode_plain_count,
     error_body,
     error_event,
     input_bytes,
@@ -379,8 +379,8 @@ def test_a_count_costs_nothing_and_is_passed_on() -> None:
     assert assembled_count(facts)["totalTokens"] == 31
     chunks = decode_count(count)
     assert chunks == [Chunk("end", usage=Usage(31), raw=count)]
-    assert encode_count_plain(count, chunks) is count
-    changed = encode_count_plain(count, [Chunk("end", usage=Usage(40))])
+    assert encode_plain_count(count, chunks) is count
+    changed = encode_plain_count(count, [Chunk("end", usage=Usage(40))])
     assert json.loads(changed) == {"totalTokens": 40, "promptTokensDetails": []}
 
 

@@ -25,10 +25,9 @@ from muxx.wire.prompt import (
     Tool,
     ToolChoice,
     Turn,
-    opened,
-    sealed,
 )
 from muxx.wire.responses import read_prompt, validate_response, write_prompt
+from muxx.wire.seals import opened, sealed
 
 from .prompts_kit import (
     CHOICE,

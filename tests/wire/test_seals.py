@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxx.wire.prompt import is_sealed, opened, sealed
-from muxx.wire.seals import may_hold_seals, without_seals
+from muxx.wire.seals import is_sealed, may_hold_seals, opened, sealed, without_seals
 
 SEALED = sealed("anthropic", "EqQBCkYIBRgC")
 OWN = "c2lnbmVkIGJ5IGl0cyBtb2RlbA=="

@@ -54,13 +54,14 @@ class Subject:
 
 @dataclass
 class Result:
-    """What came of a case: what was asked, what the client got, and what the provider saw. `row` is as `/v1/logs` tells it."""
+    """What came of a case: what was asked, what the client got, and what the provider saw."""
 
     case: Case
     asked: dict[str, Any] = field(default_factory=dict)
     response: RawResponse | None = None
     upstream: list[RecordedRequest] = field(default_factory=list)
     left_at: float | None = None
+    """When the client left, in monotonic seconds, if it did."""
 
 
 @dataclass(repr=False)

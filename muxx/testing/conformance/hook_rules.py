@@ -88,7 +88,7 @@ def every_plugin_of_a_chain_has_its_turn(evidence: Evidence) -> Broken:
         for hook in ("pre_request", "pre_attempt", "post_response"):
             ran = [call for call in calls if call.hook == hook]
             order = evidence.chains[hook]
-            for turn in _turns(ran, order):
+            for turn in _turns(ran):
                 names = [call.plugin for call in turn]
                 if names != order[: len(names)]:
                     yield f"{exchange_id}: {hook} ran for {names}, the order is {order}"
@@ -110,7 +110,7 @@ def _authenticators(evidence: Evidence) -> Broken:
             yield f"case {number}: authenticate ran for {names}, the order is {order}"
 
 
-def _turns(calls: list[HookCall], order: list[str]) -> Iterator[list[HookCall]]:
+def _turns(calls: list[HookCall]) -> Iterator[list[HookCall]]:
     """The runs of one chain: a new one begins wherever its first plugin comes again."""
     turn: list[HookCall] = []
     for call in calls:

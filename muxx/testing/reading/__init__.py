@@ -71,7 +71,7 @@ def read_comment(endpoint: str, stream: bytes) -> dict[str, Any] | None:
     places = [at for at, event in enumerate(events) if event.is_comment and event.data.startswith(_COMMENT)]
     if not places:
         return None
-    if endpoint in _ERRORS and endpoint != "messages":
+    if endpoint == "generate_content":
         raise Unreadable("the stream has a comment, of which Google's client dies")
     if places != [len(events) - 2]:
         raise Unreadable(f"the comment is not right before the last event: {[event.name or event.data for event in events]}")

@@ -10,9 +10,9 @@ To and from other formats: `prompt_reading` and `prompt_writing` (`thinking` is 
 
 from .answer_reader import MessageReader, read_answer
 from .codec import MessageCodec
-from .counting import CountFacts, assembled_count, decode_count, encode_count, encode_plain_count, read_count
+from .counting import decode_count, encode_count, encode_plain_count, read_count
 from .envelope import error_body, error_event
-from .facts import MessageFacts, MessageStream, assembled, read_message
+from .facts import MessageStream, assembled, read_message
 from .plain import decode_message, encode_message, encode_plain, stream_of
 from .prompt_reading import read_prompt
 from .prompt_writing import write_prompt
@@ -20,13 +20,10 @@ from .request import input_bytes, request_parts, validate_count, validate_messag
 from .usage import message_usage_object, read_message_usage
 
 __all__ = [
-    "CountFacts",
     "MessageCodec",
-    "MessageFacts",
     "MessageReader",
     "MessageStream",
     "assembled",
-    "assembled_count",
     "decode_count",
     "decode_message",
     "encode_count",

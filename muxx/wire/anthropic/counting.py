@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from orjson import dumps
 
 from ...errors import UpstreamError
 from ...money import Usage
 from ...reply import Chunk
+from ..counts import CountFacts
 from ..openai import ended
 from ..openai.answer import parse_answer
 from ..wire import Head
-
-
-class CountFacts:
-    """What is known of the answer. Nothing was used for it, so its usage is zeros of the source `none`."""
-
-    __slots__ = ("answer",)
-
-    id: str | None = None
-    model: str | None = None
-    created: int | None = None
-    usage: Usage | None = Usage()
-    usage_invalid = False
-    text = ""
-    output_bytes = 0
-    text_since_usage = False
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.answer = answer
-
-    @property
-    def finish_reasons(self) -> dict[int, str]:
-        return {}
 
 
 def read_count(body: bytes) -> CountFacts:
@@ -44,10 +22,6 @@ def read_count(body: bytes) -> CountFacts:
     if type(answer.get("input_tokens")) is not int:
         raise UpstreamError
     return CountFacts(answer)
-
-
-def assembled_count(facts: CountFacts) -> dict[str, Any]:
-    return facts.answer
 
 
 def decode_count(body: bytes) -> list[Chunk]:

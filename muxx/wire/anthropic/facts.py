@@ -10,7 +10,7 @@ from ...errors import UpstreamProtocolError
 from ...money import Usage
 from .. import large
 from ..alike import PROBE, Alike, Padding, likeness
-from ..failures import told_in_answer
+from ..failures import GARBAGE, told_in_answer
 from ..fragments import Fragments, utf8_length
 from ..openai.answer import whole_answer
 from ..sse import Event, is_comment, is_done
@@ -215,7 +215,7 @@ class MessageStream(MessageFacts):
             self.value = None
             if is_done(data):
                 return DROP  # not this format's end
-            raise UpstreamProtocolError(_GARBAGE) from None
+            raise UpstreamProtocolError(GARBAGE) from None
         # The short way for what most events are: a piece of what a block that has begun says.
         try:
             delta = value["delta"]
@@ -243,7 +243,7 @@ class MessageStream(MessageFacts):
 
     def _observe_any(self, value: Any) -> Verdict:
         if type(value) is not dict:
-            raise UpstreamProtocolError(_GARBAGE)
+            raise UpstreamProtocolError(GARBAGE)
         kind = value.get("type")
         if (error := told_in_answer(value)) and (type(kind) is not str or kind == "error" or error is value):
             self.error = error
@@ -287,8 +287,6 @@ class MessageStream(MessageFacts):
     def whole(self) -> dict[str, Any]:
         return {**super().whole(), **self._ended}
 
-
-_GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
 
 _PADDING = Padding(behind=b"}", fill=b" ")
 """Anthropic's: between the braces that end an event."""

@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from ..members import expect, optional
-from ..prompt import Losses, Prompt, Reasoning, Result, Thought, opened
+from ..prompt import Losses, Prompt, Reasoning, Result, Thought
+from ..seals import opened
 from .blocks import REDACTED
 
 BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 24576}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...money import Usage
-from ..openai.usage import MAX_TOKENS
+from ..counts import MAX_TOKENS, Details, is_believable
 
 _FAST = "fast"
 _MINUTES, _HOUR = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
@@ -22,13 +22,15 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
         return None, True
     fresh: Any = value.get("input_tokens")
     output: Any = value.get("output_tokens")
-    if not (_is_count(fresh) and _is_count(output)):
+    if not (is_believable(fresh) and is_believable(output)):
         return None, True
-    read, wrong_read = _detail(value.get("cache_read_input_tokens"), MAX_TOKENS)
-    written, hourly, wrong_written = _written(value)
-    details = value.get("output_tokens_details")
-    wrong_details = details is not None and type(details) is not dict
-    thinking, wrong_thinking = _detail(details.get("thinking_tokens") if type(details) is dict else None, output)
+    details = Details()
+    read = details.part(value.get("cache_read_input_tokens"), MAX_TOKENS)
+    written, hourly = _written(value, details)
+    made = value.get("output_tokens_details")
+    if made is not None and type(made) is not dict:
+        details.invalid = True
+    thinking = details.part(made.get("thinking_tokens") if type(made) is dict else None, output)
     tier = _FAST if value.get("speed") == _FAST else value.get("service_tier", service_tier)
     usage = Usage(
         input_tokens=fresh + read + written,
@@ -40,7 +42,7 @@ def read_message_usage(value: Any, service_tier: Any = None) -> tuple[Usage | No
         service_tier=tier if type(tier) is str else None,
         source="provider",
     )
-    return usage, wrong_read or wrong_written or wrong_details or wrong_thinking
+    return usage, details.invalid
 
 
 def compacted(usage: Usage, value: dict[str, Any]) -> Usage:
@@ -82,26 +84,13 @@ def merged(known: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     return {**known, **{name: count for name, count in told.items() if count is not None}}
 
 
-def _written(value: dict[str, Any]) -> tuple[int, int, bool]:
-    """Tokens written to the cache, by the total, or where there is none, by the counts of each time to live; those of them that
-    stay for an hour; and whether any of it cannot be true."""
+def _written(value: dict[str, Any], details: Details) -> tuple[int, int]:
+    """Tokens written to the cache, by the total, or where there is none, by the counts of each time to live; and those of them
+    that stay for an hour."""
     total, by_ttl = value.get("cache_creation_input_tokens"), value.get("cache_creation")
     told = by_ttl if type(by_ttl) is dict else {}
     counts = {name: count for name, count in told.items() if count is not None}
-    invalid = told is not by_ttl and by_ttl is not None
-    invalid = invalid or not all(map(_is_count, counts.values()))
-    written, wrong_total = _detail(sum(filter(_is_count, counts.values())) if total is None else total, MAX_TOKENS)
-    hourly, wrong_hour = _detail(counts.get(_HOUR), written)
-    return written, hourly, invalid or wrong_total or wrong_hour
-
-
-def _detail(value: Any, most: int) -> tuple[int, bool]:
-    if value is None:
-        return 0, False
-    if _is_count(value) and value <= most:
-        return int(value), False
-    return 0, True
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_TOKENS
+    if (told is not by_ttl and by_ttl is not None) or not all(map(is_believable, counts.values())):
+        details.invalid = True
+    written = details.part(sum(filter(is_believable, counts.values())) if total is None else total, MAX_TOKENS)
+    return written, details.part(counts.get(_HOUR), written)

@@ -9,40 +9,11 @@ from orjson import dumps
 
 from ...money import Usage
 from ...reply import Chunk
+from ..counts import CountFacts
 from ..openai import ended
 from ..openai.answer import parse_answer, whole_answer
 from ..wire import Head
 from .usage import read_gemini_usage
-
-
-class CountFacts:
-    """What is known of a count: nothing but its number. It uses nothing, so its usage is `none`."""
-
-    __slots__ = ("answer", "created", "id", "model", "usage", "usage_invalid")
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.answer = answer
-        self.id: str | None = None
-        self.model: str | None = None
-        self.created: int | None = None
-        self.usage: Usage | None = Usage()
-        self.usage_invalid = False
-
-    @property
-    def finish_reasons(self) -> dict[int, str]:
-        return {}
-
-    @property
-    def text(self) -> str:
-        return ""
-
-    @property
-    def output_bytes(self) -> int:
-        return 0
-
-    @property
-    def text_since_usage(self) -> bool:
-        return False
 
 
 def read_count(body: bytes) -> CountFacts:
@@ -50,16 +21,12 @@ def read_count(body: bytes) -> CountFacts:
     return CountFacts(whole_answer(body, "totalTokens"))
 
 
-def assembled_count(facts: CountFacts) -> dict[str, Any]:
-    return facts.answer
-
-
 def decode_count(body: bytes) -> list[Chunk]:
     """The one Chunk of a count: an `end` whose usage has the number as its input."""
     return [Chunk("end", usage=_counted(parse_answer(body)), raw=body)]
 
 
-def encode_count_plain(body: bytes, chunks: Iterable[Chunk]) -> bytes:
+def encode_plain_count(body: bytes, chunks: Iterable[Chunk]) -> bytes:
     """A provider's count after the hooks: its own bytes when nobody touched it."""
     answer = parse_answer(body)
     [*_, end] = ended(chunks)

@@ -8,10 +8,11 @@ from urllib.parse import quote, unquote
 
 from orjson import dumps
 
+from ..fields import CONTROL
+
 ACTIONS = frozenset({"generateContent", "streamGenerateContent", "countTokens"})
 
 _PATH = re.compile(r"/v1(?:beta)?/models/((?:[A-Za-z0-9\-._~!$&'()*+,=:@/]|%[0-9A-Fa-f]{2})+):([A-Za-z]+)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NAMES = "models/"
 _IN_THE_PATH = ("model", "stream")
 
@@ -29,7 +30,7 @@ def path_of(path: str) -> tuple[str, str] | None:
         model = unquote(found[1], errors="strict").removeprefix(_NAMES)
     except UnicodeDecodeError:
         return None
-    if _CONTROL.search(model) or not {"", ".", ".."}.isdisjoint(model.split("/")):
+    if CONTROL.search(model) or not {"", ".", ".."}.isdisjoint(model.split("/")):
         return None
     return model, found[2]
 

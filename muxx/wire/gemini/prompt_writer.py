@@ -6,7 +6,8 @@ import re
 from base64 import b64encode
 from typing import Any
 
-from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, opened
+from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool
+from ..seals import opened
 from .media import is_googles
 from .pieces import parsed_arguments
 from .prompt_parts import NO_SIGNATURE

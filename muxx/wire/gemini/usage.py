@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...money import Usage
-from ..openai.usage import MAX_TOKENS
+from ..counts import MAX_TOKENS, Details, is_believable
 
 _TOTALS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
 
@@ -21,7 +21,7 @@ def read_gemini_usage(value: Any) -> tuple[Usage | None, bool]:
     given = [value.get(name) for name in _TOTALS]
     if all(count is None for count in given):
         return None, False
-    if not all(count is None or _is_count(count) for count in given):
+    if not all(count is None or is_believable(count) for count in given):
         return None, True
     prompt, tools, candidates, thoughts = (count or 0 for count in given)
     read, written = prompt + tools, candidates + thoughts
@@ -69,19 +69,7 @@ def _modality(name: str, count: int) -> dict[str, Any]:
     return {"modality": name, "tokenCount": count}
 
 
-class _Details:
-    """Reads the parts of totals and remembers whether one of them was impossible."""
-
-    invalid = False
-
-    def part(self, count: Any, total: int) -> int:
-        if count is None:
-            return 0
-        if _is_count(count) and count <= total:
-            return int(count)
-        self.invalid = True
-        return 0
-
+class _Details(Details):
     def audio(self, details: Any) -> int:
         """The tokens of sound among those that are told by their modality."""
         if type(details) is not list:
@@ -89,7 +77,3 @@ class _Details:
             return 0
         found = [entry.get("tokenCount") for entry in details if type(entry) is dict and entry.get("modality") == "AUDIO"]
         return sum(self.part(count, MAX_TOKENS) for count in found)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_TOKENS

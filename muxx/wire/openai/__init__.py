@@ -1,14 +1,15 @@
 """OpenAI's chat completions, both directions, sans-IO.
 
-`request` checks and edits what goes up; `answer` learns from what comes down without changing it; `chunks` turns answers
-into what plugins see and back (`pieces` knows the JSON); `usage` counts; `envelope` holds the gateway's own words.
+`request` checks and edits what goes up; `answer` learns from what comes down without changing it, `stream` event by event;
+`chunks` turns answers into what plugins see and back (`pieces` knows the JSON); `usage` counts; `envelope` holds the gateway's
+own words. `completions` and `embeddings` are the endpoints of those names, and `prompt` is what both are asked with.
 
 For clients and providers of other formats: `prompt_reading` and `prompt_writing` turn requests into prompts and back (`members`
 and `content` are what they have in common with Responses), `answer_reader` reads answers (`calls` puts tool calls in order), and
 `thoughts` knows where reasoning and signatures stand.
 """
 
-from .answer import ChatFacts, Choice, assembled, read_completion
+from .answer import assembled, read_completion
 from .answer_reader import ChatReader, read_answer
 from .chunks import DONE_EVENT, ChunkEncoder, decode_completion, encode_completion, encode_plain, ended
 from .envelope import comment_event, error_body, error_event
@@ -20,10 +21,8 @@ from .usage import read_usage, usage_object
 
 __all__ = [
     "DONE_EVENT",
-    "ChatFacts",
     "ChatReader",
     "ChatStream",
-    "Choice",
     "ChunkEncoder",
     "ask_for_usage",
     "assembled",

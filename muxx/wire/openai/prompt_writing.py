@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn, opened
+from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn
+from ..seals import opened
 from .content import Part, audio_part, joined, tell_marks, text_of_document, url_of
 from .thoughts import extra_of, put_thought
 

@@ -10,7 +10,7 @@ from orjson import JSONDecodeError, loads
 from ...errors import UpstreamProtocolError
 from .. import large
 from ..alike import PROBE, Alike, Padding, likeness
-from ..failures import told_in_answer
+from ..failures import GARBAGE, told_in_answer
 from ..fragments import Fragments
 from ..large import Data
 from ..sse import Event, is_comment, is_done
@@ -111,7 +111,7 @@ class ChatStream(ChatFacts):
 
     def _observe_any(self, chunk: Any) -> Verdict:
         if type(chunk) is not dict:
-            raise UpstreamProtocolError(_GARBAGE)
+            raise UpstreamProtocolError(GARBAGE)
         if error := told_in_answer(chunk):
             self.error = error
             return ERROR_EVENT
@@ -124,12 +124,10 @@ class ChatStream(ChatFacts):
     def _not_json(self, data: Data) -> Verdict:
         self.value = None
         if not is_done(data):
-            raise UpstreamProtocolError(_GARBAGE)
+            raise UpstreamProtocolError(GARBAGE)
         self.done = True
         return DONE
 
-
-_GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
 
 _PADDING = Padding(behind=b',"obfuscation":"', fill=(string.ascii_letters + string.digits).encode())
 """OpenAI's: a member of its own."""

@@ -19,7 +19,8 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...reply import Chunk
 from ..members import expect, optional
-from ..prompt import Losses, Thought, opened
+from ..prompt import Losses, Thought
+from ..seals import opened
 
 TEXT_FIELDS = ("reasoning_content", "reasoning")
 _TEXT, _ENCRYPTED, _SUMMARY = "reasoning.text", "reasoning.encrypted", "reasoning.summary"

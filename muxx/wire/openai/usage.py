@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...money import Usage
-
-MAX_TOKENS = 10**9
-"""No answer has more tokens than this; a larger count is a mistake, and would take a cost near the end of 64 bits."""
+from ..counts import MAX_TOKENS, Details, is_believable
 
 
 def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool]:
@@ -34,7 +32,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     reasoning = made.get("reasoning_tokens")
     if _is_beside(reasoning, value):
         completion += reasoning
-    details = _Details()
+    details = Details()
     if _SEARCHES in value:
         prompt += details.part(value.get("citation_tokens"), MAX_TOKENS)
         completion += (reasoning := details.part(value.get("reasoning_tokens"), MAX_TOKENS))
@@ -71,20 +69,6 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-class _Details:
-    """Reads the parts of totals and remembers whether one of them was impossible."""
-
-    invalid = False
-
-    def part(self, value: Any, total: int) -> int:
-        if value is None:
-            return 0
-        if _is_count(value) and value <= total:
-            return int(value)
-        self.invalid = True
-        return 0
-
-
 _PLAIN_MEMBERS = {
     "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
 }  # fmt: skip
@@ -110,12 +94,8 @@ def _may_be_details(details: Any) -> bool:
     return details is None or type(details) is dict
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_TOKENS
-
-
 def _is_beside(reasoning: Any, usage: dict[str, Any]) -> bool:
     """xAI's dialect: reasoning tokens stand beside the completion's, not among them; only the total says so."""
-    if not _is_count(reasoning) or reasoning == 0:
+    if not is_believable(reasoning) or reasoning == 0:
         return False
     return bool(usage.get("total_tokens") == usage["prompt_tokens"] + usage["completion_tokens"] + reasoning)

@@ -11,7 +11,7 @@ For clients and providers of other formats: `prompt_reading` and `prompt_writing
 from .answer_reader import ResponseReader, read_answer
 from .codec import ResponseCodec
 from .envelope import error_event, read_response_usage, response_usage_object
-from .facts import ResponseFacts, ResponseStream, assembled, read_response
+from .facts import ResponseStream, assembled, read_response
 from .plain import decode_response, encode_plain, encode_response, stream_of
 from .prompt_reading import read_prompt
 from .prompt_writing import write_prompt
@@ -19,7 +19,6 @@ from .request import input_bytes, request_parts, validate_response
 
 __all__ = [
     "ResponseCodec",
-    "ResponseFacts",
     "ResponseReader",
     "ResponseStream",
     "assembled",

@@ -9,7 +9,7 @@ from orjson import JSONDecodeError, loads
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
 from .. import large
-from ..failures import told_in_answer
+from ..failures import GARBAGE, told_in_answer
 from ..fragments import Fragments
 from ..openai.answer import parse_answer, with_one_of
 from ..sse import Event, is_comment, is_done
@@ -167,9 +167,9 @@ class ResponseStream(ResponseFacts):
             self.value = None
             if is_done(data):
                 return DROP  # not this format's end, and clients take it for a clean one
-            raise UpstreamProtocolError(_GARBAGE) from None
+            raise UpstreamProtocolError(GARBAGE) from None
         if type(value) is not dict:
-            raise UpstreamProtocolError(_GARBAGE)
+            raise UpstreamProtocolError(GARBAGE)
         self._last = self.value = value
         # The short way for what most events are: a piece of a text that has begun.
         try:
@@ -183,9 +183,7 @@ class ResponseStream(ResponseFacts):
     def likeness(self, raw: bytes) -> None:
         """No two of these events are alike: each has its number."""
 
-    def _observe_any(self, value: Any) -> Verdict:
-        if type(value) is not dict:
-            raise UpstreamProtocolError(_GARBAGE)
+    def _observe_any(self, value: dict[str, Any]) -> Verdict:
         kind = value.get("type")
         kind = kind if type(kind) is str else ""
         if error := told_in_answer(value):
@@ -208,9 +206,6 @@ class ResponseStream(ResponseFacts):
         """The items of the answer: as the terminal event has them, or where it has none, as they came."""
         whole = self.answer.get("output")
         return whole if whole and type(whole) is list else [item for _, item in sorted(self._items.items())]
-
-
-_GARBAGE = "The model provider sent data that is neither JSON nor the end of a stream. Try again."
 
 
 def index_of(event: dict[str, Any]) -> int:

@@ -19,7 +19,8 @@ from ..openai.prompt_writing import (
     write_hints,
 )
 from ..openai.thoughts import is_mark
-from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn, opened
+from ..prompt import Block, Call, Losses, Media, Output, Prompt, Reasoning, Refusal, Result, Text, Thought, Tool, Turn
+from ..seals import opened
 
 Item = dict[str, Any]
 

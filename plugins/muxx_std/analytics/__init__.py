@@ -2,7 +2,7 @@
 
 `schema` is the tables of sums and what keeps them true, `fold` adds rows to them, `periods` is calendars, `question` what may be
 asked and of which table, `statement` the SQL of it, `figures` the answer, `hits` the answers that were given again most often,
-`shapes`, `present`, `routes` and `commands` what an operator sees.
+`plugin` the hooks, `shapes`, `present`, `routes` and `commands` what an operator sees.
 """
 
 from .plugin import Analytics

@@ -302,12 +302,12 @@ class Ledger:
         return wait
 
     def _tightest(self, found: Found, more: int) -> Standing | None:
-        """Of the limits of requests, with so many more than were found."""
+        """How the limit of requests stands that has least left, with so many more than were found; None where there is none."""
         standings = self._request_standings(found, more)
         return min(standings, key=_left) if len(standings) > 1 else standings[0] if standings else None
 
     def _request_standings(self, found: Found, more: int) -> list[Standing]:
-        """Of the limits of requests, with so many more than were found."""
+        """How every limit of requests stands, with so many more than were found."""
         standings = []
         for limit, at, moment, used, _ in found.minutes:
             if limit.rpm:

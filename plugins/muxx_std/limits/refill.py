@@ -153,10 +153,11 @@ async def _read(read: ReadLogs, gateway: Gateway, wall: int) -> tuple[list[Spent
 
 
 def _admitted(rows: Iterable[Mapping[str, Any]]) -> Iterator[Spent]:
-    """The rows and traces of requests that were not refused, as the SQL above has them."""
+    """The rows and traces of clients' requests that were not refused, as the SQL above has them."""
     for row in rows:
         free = row.get("cache") in ("hit", "joined") or not row["attempts"]
         refused = free and row.get("cache") not in ("hit", "joined") and (row.get("status") or 0) >= 400
-        if row["project"] and not refused:
+        inner = "parent" in (row.get("attributes") or ())
+        if row["project"] and not (refused or inner):
             tokens = 0 if free else (row.get("input_tokens") or 0) + (row.get("output_tokens") or 0)
             yield Spent(row["project"], row["user_id"], row["started_at"], 1, tokens)

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from muxx import Identity, InvalidRequest, moment_of
+from muxx import HttpRequest, Identity, InvalidRequest, moment_of
 
 CACHE_VALUES = ("hit", "miss", "bypass", "joined")
 ENVIRONMENTS = ("live", "test", "admin", "all")
@@ -96,6 +96,13 @@ class Page:
 
     limit: int = DEFAULT_LIMIT
     after: str | None = None
+
+
+def asking(request: HttpRequest) -> Identity:
+    """Who asks at a project's route."""
+    if request.identity is None:
+        raise RuntimeError("the kernel calls a project's route with an identity")
+    return request.identity
 
 
 def parse(query: Mapping[str, str], identity: Identity) -> tuple[Filter, Page]:

@@ -13,7 +13,6 @@ from muxx import (
     Connection,
     Database,
     HttpRequest,
-    Identity,
     InvalidRequest,
     NotFound,
     Record,
@@ -103,7 +102,7 @@ class Logs:
 async def list_logs(gateway: Gateway, request: HttpRequest) -> Reply:
     """Requests and what became of them, newest first. Their content comes with the single row; `metadata.KEY` filters by a
     member of the metadata."""
-    filter, page = filters.parse(request.query_once, _identity(request))
+    filter, page = filters.parse(request.query_once, filters.asking(request))
     found = await LogReader(gateway.db, decode=orjson.Fragment).page(filter, page)
     if found is None:
         raise InvalidRequest("after must be the request_id of a row you have been given.", param="after")
@@ -113,14 +112,8 @@ async def list_logs(gateway: Gateway, request: HttpRequest) -> Reply:
 
 async def get_log(gateway: Gateway, request: HttpRequest) -> Reply:
     """One request, with what was asked and answered. Another project's is answered exactly as one that does not exist."""
-    identity = _identity(request)
+    identity = filters.asking(request)
     record = await find_generation(gateway.db, gateway.host.paths.journal, request.params["request_id"])
     if record is None or (identity.role != "admin" and record["project"] != identity.project):
         raise NotFound("There is no such request. Its id is in the X-Muxx-Request-Id header of the answer.")
     return Reply.json(generation(record))
-
-
-def _identity(request: HttpRequest) -> Identity:
-    if request.identity is None:
-        raise RuntimeError("the kernel calls a project's route with an identity")
-    return request.identity

@@ -2,6 +2,10 @@
 
 It is a transport like those that carry bytes over HTTP, so everything in front of it (routing, relay, accounting, logs) runs as
 in production. What it answers is a pure function of the request and the model's name: the same request gets the same bytes.
+
+`behaviour` is what a model's name asks for, `answer` what is said, with the arguments of calls as `schema` makes them up. `chat`,
+`completions`, `embeddings` and `responses` say it in the words of their endpoint, `formats` knows which that is, and `transport`
+sends it, with its delays and faults.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The table is `prices.json`, generated from genai-prices' data (see NOTICE). The operator's own prices in `[plugins.pricing]` go
 before it. A model nobody has a price for costs None, never 0.
+
+`rates` is the arithmetic, `table` the file and `match` which names a row of it is for, `overrides` the operator's own prices, and
+`book` which of both applies. `adjustments` corrects what rows say they cost. `commands` and `reprice` are for the shell, and
+`generate` makes the file of what `source` reads, in the rules that `clauses` translates.
 """
 
 from __future__ import annotations

@@ -75,7 +75,6 @@ class Span(NamedTuple):
 class PricedRow:
     """A row that came to something at a provider."""
 
-    position: int
     request_id: str
     project: str | None
     started_at: float
@@ -123,7 +122,6 @@ def _priced_row(row: Any) -> PricedRow:
         **details,
     )
     return PricedRow(
-        row["position"],
         row["request_id"],
         row["project"],
         row["started_at"],

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Total:
-    """What the rows of one model and pair of tables come to. `unknown` of them had no cost before."""
+    """What the rows of one model and pair of tables come to."""
 
     rows: int = 0
-    unknown: int = 0
     before_pico: int = 0
     after_pico: int = 0
 
@@ -44,7 +43,6 @@ class Outcome:
         row, cost = correction
         total = self.totals.setdefault((row.model, row.version, cost.price_version), Total())
         total.rows += 1
-        total.unknown += row.pico is None
         total.before_pico += row.pico or 0
         total.after_pico += cost.total_pico
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import select
-import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,10 +33,12 @@ LINGER_SECONDS = 2.0
 """How long an unread request body is drained before its connection closes."""
 
 SEND_BUFFER = 128 * 1024
-"""Bytes of kernel buffer per client, so that one who does not read holds little."""
+"""Bytes of kernel buffer per client, so that one who does not read holds little. The listening socket brings it."""
 
 WATCH_SECONDS = 0.25
 """How soon the leaving of a client is noticed that had sent more than is read meanwhile."""
+
+EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 LOST = -1
 
@@ -175,10 +177,14 @@ class Connection(RequestHandler):
     # Events.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        """As aiohttp's, but for the options of the socket: loop and listener have set them, and each costs two system calls."""
+        self.transport = cast(asyncio.Transport, transport)
+        manager, loop = self._manager, self._loop
+        assert manager is not None
+        manager.connection_made(self, self.transport)
+        self._next_keepalive_close_time = close_time = loop.time() + self._keepalive_timeout
+        self._keepalive_handle = loop.call_at(close_time, self._process_keepalive)
+        self._task_handler = asyncio.Task(self.start(), loop=loop, **EAGERLY)
         peer = transport.get_extra_info("peername")
         self.remote = str(peer[0]) if isinstance(peer, tuple) else None
         self._await_head()

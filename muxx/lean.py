@@ -99,8 +99,7 @@ class LeanConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         sock = transport.get_extra_info("socket")
         if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # TCP_NODELAY has been set by the loop
 
     def start(self, data: bytes) -> asyncio.Future[int]:
         """Write one request; the future brings the status of its answer, whose `headers` are then known."""
@@ -243,7 +242,9 @@ class LeanConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.transport = None
-        self._fail(UpstreamDisconnected())
+        self.reusable = False
+        if self._head is not None and not self.finished:
+            self._fail(UpstreamDisconnected())
         self._sink = self._feed = None
 
     def _fail(self, error: MuxxError) -> None:

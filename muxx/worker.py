@@ -13,11 +13,12 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from . import recorder
+from .accepting import BACKLOG, Accepting
 from .chains import named_when_late
 from .checking import Loaded, load_checked
 from .config import Config
@@ -33,10 +34,6 @@ from .server import Service
 from .sources import Sources
 from .sqlite import needing_the_database
 
-BACKLOG = 2048
-ACCEPTS_PER_TURN = 16
-"""uvloop takes one connection of each listening socket in a turn of its loop. Where many come at once, as after a restart, the
-last ones would wait for as many turns, each of them full of the first ones' requests: so it is given the socket several times."""
 AFTER_ABORT_SECONDS = 2.0
 """How long ended streams get to write their rows and last bytes."""
 HURRIED_SECONDS = 1.5
@@ -125,7 +122,7 @@ class Worker:
         self._index = index
         self._duties = duties
         self._recorder: RecorderThread | None = None
-        self._accepting: list[asyncio.Server] = []
+        self._accepting: Accepting | None = None
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
         self._over = asyncio.Event()
@@ -153,7 +150,8 @@ class Worker:
         self.service = Service(self.gateway, lambda: self.journal.healthy)
         self._connections = self.service.server()
         if listener is not None:
-            self._accepting = await accept(listener, self._connections)
+            self._accepting = Accepting(listener, self._connections)
+            await self._accepting.start()
         self._upkeep = asyncio.create_task(self._each_second(), name="journal")
 
     async def _new_gateway(self, config: Config, plugins: PluginSet) -> Gateway:
@@ -231,8 +229,8 @@ class Worker:
     async def stop(self, grace: float | None = None) -> None:
         """Stop accepting, let running exchanges finish for `grace` seconds, end the rest with `shutting_down`; no row is lost."""
         self.service.draining = True
-        for accepting in self._accepting:
-            accepting.close()
+        if self._accepting is not None:
+            self._accepting.close()
         await self._quiet(self.config.server.shutdown_grace_s if grace is None else grace)
         for gateway in self._gateways:
             gateway.calls.abort_all(ShuttingDown())
@@ -330,13 +328,6 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}. {hint}", 4) from error
     listener.setblocking(False)
     return listener
-
-
-async def accept(listener: socket.socket, protocols: Callable[[], asyncio.Protocol]) -> list[asyncio.Server]:
-    """Serve the connections of a listening socket, which is theirs from now on."""
-    loop = asyncio.get_running_loop()
-    sockets = [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
-    return [await loop.create_server(protocols, sock=sock, backlog=BACKLOG) for sock in sockets]
 
 
 def freeze() -> None:

@@ -55,7 +55,7 @@ FROM_THE_BOTTOM_UP = """
     wire.anthropic.prompt_writing wire.anthropic wire.wires bodies openapi headers ids providers outages unreachable selecting routing checking console breaker
     budget keypool health tries transport brought lean complete upstream segments tail outbox journal counters shared scanprocess scanning sqlite db sealing secret audit projectstore host rotation recorder
     strangers unpriced projects running call noting accounting collecting reader flight relay hookedrelay written translating plain refusing answering replying again ahead
-    unusable attempts pipeline innercall gateway endpoints incoming answer connection arrays server worker stderr
+    unusable attempts pipeline innercall gateway endpoints incoming answer connection accepting arrays server worker stderr
     agreement supervisor workers catalogue probing plugincommands providercommands modelcommands secretcommands bench bench.said bench.upstream
     bench.children bench.machine bench.load bench.gateway bench.measuring bench.running bench.verdict benchcommand cli __main__
     testing.waiting testing.aside testing.leak testing.cutting testing.http1 testing.settings testing.steps testing.said testing.asking
@@ -76,6 +76,7 @@ ORDER = FROM_THE_BOTTOM_UP.split()
 TASK_OWNERS = {
     "muxx/gateway.py: Gateway._begin": "what every plugin and the kernel itself use; ended in Gateway.stop",
     "muxx/sqlite.py: Writer.run": "the one task of a writing connection; ended in Writer.close",
+    "muxx/accepting.py: Accepting._take_more": "a connection on its way to its protocol; over in the next turn",
     "muxx/worker.py: Worker.start": "the journal's upkeep; ended in Worker.stop",
     "muxx/worker.py: Worker._retire": "a replaced gateway on its way out; ended in Worker.stop",
     "muxx/worker.py: Worker._in_time": "a gateway's end; over when it returns",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,18 @@ from tls_kit import self_signed
 
 from muxx.complete import AiohttpTransport
 from muxx.errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from muxx.lean import LeanTransport
+from muxx.lean import LeanTransport, Origin
 from muxx.targets import Attempt, Provider, Target, Timeouts
 from muxx.testing import Script, ScriptedUpstream, clean_environment, eventually, fin, head, json, pause, rst, sse, unused_port
-from muxx.transport import Transport, UpstreamResponse
+from muxx.transport import RECEIVE_BUFFER, Transport, UpstreamResponse
 from muxx.upstream import HttpTransports
 
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+
+LOOPS: list[Any] = [asyncio.run, *([uvloop.run] if uvloop is not None else [])]
 TRANSPORTS: dict[str, type[LeanTransport | AiohttpTransport]] = {"lean": LeanTransport, "aiohttp": AiohttpTransport}
 
 
@@ -317,6 +324,38 @@ async def test_closing_a_transport_closes_its_idle_connections(transport: str, s
         await asyncio.gather(*(fetch(carrier, attempt(scripted_upstream.base_url)) for _ in range(5)))
         assert scripted_upstream.open_connections > 0
     await eventually(lambda: scripted_upstream.open_connections == 0)
+
+
+async def options_of_a_providers_connection() -> tuple[int, int]:
+    """Whether it sends at once, and the bytes of its buffer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = await LeanTransport()._connect(Origin("127.0.0.1", listener.getsockname()[1], False), 5.0)
+        assert connection.transport is not None
+        sock = connection.transport.get_extra_info("socket")
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        connection.abort()
+        await asyncio.sleep(0.01)
+    return told
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_providers_connection_sends_at_once_and_holds_little(run: Callable[[Coroutine[Any, Any, Any]], tuple[int, int]]) -> None:
+    """The loop sees to the first, every loop."""
+    sends_at_once, held = run(options_of_a_providers_connection())
+    assert sends_at_once
+    assert RECEIVE_BUFFER <= held <= 2 * RECEIVE_BUFFER
+
+
+async def test_an_idle_connection_that_is_lost_is_nobodys_failure(scripted_upstream: ScriptedUpstream) -> None:
+    scripted_upstream.script([*json({}), pause(0.05), fin()])
+    carrier = LeanTransport()
+    await fetch(carrier, attempt(scripted_upstream.base_url))
+    [[connection]] = carrier._idle.values()
+    assert connection.reusable
+    await eventually(lambda: connection.transport is None)
+    assert connection._failure is None
+    assert not connection.reusable
+    await carrier.close()
 
 
 # ── TLS, proxies, picking ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import anthropic
 import pytest
+from anthropic.lib.streaming._beta_messages import accumulate_event
+from anthropic.types.beta import BetaRawMessageStreamEvent
 from cache_kit import caching
 from carrying_kit import chunks_of
 from openai._models import construct_type
@@ -156,3 +159,71 @@ async def test_log_probabilities_of_a_completion_are_given_in_both_forms() -> No
         assert chunks_of(body)[0]["choices"][0]["logprobs"] == told(0, 1)
         stream = event(answer("one", None, 0)) + event(answer(" two", "stop", 1)) + DONE
         assert await given_again(gateway, "text_completion", stream, suffix="s") == whole
+
+
+# ── Responses ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_streamed_hit_of_a_plain_response_tells_sources_and_log_probabilities_where_they_belong() -> None:
+    source = {"type": "url_citation", "start_index": 0, "end_index": 5, "title": "T", "url": "https://t.example"}
+    part = {"type": "output_text", "text": "Hello you", "annotations": [source, source], "logprobs": PROBABLE}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    answer = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "gpt-4o", "output": [item]}
+    async with caching() as gateway:
+        events = chunks_of(await given_again(gateway, "responses", answer))
+    told: dict[str, list[Any]] = {}
+    for value in events:
+        told.setdefault(value["type"], []).append(value)
+    added = told["response.output_text.annotation.added"]
+    assert [(value["annotation_index"], value["annotation"], value["item_id"]) for value in added] == [
+        (0, source, "msg_1"),
+        (1, source, "msg_1"),
+    ]
+    assert [told[f"response.output_text.{end}"][0]["logprobs"] for end in ("delta", "done")] == [PROBABLE, PROBABLE]
+    assert told["response.content_part.done"][0]["part"] == part
+    assert told["response.completed"][0]["response"] == answer
+    assert [value["sequence_number"] for value in events] == list(range(len(events)))
+
+
+# ── Messages ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_message_given_in_the_other_form_says_how_it_ended_and_what_was_compacted() -> None:
+    answer = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-3-5-haiku",
+        "content": [{"type": "compaction", "content": "sum", "encrypted_content": "e"}, {"type": "text", "text": "Hi"}],
+        "stop_reason": "refusal", "stop_sequence": None,
+        "stop_details": {"type": "refusal", "category": "cyber", "explanation": "because"},
+        "context_management": {"applied_edits": [{"type": "clear_tool_uses_20250919", "cleared_input_tokens": 5}]},
+        "usage": {"input_tokens": 3, "output_tokens": 2},
+    }  # fmt: skip
+    async with caching() as gateway:
+        body = await given_again(gateway, "messages", answer)
+        snapshot: Any = None
+        for value in chunks_of(body)[:-1]:
+            read: Any = anthropic._models.construct_type_unchecked(type_=BetaRawMessageStreamEvent, value=value)  # type: ignore[arg-type]
+            snapshot = accumulate_event(event=read, current_snapshot=snapshot, json_bufs={}, request_headers={})  # type: ignore[arg-type]
+        assert said(snapshot.to_dict(warnings=False)) == said(answer)
+        last = next(value for value in chunks_of(body) if value["type"] == "message_delta")
+        assert last["context_management"] == answer["context_management"]
+        stream = b"".join(b"event: %b\n" % value["type"].encode() + event(value) for value in chunks_of(body))
+        assert said(await given_again(gateway, "messages", stream, temperature=0.5)) == said(answer)
+
+
+# ── Google ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_plain_hit_of_googles_stream_has_all_log_probabilities_and_what_grounded_it() -> None:
+    tokens = [{"token": word, "logProbability": -0.5} for word in ("Hello", " you")]
+    grounding = {"webSearchQueries": ["q"]}
+
+    def piece(at: int, **members: Any) -> bytes:
+        content = {"parts": [{"text": tokens[at]["token"]}], "role": "model"}
+        return event({"candidates": [{"content": content, "logprobsResult": {"chosenCandidates": [tokens[at]]}, **members}]})
+
+    async with caching() as gateway:
+        stream = piece(0, groundingMetadata=grounding) + piece(1, groundingMetadata={}, finishReason="STOP")
+        answer = await given_again(gateway, "generate_content", stream)
+    [candidate] = answer["candidates"]
+    assert candidate["logprobsResult"] == {"chosenCandidates": tokens}
+    assert candidate["groundingMetadata"] == grounding

@@ -77,7 +77,7 @@ class KeptStream(KeptFacts):
         super().__init__(facts, read)
         self.error = facts.error
         self.assembled = assembled
-        """The answer as one object, as JSON."""
+        """The answer as one object, as JSON, with what rows tell of it."""
         self.usage_event = self.last = (0, 0)
         self.has_ids = False
 
@@ -106,7 +106,7 @@ class Kept:
             self.body, self.content_type, self.is_stream = _translated(answer, up, wire), "application/json", False
         if self.is_stream:
             self.plain = orjson.dumps(wire.assembled(_observed(wire, self.body)))
-            self.stream = _kept_stream(wire, self.body, self.plain)
+            self.stream = _kept_stream(wire, self.body)
         else:
             self.plain = self.body
         self.facts = KeptFacts(wire.read_plain(self.plain), partial(wire.read_plain, self.plain))
@@ -133,7 +133,7 @@ def _observed(wire: Wire, stream: bytes) -> StreamFacts:
     return facts
 
 
-def _kept_stream(wire: Wire, stream: bytes, plain: bytes) -> KeptStream | None:
+def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
     splitter, facts, at = EventSplitter(len(stream)), wire.stream({}, False), 0
     places = {DONE: (0, 0), WITHHOLD: (0, 0)}
     for event in splitter.feed(stream):
@@ -147,7 +147,7 @@ def _kept_stream(wire: Wire, stream: bytes, plain: bytes) -> KeptStream | None:
             break
     if at != len(stream.rstrip(b"\r\n")) and stream[at:].strip(b"\r\n"):
         return None
-    kept = KeptStream(facts, partial(_observed, wire, stream), plain)
+    kept = KeptStream(facts, partial(_observed, wire, stream), orjson.dumps(wire.assembled(facts)))
     last = places[DONE] if facts.done else (at, at)  # of a format whose streams end with their body
     kept.usage_event, kept.last, kept.has_ids = places[WITHHOLD], last, splitter.has_ids
     return kept

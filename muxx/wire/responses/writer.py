@@ -27,8 +27,8 @@ _PART_TYPES: dict[str, dict[str, Any]] = {
 
 
 class Text:
-    """One text of an answer: the pieces the provider sent, and those that went out. The flags say which events went out. `part` is the
-    whole part of a plain answer that it stands in."""
+    """One text of an answer: the pieces the provider sent, and those that went out. The flags say which events went out. `part`
+    is that of a plain answer in which it stands."""
 
     __slots__ = ("came", "done", "part", "part_done", "shown", "went")
 

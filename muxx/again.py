@@ -77,7 +77,7 @@ class KeptStream(KeptFacts):
         super().__init__(facts, read)
         self.error = facts.error
         self.assembled = assembled
-        """The answer as one object, as JSON."""
+        """The answer as one object, as JSON, with what rows tell of it."""
         self.usage_event = self.last = (0, 0)
         self.has_ids = False
 
@@ -91,22 +91,25 @@ class KeptStream(KeptFacts):
 class Kept:
     """What the kernel has found out about a `WholeAnswer`."""
 
-    __slots__ = ("body", "content_type", "facts", "is_stream", "saved_pico", "stream", "usage")
+    __slots__ = ("body", "content_type", "facts", "is_stream", "plain", "saved_pico", "stream", "usage")
 
     def __init__(self, answer: WholeAnswer, wire: Wire) -> None:
         self.usage: Usage = answer.usage._replace(source="cache")
         self.saved_pico = None if answer.cost is None else answer.cost.total_pico
         self.stream: KeptStream | None = None
         """None for a stream that cannot be cut in two: one with events no client gets."""
+        self.plain: bytes
+        """The answer as one object; its own bytes where it is one."""
         self.body, self.content_type, self.is_stream = answer.body, answer.content_type, answer.is_stream
         up = upstream_wire(wire, answer.target.provider)
         if up is not None and up is not wire:
             self.body, self.content_type, self.is_stream = _translated(answer, up, wire), "application/json", False
         if self.is_stream:
-            self.facts: Facts = _observed(wire, self.body)
+            self.plain = orjson.dumps(wire.assembled(_observed(wire, self.body)))
             self.stream = _kept_stream(wire, self.body)
         else:
-            self.facts = KeptFacts(wire.read_plain(self.body), partial(wire.read_plain, self.body))
+            self.plain = self.body
+        self.facts = KeptFacts(wire.read_plain(self.plain), partial(wire.read_plain, self.plain))
 
 
 def _translated(answer: WholeAnswer, up: Wire, wire: Wire) -> bytes:
@@ -123,8 +126,8 @@ def _translated(answer: WholeAnswer, up: Wire, wire: Wire) -> bytes:
 
 
 def _observed(wire: Wire, stream: bytes) -> StreamFacts:
-    """What a whole stream says."""
-    facts = wire.stream({}, True)
+    """What a whole stream says, with all it holds."""
+    facts = wire.stream({}, True) if wire.gathering is None else wire.gathering()
     for event in EventSplitter(len(stream)).feed(stream):
         facts.observe(event)
     return facts
@@ -171,13 +174,10 @@ async def give_again(call: Call, answer: WholeAnswer) -> None:
     age = f"Age: {int(time.monotonic() - answer.at)}\r\n"
     hooked = chunk_chain(call)
     if not exchange.request.stream:
-        body, content_type, facts = kept.body, kept.content_type, kept.facts
-        if kept.is_stream:
-            body, content_type = orjson.dumps(wire.assembled(facts)), "application/json"
+        body, content_type = kept.plain, "application/json" if kept.is_stream else kept.content_type
         if hooked:
             body = await hooked_plain(call, body)
-        if body is not kept.body:
-            facts = wire.read_plain(body)
+        facts: Facts = kept.facts if body is kept.plain else wire.read_plain(body)
         learn(call, facts, facts, 200)
         await send_whole(call, 200, body, content_type, age)
     elif not kept.is_stream:

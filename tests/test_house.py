@@ -39,10 +39,10 @@ MAPPED = sorted(init for root in ("muxx/wire", "plugins/muxx_std") for init in (
 FROM_THE_BOTTOM_UP = """
     version __init__ owner processes shown moments memory loop asked crashes errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
     configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.counts wire.seals wire.fields wire.prompt wire.members wire.wire
-    wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.openai.members
+    wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.openai.apart wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.models
-    wire.openai.prompt wire.openai.completions wire.openai.embeddings wire.responses.items wire.responses.request
+    wire.openai.prompt wire.openai.completions wire.openai.gathered wire.openai.embeddings wire.responses.items wire.responses.request
     wire.responses.envelope wire.responses.facts wire.responses.writer wire.responses.reading wire.responses.adding
     wire.responses.codec wire.responses.plain wire.responses.answer_reader wire.responses.prompt_writing
     wire.responses.prompt_reading wire.responses wire.gemini.names wire.gemini.request wire.gemini.media

@@ -207,6 +207,8 @@ class Wire:
     """What ends a broken stream: the same as an event, with its number where events are numbered."""
     payload: Callable[[dict[str, Any]], bytes] = dumps
     """The request's body as it is sent up."""
+    gathering: Callable[[], StreamFacts] | None = None
+    """An observer of which `assembled` makes the answer with all its members; None where any of `stream` does for that."""
     comment_event: Callable[[Cost | None, str, Usage | None], bytes] | None = None
     """The comment with a stream's cost, its usage in the words of chat completions; None where clients die of comments, or there
     are no streams."""

@@ -11,6 +11,7 @@ from ..targets import Format
 from . import anthropic, gemini, openai, responses
 from .counts import assembled_count
 from .openai import completions, embeddings
+from .openai.gathered import GatheredCompletion, GatheredStream
 from .prompt import Losses, Prompt
 from .responses import ResponseStream
 from .wire import Codec, Head, StreamFacts, Translation, Wire
@@ -127,6 +128,7 @@ CHAT = Wire(
     decode_plain=openai.decode_completion,
     encode_plain=openai.encode_plain,
     encode_answer=openai.encode_completion,
+    gathering=GatheredStream,
     error_body=_openai_body,
     error_event=_openai_event,
     comment_event=openai.comment_event,
@@ -154,6 +156,7 @@ COMPLETIONS = Wire(
     decode_plain=completions.decode_text_completion,
     encode_plain=completions.encode_plain_completion,
     encode_answer=completions.encode_text_completion,
+    gathering=GatheredCompletion,
     error_body=_openai_body,
     error_event=_openai_event,
     comment_event=openai.comment_event,

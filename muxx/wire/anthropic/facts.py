@@ -32,7 +32,7 @@ class BlockFacts:
         self.partial_json = Fragments()
         self.citations: list[Any] = []
         self.signature: str | None = None
-        self.compaction: str | None = None
+        self.compaction: dict[str, Any] = {}
 
     @property
     def words(self) -> str:
@@ -48,15 +48,15 @@ class BlockFacts:
             self.signature = signature
         elif kind == "citations_delta":
             self.citations.append(delta.get("citation"))
-        elif kind == "compaction_delta" and type(content := delta.get("content")) is str:
-            self.compaction = content
+        elif kind == "compaction_delta":
+            self.compaction = {name: value for name, value in delta.items() if name != "type"}
 
     def written(self) -> list[str]:
         """Every piece of text the model wrote, for estimates."""
         begun = [_string(self.begun.get(member)) for member in ("thinking", "name")]
         called_with = self.begun.get("input")
         whole = [dumps(called_with).decode()] if called_with and not self.partial_json else []
-        return [self.words, *begun, *whole, *self.thinking, *self.partial_json, self.compaction or ""]
+        return [self.words, *begun, *whole, *self.thinking, *self.partial_json, _string(self.compaction.get("content"))]
 
     def whole(self) -> dict[str, Any]:
         """The block as a plain answer would have it."""
@@ -71,9 +71,7 @@ class BlockFacts:
             block["citations"] = [*(known if type(known) is list else ()), *self.citations]
         if self.signature is not None:
             block["signature"] = self.signature
-        if self.compaction is not None:
-            block["content"] = self.compaction
-        return block
+        return block | self.compaction
 
 
 class MessageFacts:

@@ -24,16 +24,22 @@ from .writer import MESSAGE_STOP, as_event
 def stream_of(body: bytes) -> bytes:
     """A plain answer as the stream of the same answer, each text in one piece. Raises as `read_message` does."""
     message = read_message(body).message
-    begun = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
+    ending = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    ending |= {name: message[name] for name in _TOLD_AT_THE_END if message.get(name) is not None}
+    begun = {**message, "content": [], **dict.fromkeys(ending)}
     events = [as_event({"type": "message_start", "message": begun})]
     for number, block in dicts(message.get("content")):
         begun_block, deltas = _taken_apart(block)
         events.append(as_event({"type": "content_block_start", "index": number, "content_block": begun_block}))
         events += [as_event({"type": "content_block_delta", "index": number, "delta": delta}) for delta in deltas]
         events.append(as_event({"type": "content_block_stop", "index": number}))
-    ending = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
-    events.append(as_event({"type": "message_delta", "delta": ending, "usage": message.get("usage")}))
+    edits = {name: message[name] for name in ("context_management",) if message.get(name) is not None}
+    events.append(as_event({"type": "message_delta", "delta": ending, "usage": message.get("usage"), **edits}))
     return b"".join([*events, MESSAGE_STOP])
+
+
+_TOLD_AT_THE_END = ("stop_details", "container")
+"""What a stream says of a message beside why it stopped, where there is something to say."""
 
 
 def _taken_apart(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -61,9 +67,10 @@ def _deltas(kind: str, begun: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif kind in CALLS and begun.get("input"):
         called_with, begun["input"] = begun["input"], {}
         yield {"type": "input_json_delta", "partial_json": dumps(called_with).decode()}
-    elif kind == "compaction" and type(content := begun.get("content")) is str:
-        begun["content"] = None
-        yield {"type": "compaction_delta", "content": content}
+    elif kind == "compaction" and type(begun.get("content")) is str:
+        told: dict[str, Any] = {name: begun[name] for name in ("content", "encrypted_content") if name in begun}
+        begun |= dict.fromkeys(told)
+        yield {"type": "compaction_delta", **told}
 
 
 def decode_message(body: bytes) -> list[Chunk]:

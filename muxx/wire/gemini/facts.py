@@ -27,7 +27,7 @@ class Candidate:
     """One candidate of an answer: its parts, piece by piece, and why it finished.
 
     In `parts` a str is a text without anything else to it, which nearly every part is. `extras` are the members that are neither
-    its content nor its end, each as it came last.
+    its content nor its end, each as it said something last; log probabilities are those of each event's own tokens.
     """
 
     __slots__ = ("extras", "finish_reason", "index", "parts")
@@ -43,7 +43,9 @@ class Candidate:
             text = part.get("text")
             self.parts.append(text if len(part) == 1 and type(text) is str else part)
         for name, value in candidate.items():
-            if name not in _CANDIDATES_OWN:
+            if name == "logprobsResult":
+                self.extras[name] = _with_tokens(self.extras.get(name), value)
+            elif name not in _CANDIDATES_OWN and (value or name not in self.extras):
                 self.extras[name] = value
         self.finish_reason = stated(candidate.get("finishReason")) or self.finish_reason
 
@@ -66,6 +68,14 @@ class Candidate:
         if self.finish_reason is not None:
             candidate["finishReason"] = self.finish_reason
         return {**candidate, "index": self.index, **self.extras}
+
+
+def _with_tokens(before: Any, told: Any) -> Any:
+    """Log probabilities, and those of further tokens."""
+    if type(before) is not dict or type(told) is not dict:
+        return told or before
+    lists = {name: [*before[name], *more] for name, more in told.items() if type(more) is list and type(before.get(name)) is list}
+    return {**before, **told, **lists}
 
 
 def joined(parts: list[str | dict[str, Any]]) -> list[dict[str, Any]]:

@@ -59,6 +59,9 @@ class Choice:
 
     __slots__ = ("finish_reason", "function_call", "index", "reasoning", "refusal", "text", "tool_calls", "transcript")
 
+    tool = ToolText
+    """What its calls are put together with."""
+
     def __init__(self, index: int) -> None:
         self.index = index
         self.finish_reason: str | None = None
@@ -127,7 +130,7 @@ class Choice:
                 if call_id and call.id and call_id != call.id:
                     break
                 return call
-        call = ToolText(index)
+        call = self.tool(index)
         self.tool_calls.append(call)
         return call
 
@@ -145,6 +148,10 @@ class Choice:
     def _calls(self) -> list[ToolText]:
         return [*self.tool_calls, self.function_call] if self.function_call else self.tool_calls
 
+    def beside(self) -> dict[str, Any]:
+        """Members of the choice beside those that are learnt from, as it has them itself."""
+        return {}
+
     def as_choice(self) -> dict[str, Any]:
         """The choice as a plain answer would have it."""
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) if self.text else None}
@@ -157,7 +164,7 @@ class Choice:
             message["tool_calls"] = [call.as_call() for call in self.tool_calls]
         if self.function_call:
             message["function_call"] = self.function_call.function()
-        return {"index": self.index, "message": message, "finish_reason": self.finish_reason}
+        return {"index": self.index, "message": message, "finish_reason": self.finish_reason, **self.beside()}
 
 
 class ChatFacts:
@@ -168,6 +175,9 @@ class ChatFacts:
     """
 
     __slots__ = ("_choices", "created", "id", "model", "service_tier", "usage", "usage_invalid")
+
+    kind = Choice
+    """What its choices are put together with."""
 
     def __init__(self) -> None:
         self.id: str | None = None
@@ -206,7 +216,11 @@ class ChatFacts:
     def choice(self, index: Any) -> Choice:
         """The choice at an index, made at its first mention; what names no index belongs to the first."""
         index = index if type(index) is int else 0
-        return self._choices.get(index) or self._choices.setdefault(index, Choice(index))
+        return self._choices.get(index) or self._choices.setdefault(index, self.kind(index))
+
+    def beside(self) -> dict[str, Any]:
+        """Members of the answer beside those that are learnt from, as it has them itself."""
+        return {}
 
     def learn(self, answer: dict[str, Any], field: str) -> None:
         """Take a whole answer, whose texts are in `message`, or one event of a stream, whose texts are in `delta`."""
@@ -337,7 +351,7 @@ def assembled(facts: ChatFacts) -> dict[str, Any]:
         answer["usage"] = usage_object(facts.usage)
     if facts.service_tier is not None:
         answer["service_tier"] = facts.service_tier
-    return answer
+    return answer | facts.beside()
 
 
 def text_of(content: Any, levels: int = 3) -> str:

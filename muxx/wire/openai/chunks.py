@@ -12,7 +12,7 @@ those of answers that came in another format: where they stand is told in `thoug
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -23,9 +23,10 @@ from ..large import Data
 from ..sse import Event, data_of, is_done
 from ..wire import Head
 from .answer import ChatFacts, assembled, parse_answer
+from .apart import as_bytes, events_of, usage_event
 from .pieces import Slot, choices_of, copied, decode, distinct, index_of, joined, put, rebuild, slot_of
 from .thoughts import Signatures, Thoughts, extra_of
-from .usage import usage_object
+from .usage import read_usage, usage_object
 
 DONE_EVENT = b"data: [DONE]\n\n"
 
@@ -37,12 +38,21 @@ def end_chunk(facts: ChatFacts | None, raw: bytes | None = None) -> Chunk:
     return Chunk("end", finish_reason=reasons[0] if reasons else None, usage=usage, raw=raw)
 
 
-def decode_completion(body: bytes) -> list[Chunk]:
-    """The Chunks of a plain answer, an `end` last."""
+def decode_completion(body: bytes, written: Callable[[dict[str, Any]], bytes] = as_bytes) -> list[Chunk]:
+    """The Chunks of a plain answer, an `end` last. The `raw` of each is the event it would be in a stream, as it is `written`."""
     answer = parse_answer(body)
     facts = ChatFacts()
     facts.learn(answer, "message")
-    return [*decode(answer, "message", body), end_chunk(facts, body)]
+    chunks = [chunk for event in events_of(answer) for chunk in decode(event, "delta", written(event))]
+    return [*chunks, end_chunk(facts, written(usage_event(answer)) if facts.usage is not None else None)]
+
+
+def _told_usage(end: Chunk) -> dict[str, Any] | None:
+    """The event of a plain answer's usage, in the provider's own words, where they are what the `end` says."""
+    data = data_of(end.raw) if end.raw is not None else None
+    event = loads(data) if data and not is_done(data) else {}
+    is_it = event.get("choices") == [] and read_usage(event.get("usage"), event.get("service_tier"))[0] == end.usage
+    return event if is_it else None
 
 
 _PIECE = "\0"
@@ -215,7 +225,8 @@ class ChunkEncoder:
         unfinished = self._unfinished(of_plugin=end.raw is None or not is_done(data_of(end.raw)))
         events = [self._new_event(Chunk("other", index=index, finish_reason=reason)) for index in unfinished]
         if self._owes_usage and end.usage is not None:
-            events.append(self._write({**self._envelope([]), "usage": usage_object(end.usage)}))
+            told = _told_usage(end) or {**self._envelope([]), "usage": usage_object(end.usage)}
+            events.append(self._write(told))
         return b"".join(events)
 
     def _unfinished(self, *, of_plugin: bool) -> list[int]:
@@ -277,9 +288,9 @@ def encode_completion(chunks: Iterable[Chunk], head: Head) -> bytes:
     return dumps(answer)
 
 
-def encode_plain(body: bytes, chunks: Iterable[Chunk]) -> bytes:
+def encode_plain(body: bytes, chunks: Iterable[Chunk], written: Callable[[dict[str, Any]], bytes] = as_bytes) -> bytes:
     """A provider's plain answer after the hooks: its own bytes when nobody touched a Chunk, else rebuilt from its own JSON."""
-    originals = decode_completion(body)
+    originals = decode_completion(body, written)
     results = list(ended(chunks))
     if results == originals:
         return body

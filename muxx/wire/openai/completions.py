@@ -8,7 +8,6 @@ A completion has no place for reasoning, refusals and tool calls; what a plugin 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from orjson import dumps, loads
@@ -21,6 +20,7 @@ from ..fragments import utf8_length
 from ..large import Data
 from ..wire import Head
 from .answer import ChatFacts, PlainFacts, whole_answer
+from .apart import as_bytes
 from .chunks import ChunkEncoder, decode_completion, encode_completion, encode_plain
 from .pieces import choices_of
 from .prompt import is_prompt, prompt_bytes, prompt_places
@@ -88,14 +88,14 @@ class CompletionStream(ChatStream):
         return choice, "text"
 
     def _take_choice(self, choice: Any, field: str) -> None:
-        super()._take_choice(_as_chat(choice, field), field)
+        super()._take_choice(as_chat(choice, field), field)
 
 
 class _PlainCompletion(PlainFacts):
     __slots__ = ()
 
     def _take_choice(self, choice: Any, field: str) -> None:
-        super()._take_choice(_as_chat(choice, field), field)
+        super()._take_choice(as_chat(choice, field), field)
 
 
 def read_text_completion(body: bytes) -> ChatFacts:
@@ -111,13 +111,19 @@ def assembled(facts: ChatFacts) -> dict[str, Any]:
         "created": facts.created,
         "model": facts.model,
         "choices": [
-            {"text": "".join(choice.text), "index": index, "logprobs": None, "finish_reason": choice.finish_reason}
+            {
+                "text": "".join(choice.text),
+                "index": index,
+                "logprobs": None,
+                "finish_reason": choice.finish_reason,
+                **choice.beside(),
+            }
             for index, choice in sorted(facts.choices.items())
         ],
     }
     if facts.usage is not None:
         answer["usage"] = usage_object(facts.usage)
-    return answer
+    return answer | facts.beside()
 
 
 class CompletionEncoder(ChunkEncoder):
@@ -131,14 +137,18 @@ class CompletionEncoder(ChunkEncoder):
 
 
 def decode_text_completion(body: bytes) -> list[Chunk]:
-    """The Chunks of a plain answer, an `end` last."""
-    return [replace(chunk, raw=body) for chunk in decode_completion(_chat_of(body))]
+    """The Chunks of a plain answer, an `end` last. The `raw` of each is the event it would be in a stream."""
+    return decode_completion(_chat_of(body), _event)
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    return as_bytes(_from_chat({**event, "choices": [dict(choice) for choice in event["choices"]]}, "delta"))
 
 
 def encode_plain_completion(body: bytes, chunks: Iterable[Chunk]) -> bytes:
     """A provider's plain answer after the hooks: its own bytes when nobody touched a Chunk, else rebuilt from its own JSON."""
     chat = _chat_of(body)
-    rebuilt = encode_plain(chat, [chunk if chunk.raw is None else replace(chunk, raw=chat) for chunk in chunks])
+    rebuilt = encode_plain(chat, chunks, _event)
     return body if rebuilt is chat else dumps(_from_chat(loads(rebuilt), "message"))
 
 
@@ -154,11 +164,11 @@ def _chat_of(body: bytes) -> bytes:
 def _to_chat(answer: dict[str, Any], field: str) -> dict[str, Any]:
     """An event or a plain answer in the words of chat completions."""
     if type(choices := answer.get("choices")) is list:
-        answer["choices"] = [_as_chat(choice, field) for choice in choices]
+        answer["choices"] = [as_chat(choice, field) for choice in choices]
     return answer
 
 
-def _as_chat(choice: Any, field: str) -> Any:
+def as_chat(choice: Any, field: str) -> Any:
     if type(choice) is not dict or "text" not in choice:
         return choice
     return {**{name: value for name, value in choice.items() if name != "text"}, field: {"content": choice["text"]}}

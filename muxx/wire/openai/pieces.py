@@ -78,7 +78,7 @@ def _pieces(index: int, choice: dict[str, Any], field: str, raw: bytes) -> Itera
         if text := next((text for name in _TEXT_FIELDS[kind] if (text := text_of(holder.get(name)))), ""):
             yield Chunk("other" if kind == "refusal" else kind, text, index, raw=raw)  # type: ignore[arg-type]
             empty = False
-    for number, call in _calls(holder):
+    for number, call in calls_of(holder):
         function, key = _function_of(call)
         arguments = function.get(key)
         tool = ToolCall(number, call.get("id"), function.get("name"), arguments if type(arguments) is str else "")
@@ -89,7 +89,7 @@ def _pieces(index: int, choice: dict[str, Any], field: str, raw: bytes) -> Itera
         yield Chunk("other", index=index, finish_reason=reason or None, raw=raw)
 
 
-def _calls(holder: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+def calls_of(holder: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     """Tool call fragments and their numbers. In one list no number comes twice: some providers number every call 0."""
     calls: dict[int, dict[str, Any]] = {}
     entries = holder.get("tool_calls")
@@ -159,7 +159,7 @@ def rebuild(answer: dict[str, Any], field: str, originals: Iterable[Chunk], want
             _put_text(choice, choice[field], slot[0], original.text, chunk.text if chunk else None)
         elif original.tool_call is not None:
             if original.index not in calls:
-                calls[original.index] = dict(_calls(choice[field]))
+                calls[original.index] = dict(calls_of(choice[field]))
             call = calls[original.index][original.tool_call.index]
             _put_call(choice[field], call, original.tool_call, chunk.tool_call if chunk else None)
         reason = chunk.finish_reason if chunk else None

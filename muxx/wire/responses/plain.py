@@ -41,8 +41,10 @@ def _item_events(writer: Writer, item: Item) -> Iterator[bytes]:
     for path, container, key in written(item.body):
         text, piece = item.text(path), container[key]
         text.came.append(piece)
+        if len(path) == 3 and type(container) is dict:
+            text.part = container
         if piece:
-            yield writer.delta(item, path, piece) + writer.end(item, path)
+            yield writer.delta(item, path, piece) + writer.cited(item, path) + writer.end(item, path)
     yield writer.close(item, status)
 
 

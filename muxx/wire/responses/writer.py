@@ -27,11 +27,13 @@ _PART_TYPES: dict[str, dict[str, Any]] = {
 
 
 class Text:
-    """One text of an answer: the pieces the provider sent, and those that went out. The flags say which events went out."""
+    """One text of an answer: the pieces the provider sent, and those that went out. The flags say which events went out. `part`
+    is that of a plain answer in which it stands."""
 
-    __slots__ = ("came", "done", "part_done", "shown", "went")
+    __slots__ = ("came", "done", "part", "part_done", "shown", "went")
 
     def __init__(self) -> None:
+        self.part: dict[str, Any] = {}
         self.came: list[str] = []
         self.went: list[str] = []
         self.shown = self.done = self.part_done = False
@@ -40,6 +42,10 @@ class Text:
     def whole(self) -> str:
         """The text as the client has it."""
         return "".join(self.went)
+
+    @property
+    def logprobs(self) -> list[Any]:
+        return self.part.get("logprobs") or []
 
     @property
     def changed(self) -> bool:
@@ -236,8 +242,15 @@ class Writer:
             opened = self.event(f"{stem}.added", **_where(item, number, path), part=_part(form, ""))
         text.shown = True
         text.went.append(piece)
-        more: dict[str, Any] = {"logprobs": []} if form.kind == "text" else {}
+        more: dict[str, Any] = {"logprobs": text.logprobs} if form.kind == "text" else {}
         return opened + self.event(f"{form.stem}.delta", **_where(item, form.number, path), delta=piece, **more)
+
+    def cited(self, item: Item, path: Path) -> bytes:
+        """The sources of a text of a plain answer, each in an event of its own."""
+        annotations = item.text(path).part.get("annotations")
+        kind, where = "response.output_text.annotation.added", _where(item, "content_index", path)
+        told = enumerate(annotations if type(annotations) is list else ())
+        return b"".join([self.event(kind, **where, annotation_index=number, annotation=source) for number, source in told])
 
     def end(self, item: Item, path: Path) -> bytes:
         """End a text before its item ends."""
@@ -261,11 +274,11 @@ class Writer:
         if form is WHOLE:
             return events
         if not text.done:
-            more: dict[str, Any] = {"logprobs": []} if form.kind == "text" else {}
+            more: dict[str, Any] = {"logprobs": text.logprobs} if form.kind == "text" else {}
             events += self.event(f"{form.stem}.done", **_where(item, form.number, path), **{form.member: text.whole}, **more)
         if path[0] in _PARTS and not text.part_done:
             stem, number = _PARTS[str(path[0])]
-            events += self.event(f"{stem}.done", **_where(item, number, path), part=_part(form, text.whole))
+            events += self.event(f"{stem}.done", **_where(item, number, path), part=_part(form, text.whole) | text.part)
         return events
 
 

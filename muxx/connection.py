@@ -197,6 +197,9 @@ class Connection(RequestHandler):
         if answer is not None and answer.on_gone is not None and answer.on_gone():
             self._task_handler = None
         super().connection_lost(exc)
+        # They know us, and megabytes of heads would wait for the garbage collector, which counts objects.
+        self.answer = self.known = self.followed = None
+        self._body = EMPTY_PAYLOAD
 
     def eof_received(self) -> None:
         """A half-closed client counts as gone. asyncio closes its connection, but first waits for what it does not read."""
@@ -224,7 +227,7 @@ class Connection(RequestHandler):
             messages, self._upgraded, _ = self._parser.feed_data(data)
         except HttpProcessingError as error:
             self._break_body(error)
-            messages = ((error, EMPTY_PAYLOAD),)
+            messages = ((error.with_traceback(None), EMPTY_PAYLOAD),)  # else it would hold what it was found in, and that it
         else:
             if messages:
                 self._opening = b""

@@ -35,6 +35,10 @@ LONGEST_LENGTH = 12
 MOST_HEADS = 256
 """Heads that a worker knows for new connections; each takes some 10 KB."""
 
+LARGE_HEAD = 16 * 1024
+"""Bytes from which on a head is not kept when it has been answered, nor is its connection. Nobody's are as large but those of
+callers who mean to fill our memory, and for that it takes no key."""
+
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
@@ -49,7 +53,9 @@ class KnownHead:
     the parser has read as a head, coming where it would begin a head, are that head.
     """
 
-    __slots__ = ("_after", "_at", "_before", "_count", "_length_name", "_same", "memory", "message", "path", "plain", "query")
+    __slots__ = (
+        "_after", "_at", "_before", "_count", "_length_name", "_same", "large", "memory", "message", "path", "plain", "query",
+    )  # fmt: skip
 
     def __init__(self, message: RawRequestMessage, payload: StreamReader) -> None:
         """Check the framing and the target; a `MuxxError` for what no honest client sends."""
@@ -60,6 +66,7 @@ class KnownHead:
         self.plain = "Content-Encoding" not in message.headers and "Expect" not in message.headers
         self._before = self._after = b""
         raw = message.raw_headers
+        self.large = len(message.path) + sum([len(name) + len(value) for name, value in raw]) > LARGE_HEAD
         lengths = [at for at, (name, _) in enumerate(raw) if name.lower() == b"content-length"]
         usual = self.plain and len(lengths) == 1 and message.method not in BODILESS
         self._at = at = lengths[0] if usual else 0
@@ -125,7 +132,7 @@ class KnownHeads:
         return len(self._known)
 
     def add(self, known: KnownHead) -> None:
-        if known.told_by_bytes:
+        if known.told_by_bytes and not known.large:
             if len(self._known) >= MOST_HEADS:
                 del self._known[next(iter(self._known))]
             self._known[known.but_length] = known
@@ -216,6 +223,8 @@ def receive(
         except MuxxError:
             answer.close_after()  # where the next request would begin is not to be guessed
             raise
+        if known.large:
+            answer.close_after()
     return Incoming(connection, known, message, reader, None, answer, server)
 
 

@@ -50,15 +50,23 @@ def _destination(url: str) -> tuple[Origin, str]:
     return origin, f"POST {parsed.raw_path_qs} HTTP/1.1\r\nHost: {parsed.host_port_subcomponent}\r\n"
 
 
-@lru_cache(maxsize=1024)
-def _head(first_lines: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """The request's head but for the length of its body; clients and keys repeat, so it mostly is one that was made before."""
+def _head(first_lines: str, headers: Mapping[str, str]) -> bytes:
+    """The request's head but for the length of its body; clients and keys repeat, so it mostly is one that was made before. A
+    large one is not kept for that: callers decide what is in it."""
+    pairs = tuple(headers.items())
+    return _head_kept(first_lines, pairs) if sum(map(len, headers.values())) <= MAX_HEAD_BYTES else _head_of(first_lines, pairs)
+
+
+def _head_of(first_lines: str, headers: tuple[tuple[str, str], ...]) -> bytes:
     head = first_lines + "".join([f"{name}: {value}\r\n" for name, value in headers])
     # One count finds a line break smuggled in by any header value, whichever plugin wrote it.
     breaks = len(headers) + 2
     if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head:
         raise UpstreamError("A header for the provider holds a control character. Mend the plugin or row that sets it.")
     return head.encode("utf-8", "surrogateescape")
+
+
+_head_kept = lru_cache(maxsize=1024)(_head_of)
 
 
 @lru_cache(maxsize=256)
@@ -321,7 +329,7 @@ class LeanTransport:
 
     async def send(self, attempt: Attempt) -> UpstreamResponse:
         origin, first_lines = _destination(attempt.url)
-        head, payload = _head(first_lines, tuple(attempt.headers.items())), attempt.payload
+        head, payload = _head(first_lines, attempt.headers), attempt.payload
         idle = self._idle.get(origin)
         # Where one idle connection had been closed unnoticed, the others have too: a replay gets a new one.
         connection = self._take(idle) if idle and not attempt.replays else None

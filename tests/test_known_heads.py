@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from typing import Any
 
 import orjson
 import pytest
 
-from muxx import HttpRequest, hookimpl
+from muxx import HttpRequest, hookimpl, lean
 from muxx.connection import Connection
 from muxx.incoming import MOST_HEADS
 from muxx.server import Service
-from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, pause
+from muxx.testing import RunningGateway, ScriptedUpstream, chat, chat_body, eventually, pause
 
 ROUNDS = 12
 
@@ -215,3 +216,50 @@ async def test_only_so_many_heads_are_known_to_connections_that_begin() -> None:
         for number in range(MOST_HEADS + 3):
             assert await say(gateway, head(gateway, 2, f"X-Tag: {number}") + b"{}", answers=1) == [400]
         assert len(service_of(gateway).heads) == MOST_HEADS
+
+
+def tags(count: int) -> list[str]:
+    return [f"X-Tag-{number}: {'a' * 8000}" for number in range(count)]
+
+
+@pytest.mark.parametrize("key", [True, False], ids=["a caller", "a stranger"])
+async def test_a_large_head_is_not_kept_and_neither_is_its_connection(key: bool) -> None:
+    async with RunningGateway() as gateway:
+        for more, kept in ((tags(1), True), (tags(3), False)):
+            data = head(gateway, 2, *more).replace(b"Authorization", b"Authorization" if key else b"X-Other") + b"{}"
+            async with await gateway.connect() as client:
+                await client.send(data)
+                response = await client.read_response()
+                assert response.status == (400 if key else 401)
+                assert response.header("connection") == (None if kept else "close")
+        assert len(service_of(gateway).heads) == 1
+
+
+async def test_a_large_head_for_a_provider_is_not_kept(
+    muxx_gateway: RunningGateway, scripted_upstream: ScriptedUpstream
+) -> None:
+    scripted_upstream.choose = chat()
+    lean._head_kept.cache_clear()
+    for size, kept in ((9000, 1), (17_000, 1)):
+        beta = [f"OpenAI-Beta: {'b' * (size // 3)}"] * 3
+        assert await say(muxx_gateway, request(muxx_gateway, "a", *beta), answers=1) == [200]
+        assert lean._head_kept.cache_info().currsize == kept
+    assert [len(recorded.header("openai-beta") or "") > 9000 for recorded in scripted_upstream.requests] == [True, True]
+
+
+@pytest.mark.parametrize("sent", [b"{}", b"", b"no header\r\n\r\n"], ids=["answered", "without its body", "no request"])
+async def test_what_a_connection_was_sent_goes_with_it(sent: bytes) -> None:
+    """The garbage collector counts objects, not their megabytes."""
+    async with RunningGateway() as gateway:
+        data = head(gateway, 2).replace(b"Authorization", b"X-Other")
+        data = data + sent if len(sent) <= 2 else data.removesuffix(b"\r\n") + sent
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with await gateway.connect() as client:
+                    await client.send(data)
+                    assert (await client.read_response()).status in (400, 401)
+            await eventually(lambda: not any(type(each) is Connection for each in gc.get_objects()))
+        finally:
+            gc.enable()

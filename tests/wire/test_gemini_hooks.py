@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -16,11 +17,23 @@ from muxx.money import Usage
 from muxx.reply import Chunk, ToolCall
 from muxx.textwindow import TextWindow
 from muxx.wire.gemini import GenerateCodec, GenerateStream, decode_generated, encode_plain
+from muxx.wire.gemini.writer import Writer
 from muxx.wire.wire import AnswerHead
 
 from .gemini_kit import CALL, CITED, MANY, OWN, TEXT, TWO, accepted, answer, candidate, event, events, passed, said
 from .passing import Hook, holder, hooked, masker, objects, shout, strings, words
 from .recordings import recordings
+
+
+def test_thousands_of_calls_amid_their_arguments_are_each_looked_at_once() -> None:
+    writer = Writer(GenerateStream())
+    started = time.process_time()
+    for number in range(20_000):
+        assert writer.add(Chunk("tool_call", "", 0, ToolCall(number, f"call_{number}", "f", "{"))) == b""
+    assert time.process_time() - started < 2
+    for number in range(20_000):
+        assert writer.add(Chunk("tool_call", "", 0, ToolCall(number, None, None, "}"))) == b""
+    assert writer.close_calls("stop").count(b"functionCall") == 20_000
 
 
 def decoded(data: bytes) -> list[Chunk]:

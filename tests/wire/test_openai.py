@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ from muxx.wire.openai import (
     usage_object,
     validate_chat,
 )
+from muxx.wire.openai.calls import Calls
 from muxx.wire.sse import EventSplitter, data_of
 from muxx.wire.wire import Verdict
 
@@ -420,6 +423,17 @@ def test_fragments_of_tool_calls_are_joined() -> None:
         {"id": "call_a", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Graz"}'}},
         {"id": "call_b", "type": "function", "function": {"name": "time", "arguments": "{}"}},
     ]
+
+
+def test_thousands_of_calls_in_one_event_take_no_longer_than_their_bytes() -> None:
+    """A worker that one event of megabytes holds for half a minute is taken for hung, with all that it carries."""
+    count = 20_000
+    calls = [{"index": number, "id": f"call_{number}", "function": {"name": "f", "arguments": "{}"}} for number in range(count)]
+    started = time.process_time()
+    stream, _ = observed([b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]})])
+    told = list(Calls(0, set()).read(calls, None))
+    assert time.process_time() - started < 2
+    assert len(stream.choices[0].tool_calls) == len(told) == count
 
 
 FRAGMENT = {"index": 1, "function": {"arguments": '"x'}}

@@ -60,11 +60,13 @@ class Writer:
     place of its own in this format: it is a text.
     """
 
-    __slots__ = ("_after_text", "_before_text", "_calls", "_head", "finishes", "open")
+    __slots__ = ("_after_text", "_before_text", "_calls", "_head", "_latest", "finishes", "open")
 
     def __init__(self, head: Head) -> None:
         self._head = head
         self._calls: list[_OpenCall] = []
+        self._latest: dict[tuple[int, int], _OpenCall] = {}
+        """Of those, the last one of each candidate and number: one event may have thousands."""
         self.open: dict[int, bool] = {}
         """Candidates that have begun; True until their finish reason is out."""
         self.finishes: dict[int, str] = {}
@@ -114,11 +116,11 @@ class Writer:
         return True
 
     def _call(self, chunk: Chunk, fragment: ToolCall) -> bytes:
-        known = next((call for call in self._calls if (call.index, call.call.index) == (chunk.index, fragment.index)), None)
+        known = self._latest.get((chunk.index, fragment.index))
         events = b""
         if known is None or (fragment.id is not None and known.call.id not in (None, fragment.id)):
             events = self._due_calls(chunk.index, only_whole=True)
-            known = _OpenCall(chunk.index, fragment)
+            known = self._latest[chunk.index, fragment.index] = _OpenCall(chunk.index, fragment)
             self._calls.append(known)
         known.add(chunk, fragment)
         return events
@@ -130,10 +132,12 @@ class Writer:
         At another call these are the whole ones; at a text also those without arguments. One amid its arguments waits.
         """
         events = []
-        for call in [call for call in self._calls if call.index == index]:
+        while (call := next((call for call in self._calls if call.index == index), None)) is not None:
             if not (call.is_whole or (not only_whole and not "".join(call.pieces).strip())):
                 break
             self._calls.remove(call)
+            if self._latest.get((index, call.call.index)) is call:
+                del self._latest[index, call.call.index]
             events.append(self._parts(index, [call.part()]))
         return b"".join(events)
 
@@ -143,6 +147,7 @@ class Writer:
         left = [call for call in self._calls if call.is_whole or self.finishes.get(call.index, reason) not in _CUT_SHORT]
         events = [self._parts(call.index, [call.part()]) for call in left]
         self._calls.clear()
+        self._latest.clear()
         return b"".join(events)
 
     def final(self, end: Chunk) -> bytes:

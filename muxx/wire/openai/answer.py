@@ -57,7 +57,9 @@ class ToolText:
 class Choice:
     """One choice of an answer: its texts, fragment by fragment, and why it finished."""
 
-    __slots__ = ("finish_reason", "function_call", "index", "reasoning", "refusal", "text", "tool_calls", "transcript")
+    __slots__ = (
+        "_latest", "finish_reason", "function_call", "index", "reasoning", "refusal", "text", "tool_calls", "transcript",
+    )  # fmt: skip
 
     tool = ToolText
     """What its calls are put together with."""
@@ -70,6 +72,8 @@ class Choice:
         self.refusal: list[str] = []
         self.transcript: list[str] = []
         self.tool_calls: list[ToolText] = []
+        self._latest: dict[int, ToolText] = {}
+        """The last call of each number: to look for it among thousands, for each, could take minutes."""
         self.function_call: ToolText | None = None
 
     def add(self, delta: dict[str, Any]) -> None:
@@ -125,12 +129,10 @@ class Choice:
         index = fragment.get("index")
         index = index if type(index) is int else position
         call_id = fragment.get("id")
-        for call in reversed(self.tool_calls):
-            if call.index == index:
-                if call_id and call.id and call_id != call.id:
-                    break
-                return call
-        call = self.tool(index)
+        known = self._latest.get(index)
+        if known is not None and not (call_id and known.id and call_id != known.id):
+            return known
+        call = self._latest[index] = self.tool(index)
         self.tool_calls.append(call)
         return call
 

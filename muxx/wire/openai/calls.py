@@ -45,11 +45,13 @@ class _Call:
 class Calls:
     """Reads the `tool_calls` of a choice's deltas. `index` is the choice's."""
 
-    __slots__ = ("_answer_id", "_calls", "_index", "_lost", "_turn")
+    __slots__ = ("_answer_id", "_calls", "_index", "_latest", "_lost", "_turn")
 
     def __init__(self, index: int, lost: set[str]) -> None:
         self._index = index
         self._calls: list[_Call] = []
+        self._latest: dict[int, _Call] = {}
+        """The last call of each number."""
         self._turn = 0
         """The call that is being told."""
         self._lost = lost
@@ -112,7 +114,7 @@ class Calls:
         """The call that a fragment belongs to: the last of its number, unless it begins another."""
         given, key = entry.get("id"), entry.get("index")
         key = key if type(key) is int else position
-        known = next((call for call in reversed(self._calls) if call.key == key), None)
+        known = self._latest.get(key)
         if known is not None:
             if given and known.id:
                 another = given != known.id
@@ -120,7 +122,8 @@ class Calls:
                 another = bool(function.get("name")) and bool(known.pieces) and known.is_whole
             if not another:
                 return known
-        self._calls.append(call := _Call(key, len(self._calls)))
+        call = self._latest[key] = _Call(key, len(self._calls))
+        self._calls.append(call)
         return call
 
     def _tell(self) -> Iterator[Chunk]:

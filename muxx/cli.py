@@ -37,6 +37,9 @@ from .secret import VARIABLE
 from .secretcommands import secret
 from .version import __version__
 
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""The first until there is something to reload. Others reopen their log on the other two, and would end by them else."""
+
 
 class PluginCommands(click.Group):
     """What plugins register their commands on. A name that is taken is refused: the last one must not win silently."""
@@ -145,7 +148,8 @@ def cli() -> None:
 @click.pass_context
 def serve(ctx: click.Context, path: Path | None, mock: bool, host: str | None, port: int | None, new_log: bool) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     gc.disable()  # what a start makes is to stay: looking for garbage in it again and again takes a tenth of the time
     try:
         loaded = load(ctx, path)

@@ -1,8 +1,8 @@
 """The command line. muxx's own commands are here and in the modules named `…command` and `…commands`; the rest (keys, logs,
 prices …) are the plugins'.
 
-Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use; 130 interrupted twice.
-A command that needs no server imports none.
+Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use; 130 interrupted
+twice, or while it loads. A command that needs no server imports none.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ import codecs
 import gc
 import io
 import os
-import signal
 import sys
+
+from .processes import interruptible_at_once
 
 
 def main() -> None:
@@ -15,10 +16,8 @@ def main() -> None:
     _open_what_is_closed()
     _print_any_text()
     gc.disable()
-    try:
+    with interruptible_at_once():
         from .cli import cli
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
 
     gc.freeze()
     gc.enable()

@@ -3,19 +3,31 @@ here."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .console import config_path_option, echo_json, load, table
 
 
+class Length(click.FloatRange):
+    """Seconds; "nan" is a number to Python, and beyond no bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail("is not a number", param, ctx)
+        return seconds
+
+
 @click.command()
 @config_path_option()
-@click.option("--seconds", type=click.FloatRange(3, 300), default=30.0, show_default=True, help="How long it may take in all.")
+@click.option("--seconds", type=Length(3, 300), default=30.0, show_default=True, help="How long it may take in all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def bench(ctx: click.Context, path: Path | None, seconds: float, as_json: bool) -> None:

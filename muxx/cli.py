@@ -1,8 +1,8 @@
 """The command line. muxx's own commands are here and in the modules named `…command` and `…commands`; the rest (keys, logs,
 prices …) are the plugins'.
 
-Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use; 130 interrupted twice.
-A command that needs no server imports none.
+Exit codes: 0; 1 failed; 2 usage or configuration; 3 database or secret; 4 address in use; 130 interrupted
+twice, or while it loads. A command that needs no server imports none.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from .providercommands import providers
 from .secret import VARIABLE
 from .secretcommands import secret
 from .version import __version__
+
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""The first until there is something to reload. Others reopen their log on the other two, and would end by them else."""
 
 
 class PluginCommands(click.Group):
@@ -145,7 +148,8 @@ def cli() -> None:
 @click.pass_context
 def serve(ctx: click.Context, path: Path | None, mock: bool, host: str | None, port: int | None, new_log: bool) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     gc.disable()  # what a start makes is to stay: looking for garbage in it again and again takes a tenth of the time
     try:
         loaded = load(ctx, path)

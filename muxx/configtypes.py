@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
 
 from .processes import usable_cores
 from .reply import AT_TIMES_HEADERS, KERNEL_HEADERS
@@ -139,8 +139,12 @@ Workers = Annotated[
     Field(ge=1, le=1024),
     BeforeValidator(_workers, json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]),
 ]
-Usd = Annotated[Decimal, Field(gt=0, le=4_000_000, max_digits=19, decimal_places=12, allow_inf_nan=False)]
-"""US dollars to the pico-dollar; the most is what a 64-bit integer of pico-dollars holds twice."""
+Usd = Annotated[
+    Decimal,
+    Field(gt=0, le=4_000_000, max_digits=19, decimal_places=12, allow_inf_nan=False),
+    PlainSerializer(lambda usd: f"{usd:f}", return_type=str, when_used="json"),
+]
+"""US dollars to the pico-dollar; the most is what a 64-bit integer of pico-dollars holds twice. Shown without an exponent."""
 Count = Annotated[int, Field(ge=1, le=2**53)]
 FilePath = Annotated[Path, AfterValidator(_resolved)]
 DatabasePath = Annotated[FilePath, AfterValidator(_real)]

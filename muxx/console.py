@@ -27,6 +27,7 @@ from .config import Config
 from .configfile import ConfigError
 from .errors import MuxxError, StartError
 from .moments import moment_of
+from .processes import INTERRUPTED, interruptible_at_once
 from .shown import printable
 
 T = TypeVar("T")
@@ -35,8 +36,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 CONFIG_VARIABLE = "MUXX_CONFIG"
 DEFAULT_FILE = Path("muxx.toml")
 PLUGINS_DIR_VARIABLE = "MUXX_PLUGINS_DIR"
-INTERRUPTED = 128 + signal.SIGINT
-"""Exit code of a command that was interrupted twice, as a shell gives it."""
 PLUGINS_DIR = f"{__name__}.plugins_dir"
 """Where a call's context keeps what `--plugins-dir` gave."""
 
@@ -118,7 +117,8 @@ def load(ctx: click.Context, given: Path | None) -> Loaded:
     seen: dict[tuple[Path | None, Path | None], Loaded] = ctx.meta.setdefault(__name__, {})
     which = find_config(given), find_plugins_dir(ctx)
     if which not in seen:
-        seen[which] = load_checked(*which)
+        with interruptible_at_once():
+            seen[which] = load_checked(*which)
     return seen[which]
 
 

@@ -19,19 +19,25 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from .discovery import GROUP, STANDARD_DISTRIBUTION
 from .errors import PluginLoadError, StartError
 from .journal import Durability
 from .scanning import ScanProcesses
 from .sqlite import BACKGROUND, BUSY_MS, Connection, Readers, Row, Writer, connect, connect_with
+from .version import __version__
 
 File = Literal["main", "logs"]
 T = TypeVar("T")
 
 APPLICATION_ID = 0x6D757878
 """ "muxx" in ASCII: a database that does not carry it is somebody else's."""
+
+KERNEL = frozenset({"projects", "recorder", "secret"})
+"""Under these names the kernel keeps which of its own migrations have been applied."""
 
 SCANNERS = 2
 """Reads of many rows at a time."""
@@ -161,9 +167,15 @@ async def migrate(writer: Writer, readers: Readers, path: Path, plugin: str, mig
     rows = await readers.rows("SELECT number FROM schema_migrations WHERE plugin = ?", (plugin,))
     applied = {row["number"] for row in rows}
     if applied - {number for number, _ in migrations}:
-        raise StartError(f"{path}: was used by a newer version of plugin '{plugin}'. Install that version again.", 3)
+        raise StartError(f"{path}: was used by a newer version of {_owner(plugin)}. Install that version again.", 3)
     if any(number not in applied for number, _ in migrations):
         await writer.run(lambda connection: connection.run(partial(_apply, plugin, migrations)))
+
+
+def _owner(plugin: str) -> str:
+    """Whose version it is that has to be installed again: the standard plugins, and the kernel's own tables, come with muxx."""
+    named = metadata.distribution(STANDARD_DISTRIBUTION).entry_points.select(group=GROUP, name=plugin)
+    return f"muxx than {__version__}" if named or plugin in KERNEL else f"plugin '{plugin}'"
 
 
 def _apply(plugin: str, migrations: Sequence[tuple[int, str]], connection: sqlite3.Connection) -> None:

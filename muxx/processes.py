@@ -1,11 +1,18 @@
 """Processes of this host, each as one word that no other process ever has: its number and the moment it began; and how many of
-them have a core to run on."""
+them have a core to run on; and how one ends that has not begun its work."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a process that an interrupt ended, as a shell gives it."""
 
 _MOMENT_BITS = 40
 
@@ -40,6 +47,21 @@ def lives(word: int) -> bool:
         return _word_of(word >> _MOMENT_BITS) == word
     except OSError:
         return True
+
+
+@contextmanager
+def interruptible_at_once() -> Iterator[None]:
+    """Inside, an interrupt ends the process, without a word. For what opens nothing, imports modules and builds classes: where
+    Python raises `KeyboardInterrupt` in there, others make errors of their own of it, and extensions may even crash."""
+    asked = signal.getsignal(signal.SIGINT)
+    if asked is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, asked)
 
 
 GROUPS = Path("/sys/fs/cgroup")

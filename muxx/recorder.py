@@ -123,6 +123,8 @@ class Recorder:
         self._tail: Tail | None = None
         self._gone: list[str] = []
         """Names of removed segments; their positions go with the next transaction."""
+        self._damage: set[tuple[str, int]] = set()
+        """What the log has been told is damaged: what could not be stored is read again and again."""
 
     async def run(self) -> None:
         """Store what comes, until `stop`; then store what there still is, unless the database refuses, and return."""
@@ -240,7 +242,8 @@ class Recorder:
             await readers.close()
         reached = {row["segment"]: row["offset"] for row in rows if not row["stored"]}
         stored = {row["segment"] for row in rows if row["stored"]}
-        tail = Tail(self._paths.journal, reached, stored, {row["request_id"] for row in moved}, self._log)
+        ids = {row["request_id"] for row in moved}
+        tail = Tail(self._paths.journal, reached, stored, ids, self._log, self._damage)
         self._remove(tail, tail.stored())
         present = {segment.name for segment in segments(self._paths.journal)}
         self._gone = [row["segment"] for row in rows if row["segment"] not in present]

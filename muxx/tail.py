@@ -50,8 +50,16 @@ class Tail:
     """`positions` and `stored` are what the database says of each segment; `moved` are the ids it holds as open requests."""
 
     def __init__(
-        self, directory: Path, positions: dict[str, int], stored: set[str], moved: set[str], log: logging.Logger
+        self,
+        directory: Path,
+        positions: dict[str, int],
+        stored: set[str],
+        moved: set[str],
+        log: logging.Logger,
+        told: set[tuple[str, int]] | None = None,
     ) -> None:
+        """`told` outlives a `Tail`: the damage, by segment and offset, that the log has been told of."""
+        self._told = set() if told is None else told
         self._directory = directory
         self._positions = positions
         self._stored = stored
@@ -142,12 +150,17 @@ class Tail:
             return True
         following = next_line(segment.path, offset)
         if following is None:
-            self._log.info("%s: ignored a torn line at %d; it was never acknowledged", segment.name, offset)
+            self._tell(segment, offset, logging.INFO, f"ignored a torn line at {offset}; it was never acknowledged")
             return True
-        self._log.error("%s: damaged from %d to %d, and what stood there is lost", segment.name, offset, following)
+        self._tell(segment, offset, logging.ERROR, f"damaged from {offset} to {following}, and what stood there is lost")
         self._move(segment, following, batch)
         batch.more = True
         return False
+
+    def _tell(self, segment: Segment, offset: int, level: int, text: str) -> None:
+        if (segment.name, offset) not in self._told:
+            self._told.add((segment.name, offset))
+            self._log.log(level, "%s: %s", segment.name, text)
 
     def _end(self, segment: Segment, batch: Batch) -> None:
         """The segment can go; the requests still open in it are handed to the database."""

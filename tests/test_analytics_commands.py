@@ -97,6 +97,8 @@ def test_csv_is_for_spreadsheets_and_runs_nothing_there(log: Path) -> None:
         (["--by", "colour"], "metadata.MEMBER"), (["--month", "2026-13"], "like 2026-11"), (["--last", "3w"], "like 24h or 30d"),
         (["--from", "yesterday"], "write 2026-11-22"), (["--to", "2026-01-01"], "--to needs a --from"),
         (["--from", "2026-01-02", "--to", "2026-01-01"], "is not before --to"),
+        (["--from", "9999-01-01"], "is not before now"), (["--from", "1969-12-31"], "from 1970 to 9999"),
+        (["--from", "2026-01-01", "--to", "9999-12-31T12:00"], "from 1970 to 9999"),
         (["--month", "2026-01", "--last", "1d"], "--from and --to, or --month, or --last"),
     ],
 )  # fmt: skip

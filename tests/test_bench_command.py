@@ -186,8 +186,9 @@ def test_a_bad_configuration_gives_the_usual_error(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-def test_too_short_a_time_is_a_mistake_of_usage(tmp_path: Path) -> None:
-    done = run_bench(tmp_path, "--seconds", "1")
+@pytest.mark.parametrize("seconds", ["1", "nan"])
+def test_too_short_a_time_and_none_at_all_are_mistakes_of_usage(tmp_path: Path, seconds: str) -> None:
+    done = run_bench(tmp_path, "--seconds", seconds)
     assert done.returncode == 2
     assert "--seconds" in done.stderr
 

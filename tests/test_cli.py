@@ -499,17 +499,24 @@ def test_python_m_muxx_is_muxx_with_its_exit_codes(packages: Path) -> None:
     assert (failed.returncode, failed.stdout, failed.stderr) == (3, "", "Error: the cellar is locked\n")
 
 
-def test_an_interrupt_while_it_loads_leaves_no_stack_trace(packages: Path) -> None:
-    code = """
-import sys
+@pytest.mark.parametrize("module", ["muxx.cli", "muxx_demo"])
+def test_an_interrupt_while_it_loads_leaves_no_stack_trace(packages: Path, module: str) -> None:
+    """Also where somebody makes an error of it, as pydantic does while it builds a class."""
+    code = f"""
+import os, signal, sys
 from muxx.__main__ import main
 
 class Interrupts:
     def find_spec(self, name, *_):
-        if name == "muxx.cli":
-            raise KeyboardInterrupt
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise ValueError("no class can be built") from error
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 sys.meta_path.insert(0, Interrupts())
+sys.argv = ["muxx", "config", "check"]
 main()
 """
     result = process(packages, "-c", code)

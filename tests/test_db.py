@@ -22,7 +22,7 @@ from journal_kit import kill, spawn
 from process_kit import alive, children
 
 import muxx.db as db_module
-from muxx import scanning
+from muxx import __version__, projectstore, recorder, scanning, secret
 from muxx.db import Database, Migration, begin_log_anew, statements
 from muxx.errors import StartError
 from muxx.sqlite import Connection, Writer, connect
@@ -361,6 +361,15 @@ class TestMigrations:
     async def test_a_database_from_a_newer_plugin_is_refused(self, db: Database) -> None:
         with pytest.raises(StartError, match="newer version of plugin 'things'"):
             await db.migrate("things", (LOGS,))
+
+    def test_the_kernels_own_tables_are_known_by_their_names(self) -> None:
+        assert {projectstore.NAME, recorder.NAME, secret.NAME} == db_module.KERNEL
+
+    @pytest.mark.parametrize("name", ["keys", *sorted(db_module.KERNEL)])
+    async def test_of_what_comes_with_muxx_it_is_muxx_that_is_newer(self, db: Database, name: str) -> None:
+        await db.migrate(name, (Migration("main", "CREATE TABLE newer (id)"),))
+        with pytest.raises(StartError, match=rf"newer version of muxx than {__version__}\. Install that"):
+            await db.migrate(name, (LOGS, TABLE))
 
     def test_a_script_is_cut_at_statements_only(self) -> None:
         trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; END;"

@@ -16,6 +16,20 @@ PLUGINS = Path(__file__).parent.parent / "plugins"
 CLASSES = {"muxx-guard": "Guard", "muxx-jwt": "Jwt", "muxx-redact": "Redact", "muxx-router": "Router"}
 
 
+def test_who_has_only_a_wheel_or_a_source_distribution_has_the_pages_and_the_example_too() -> None:
+    root = PLUGINS.parent
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg")
+    base = Path("share/doc/muxx")
+    brought = set()
+    for folder, patterns in setup["options.data_files"].items():
+        for path in (found for pattern in patterns.split() for found in root.glob(pattern)):
+            assert Path(folder) == base / path.relative_to(root).parent, "links between pages hold there too"
+            brought.add(path)
+    wanted = {path for path in (root / "docs").rglob("*") if path.is_file()} | {root / "config.example.toml"}
+    assert brought >= wanted | set(root.glob("*.md"))
+
+
 def test_every_distribution_is_looked_at() -> None:
     assert {path.parent.name for path in PLUGINS.glob("*/setup.cfg")} == CLASSES.keys()
 

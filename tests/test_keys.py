@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import string
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -526,6 +528,18 @@ class TestCommands:
             assert result.exit_code == 1
             assert why in result.stderr
             assert result.stdout == ""
+
+    def test_a_key_that_could_be_shown_to_nobody_is_taken_back(self, config_file: Path) -> None:
+        old = created(config_file, "--expires", "9d")
+        before = listed(config_file)
+        for command in ("create", "create --json", f"rotate {old['id']}"):
+            for out, said in ((">/dev/full", "taken back"), (">&-", "Nothing was made")):
+                line = f'exec "$0" -m muxx keys {command} --config "$1" {out}'
+                done = subprocess.run(["sh", "-c", line, sys.executable, config_file], capture_output=True, text=True, check=False)
+                assert done.returncode == 1
+                assert said in done.stderr
+        assert listed(config_file) == before
+        assert muxx(config_file, "rotate", old["id"]).exit_code == 0
 
     def test_a07_no_key_text_is_written_to_any_file(self, config_file: Path) -> None:
         made = [created(config_file)["key"] for _ in range(5)]

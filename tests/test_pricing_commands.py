@@ -97,13 +97,14 @@ def test_update_writes_the_installed_prices_beside_the_database(muxx: Callable[.
         "path": str(tmp_path / "muxx-prices.json"), "version": "genai-prices-0.2.3", "models": len(MODELS),
     }  # fmt: skip
     assert (tmp_path / "muxx-prices.json").read_bytes() == SHIPPED.read_bytes()
-    assert f'table = "{tmp_path}/muxx-prices.json"' in done.stderr
+    assert f'table = "{tmp_path}/muxx-prices.json" in [plugins.pricing], and reload muxx (SIGHUP)' in done.stderr
 
 
 def test_update_writes_where_the_configuration_says_and_from_a_file(muxx: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "muxx.toml").write_text("")
     done = muxx("update", "--from", str(data_file(tmp_path, DATA)), table="own.json")
     assert done.exit_code == 0, done.output
+    assert done.stderr == "A running muxx uses it from its next reload (SIGHUP).\n"
     shown = json.loads(muxx("show", "m-2026", "--json", table="own.json").stdout)
     assert (shown["input"], shown["reasoning"]) == ("0.2", "7")
     assert shown["price_version"].startswith("genai-prices-data-")

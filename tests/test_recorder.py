@@ -465,6 +465,28 @@ class TestTrouble:
         recorder.stop()
         await running
 
+    async def test_a_torn_line_is_told_once_however_often_it_is_read(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        recorder, journal = bench.recorder(), bench.journal()
+        await recorder.drain()
+        journal.final(row("a"))
+        journal.final(row("torn"))
+        [segment] = segments(bench.host.paths.journal)
+        segment.path.write_bytes(segment.path.read_bytes()[:-5])
+        journal.close()
+        tries: list[int] = []
+
+        def full(gateway: Any, db: Any, records: list[Any]) -> None:
+            tries.append(len(records))
+            if len(tries) < 4:
+                raise sqlite3.OperationalError("database or disk is full")
+
+        recorder._chain = as_chain(full)
+        with caplog.at_level("INFO"):
+            await recorder.drain()
+        await recorder.close()
+        assert tries == [1] * 4
+        assert caplog.text.count("ignored a torn line") == 1
+
     async def test_stopping_does_not_wait_for_a_locked_database(self, bench: Bench) -> None:
         recorder = bench.recorder()
         await recorder.drain()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import orjson
 import pytest
 from cache_kit import ROOM
 from carrying_kit import hang, serving
@@ -486,6 +487,18 @@ async def test_a_project_sees_how_its_caps_stand(tmp_path: Path) -> None:
         left = usd(pico_of(Decimal("0.50")) - spent)
         assert shown["caps"] == [{"window": "day", "usd": "0.5", "action": "block", "remaining_usd": left}]
         assert (await gateway.get("/v1/caps?project=other")).status == 400
+
+
+@pytest.mark.parametrize(("written", "shown"), [("1e-7", "0.0000001"), ("1E+3", "1000"), ("100.00", "100.00")])
+def test_a_command_shows_a_cap_as_plain_dollars_however_they_were_written(tmp_path: Path, written: str, shown: str) -> None:
+    (tmp_path / "muxx.toml").touch()
+
+    def ran(*arguments: str) -> str:
+        return CliRunner().invoke(cli, [*arguments, "--config", str(tmp_path / "muxx.toml")]).stdout
+
+    assert orjson.loads(ran("caps", "set", "day", written, "--json"))["caps"][0]["usd"] == shown
+    assert ran("caps", "list").splitlines()[1].split()[1] == shown
+    assert f'"usd":"{shown}"' in ran("projects", "show", "default")
 
 
 async def test_a_command_says_that_what_was_spent_is_not_added_up_before_muxx_has_started_again(tmp_path: Path) -> None:

@@ -357,6 +357,16 @@ async def test_Y02_signals_up_to_its_very_end_do_not_change_its_exit_code(tmp_pa
         assert gateway.process.returncode == 0
 
 
+async def test_signals_on_which_others_reopen_their_logs_do_nothing(tmp_path: Path, upstream: Upstream) -> None:
+    async with gateway_process(tmp_path, upstream) as gateway:
+        before = children(gateway.process.pid)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            for pid in (gateway.process.pid, *before):
+                os.kill(pid, number)
+        assert (await gateway.chat()).status == 200
+        assert children(gateway.process.pid) == before
+
+
 async def test_Y02_a_signal_during_the_start_ends_it(tmp_path: Path, upstream: Upstream) -> None:
     gateway = gateway_process(tmp_path, upstream, workers=2)
     for delay in (0.3, 1.0):

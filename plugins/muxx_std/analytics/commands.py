@@ -113,10 +113,13 @@ def _span(since: float | None, until: float | None, month: Span | None, last: Sp
         return month or last or month_span(datetime.now(UTC).strftime("%Y-%m"))
     if since is None:
         raise click.UsageError("--to needs a --from.")
+    end = time.time() if until is None else until
     try:
-        return hours_around(since, time.time() if until is None else until)
+        return hours_around(since, end)
     except ValueError:
-        raise click.BadParameter("is not before --to", param_hint="--from") from None
+        outside = since < 0 or end > since
+        text = "from 1970 to 9999 is what can be asked for" if outside else f"is not before {'now' if until is None else '--to'}"
+        raise click.BadParameter(text, param_hint="--from") from None
 
 
 def _rows(found: Found, question: Question) -> Iterable[list[Any]]:

@@ -6,7 +6,9 @@ The text of a key leaves the process in exactly two places: the output of `creat
 from __future__ import annotations
 
 import re
+import sys
 import time
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -128,7 +130,7 @@ def create(
         project = project or DEFAULT_PROJECT
     text = format.generate("admin" if admin else "test" if test else "live")
 
-    async def run() -> KeyRow:
+    async def run() -> tuple[KeyRow, str]:
         async with Host.open(config) as host:
             store = await KeyStore.prepared(host)
             if project not in (None, *(row.name for row in await host.projects.rows())):
@@ -136,9 +138,9 @@ def create(
             row = new_row(text, host.derive("keys"), project=project, name=name, models=models, expires_at=expires_at)
             await store.add(row)
             host.shared.bump("keys")
-            return row
+            return row, text
 
-    _show_new(run_async(run()), text, as_json)
+    _make(config, run(), as_json)
 
 
 @keys.command(name="list")
@@ -243,15 +245,17 @@ def revoke(config: Config, key_id: str) -> None:
 def rotate(config: Config, key_id: str, overlap: float, as_json: bool) -> None:
     """Make a key that takes over from another, with the same rights, and print it, this once."""
 
-    async def run() -> tuple[str, KeyRow]:
+    before: list[KeyRow] = []
+
+    async def run() -> tuple[KeyRow, str]:
         async with Host.open(config) as host:
             store = await KeyStore.prepared(host)
-            made = await store.rotate(key_id, host.derive("keys"), overlap)
+            before.append(await store.one(key_id))
+            text, row = await store.rotate(key_id, host.derive("keys"), overlap)
             host.shared.bump("keys")
-            return made
+            return row, text
 
-    text, row = run_async(run())
-    _show_new(row, text, as_json)
+    _make(config, run(), as_json, before)
 
 
 def _show(row: KeyRow, as_json: bool) -> None:
@@ -262,6 +266,29 @@ def _show(row: KeyRow, as_json: bool) -> None:
     del shown["object"]
     shown["models"] = ", ".join(shown["models"]) or "all"
     table(("what", "value"), shown.items())
+
+
+def _make(
+    config: Config, making: Coroutine[Any, Any, tuple[KeyRow, str]], as_json: bool, before: Sequence[KeyRow] = ()
+) -> None:
+    """Make a key and print it; one that could not be printed, and so is nobody's, is taken back. `before` are others that its
+    making changes, as they were."""
+    if sys.__stdout__ is None:
+        making.close()
+        raise click.ClickException("stdout is closed, so nobody would see the key. Nothing was made.")
+    row, text = run_async(making)
+    try:
+        _show_new(row, text, as_json)
+    except OSError:
+        run_async(_take_back(config, row, before))
+        click.echo(f"The key could not be shown, so {row.id} was taken back.", err=True)
+        raise
+
+
+async def _take_back(config: Config, row: KeyRow, before: Sequence[KeyRow]) -> None:
+    async with Host.open(config) as host:
+        await KeyStore(host.db).take_back(row, before)
+        host.shared.bump("keys")
 
 
 def _show_new(row: KeyRow, text: str, as_json: bool) -> None:

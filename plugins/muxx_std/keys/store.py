@@ -194,6 +194,17 @@ class KeyStore:
 
         await self._db.write(write)
 
+    async def take_back(self, row: KeyRow, before: Iterable[KeyRow]) -> None:
+        """Undo the making of a key whose text reached nobody. What its making changed of others is as `before`."""
+
+        async def write(db: Connection) -> None:
+            await db.execute("DELETE FROM keys WHERE id = ?", (row.id,))
+            for old in before:
+                await db.execute("UPDATE keys SET expires_at = ?, replaced_by = NULL WHERE id = ?", (old.expires_at, old.id))
+            await _note(db, "key.take_back", row, None)
+
+        await self._db.write(write)
+
     async def add_first(self, row: KeyRow) -> bool:
         """Store `row` if there is no key at all. Deciding and storing are one transaction, so only one caller ever hears True."""
 

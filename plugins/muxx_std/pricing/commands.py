@@ -115,9 +115,9 @@ def update_prices(settings: PricingConfig, config: Config, file: Path | None, as
     else:
         click.echo(f"{path}: {version}, {count} models")
     if settings.table is None:
-        click.echo(f'To use it, set table = "{path}" in [plugins.pricing] and restart muxx.', err=True)
+        click.echo(f'To use it, set table = "{path}" in [plugins.pricing], and reload muxx (SIGHUP).', err=True)
     else:
-        click.echo("A running muxx uses it from its next start.", err=True)
+        click.echo("A running muxx uses it from its next reload (SIGHUP).", err=True)
 
 
 def _open(settings: PricingConfig, config: Config, vendor: str | None) -> PriceBook:

@@ -8,6 +8,7 @@ stands beside the choices and their deltas was said whole, and counts as it was 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from itertools import zip_longest
 from typing import Any
 
 from .answer import Choice, ToolText
@@ -28,26 +29,27 @@ class GatheredTool(ToolText):
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
-        self._more: dict[str, Any] = {}
+        self._more: list[dict[str, Any]] = []
 
     def add(self, fragment: dict[str, Any]) -> None:
         super().add(fragment)
         _take(self._more, fragment, _CALLS_OWN)
 
     def as_call(self) -> dict[str, Any]:
-        return {**super().as_call(), **self._more}
+        return {**super().as_call(), **_whole(self._more)}
 
 
 class GatheredChoice(Choice):
-    __slots__ = ("_audio", "_audio_data", "_message", "_more", "_names", "_parts")
+    __slots__ = ("_audio", "_audio_data", "_logprobs", "_message", "_more", "_names", "_parts")
 
     tool = GatheredTool
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self._more: dict[str, Any] = {}
-        self._message: dict[str, Any] = {}
-        self._audio: dict[str, Any] = {}
+        self._logprobs: list[dict[str, Any]] = []
+        self._message: list[dict[str, Any]] = []
+        self._audio: list[dict[str, Any]] = []
         self._audio_data: list[str] = []
         self._names: set[str] = set()
         """Under which its reasoning came."""
@@ -67,11 +69,12 @@ class GatheredChoice(Choice):
 
     def take_members(self, choice: dict[str, Any]) -> None:
         """What a choice has beside its delta."""
-        self._more["logprobs"] = merged(self._more.get("logprobs"), choice.get("logprobs"))
+        if type(logprobs := choice.get("logprobs")) is dict:
+            self._logprobs.append(logprobs)
         _take_last(self._more, choice, _CHOICES_OWN)
 
     def beside(self) -> dict[str, Any]:
-        return self._more
+        return {"logprobs": _whole(self._logprobs) or None, **self._more}
 
     def as_choice(self) -> dict[str, Any]:
         choice = super().as_choice()
@@ -83,8 +86,8 @@ class GatheredChoice(Choice):
         if any(type(part) is not dict or part.get("type") != "text" for part in self._parts):
             message["content"] = _joined(self._parts)
         if self._audio or self._audio_data:
-            message["audio"] = {**self._audio, "data": _joined_base64(self._audio_data)}
-        return {**choice, "message": message | self._message}
+            message["audio"] = {**_whole(self._audio), "data": _joined_base64(self._audio_data)}
+        return {**choice, "message": message | _whole(self._message)}
 
 
 class GatheredStream(ChatStream):
@@ -157,9 +160,18 @@ def _place_of(entry: Any, entries: list[Any]) -> int | None:
     return next((place for place, is_it in enumerate(known) if is_it), None)
 
 
-def _take(known: dict[str, Any], told: dict[str, Any], own: tuple[str, ...]) -> None:
-    """Add pieces to members that are not among these."""
-    known |= merged(known, {name: value for name, value in told.items() if name not in own})
+def _take(pieces: list[dict[str, Any]], told: dict[str, Any], own: tuple[str, ...]) -> None:
+    """Keep what is told of members that are not among these."""
+    if piece := {name: value for name, value in told.items() if name not in own}:
+        pieces.append(piece)
+
+
+def _whole(pieces: list[dict[str, Any]]) -> dict[str, Any]:
+    """The pieces as one. Neighbours are merged until one is left: one after the other would copy the beginning each time."""
+    while len(pieces) > 1:
+        pairs = zip_longest(pieces[::2], pieces[1::2])
+        pieces = [merged(first, second) for first, second in pairs]
+    return pieces[0] if pieces else {}
 
 
 def _take_last(known: dict[str, Any], told: dict[str, Any], own: tuple[str, ...]) -> None:

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from .accounting import stores_content
 from .answering import asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole
 from .chains import isolated
@@ -23,6 +21,8 @@ from .money import Usage
 from .reply import WholeAnswer
 from .replying import begin_stream, head, listed, stream_items
 from .translating import upstream_wire, whole, whole_of_stream
+from .wire.halves import dumps
+from .wire.mending import observed
 from .wire.sse import EventSplitter
 from .wire.wire import DONE, FORWARD, WITHHOLD, AnswerHead
 
@@ -126,7 +126,7 @@ def _observed(wire: Wire, stream: bytes) -> StreamFacts:
     """What a whole stream says."""
     facts = wire.stream({}, True)
     for event in EventSplitter(len(stream)).feed(stream):
-        facts.observe(event)
+        observed(facts, event)
     return facts
 
 
@@ -134,7 +134,7 @@ def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
     splitter, facts, at = EventSplitter(len(stream)), wire.stream({}, False), 0
     places = {DONE: (0, 0), WITHHOLD: (0, 0)}
     for event in splitter.feed(stream):
-        verdict, end = facts.observe(event), at + len(event[0])
+        verdict, end = observed(facts, event), at + len(event[0])
         if verdict in places:
             places[verdict] = at, end
         elif verdict is not FORWARD:
@@ -144,7 +144,7 @@ def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
             break
     if at != len(stream.rstrip(b"\r\n")) and stream[at:].strip(b"\r\n"):
         return None
-    kept = KeptStream(facts, partial(_observed, wire, stream), orjson.dumps(wire.assembled(facts)))
+    kept = KeptStream(facts, partial(_observed, wire, stream), dumps(wire.assembled(facts)))
     last = places[DONE] if facts.done else (at, at)  # of a format whose streams end with their body
     kept.usage_event, kept.last, kept.has_ids = places[WITHHOLD], last, splitter.has_ids
     return kept
@@ -173,7 +173,7 @@ async def give_again(call: Call, answer: WholeAnswer) -> None:
     if not exchange.request.stream:
         body, content_type, facts = kept.body, kept.content_type, kept.facts
         if kept.is_stream:
-            body, content_type = orjson.dumps(wire.assembled(facts)), "application/json"
+            body, content_type = dumps(wire.assembled(facts)), "application/json"
         if hooked:
             body = await hooked_plain(call, body)
         if body is not kept.body:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import JSONDecodeError, dumps
 
 from ...reply import Chunk, ToolCall
+from ..halves import loads
 from .thoughts import signature_in
 
 

@@ -206,14 +206,9 @@ class Prompt:
         choice = self.tool_choice
         if choice is None:
             return None
-        if choice.mode == "named":
-            if all(tool.name != choice.name for tool in self.tools):
-                losses.cannot(self.place("tool_choice"), "Give the tool it names as a function.")
-                return None
+        if self.tools and (choice.mode != "named" or any(tool.name == choice.name for tool in self.tools)):
             return choice
-        if self.tools:
-            return choice
-        if choice.mode == "required":
+        if choice.mode in ("required", "named"):
             losses.cannot(self.place("tool_choice"), "Give the tools it is to choose from.")
         return None
 

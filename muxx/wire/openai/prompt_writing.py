@@ -73,7 +73,7 @@ def reasons(model: str) -> bool:
 
 def effort_of(prompt: Prompt, losses: Losses) -> str | None:
     """How much to think, in OpenAI's words; None where nothing was said of it, or nothing need or can be said to the model."""
-    effort = _asked_effort(prompt.reasoning or Reasoning())
+    effort = asked_effort(prompt.reasoning or Reasoning())
     if effort != "none":
         return effort
     for names, thinks, least in _LEAST_EFFORTS:
@@ -84,7 +84,8 @@ def effort_of(prompt: Prompt, losses: Losses) -> str | None:
     return effort
 
 
-def _asked_effort(reasoning: Reasoning) -> str | None:
+def asked_effort(reasoning: Reasoning) -> str | None:
+    """How much the request asks to think, in those words, whatever the model takes."""
     if reasoning.effort is not None or reasoning.budget is None:
         return reasoning.effort
     return next((effort for below, effort in _EFFORTS if reasoning.budget < below), "high")

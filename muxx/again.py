@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from .answering import asks_for_usage, chunk_chain, complete_stream, hooked_plain, learn, send_whole
 from .chains import isolated
 from .crashes import describe_crash
@@ -23,6 +21,8 @@ from .noting import stores_content
 from .reply import WholeAnswer
 from .replying import begin_stream, head, listed, stream_items
 from .translating import upstream_wire, whole, whole_of_stream
+from .wire.halves import dumps
+from .wire.mending import observed
 from .wire.sse import EventSplitter
 from .wire.wire import DONE, FORWARD, WITHHOLD, AnswerHead
 
@@ -105,7 +105,7 @@ class Kept:
         if up is not None and up is not wire:
             self.body, self.content_type, self.is_stream = _translated(answer, up, wire), "application/json", False
         if self.is_stream:
-            self.plain = orjson.dumps(wire.assembled(_observed(wire, self.body)))
+            self.plain = dumps(wire.assembled(_observed(wire, self.body)))
             self.stream = _kept_stream(wire, self.body)
         else:
             self.plain = self.body
@@ -129,7 +129,7 @@ def _observed(wire: Wire, stream: bytes) -> StreamFacts:
     """What a whole stream says, with all it holds."""
     facts = wire.stream({}, True) if wire.gathering is None else wire.gathering()
     for event in EventSplitter(len(stream)).feed(stream):
-        facts.observe(event)
+        observed(facts, event)
     return facts
 
 
@@ -137,7 +137,7 @@ def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
     splitter, facts, at = EventSplitter(len(stream)), wire.stream({}, False), 0
     places = {DONE: (0, 0), WITHHOLD: (0, 0)}
     for event in splitter.feed(stream):
-        verdict, end = facts.observe(event), at + len(event[0])
+        verdict, end = observed(facts, event), at + len(event[0])
         if verdict in places:
             places[verdict] = at, end
         elif verdict is not FORWARD:
@@ -147,7 +147,7 @@ def _kept_stream(wire: Wire, stream: bytes) -> KeptStream | None:
             break
     if at != len(stream.rstrip(b"\r\n")) and stream[at:].strip(b"\r\n"):
         return None
-    kept = KeptStream(facts, partial(_observed, wire, stream), orjson.dumps(wire.assembled(facts)))
+    kept = KeptStream(facts, partial(_observed, wire, stream), dumps(wire.assembled(facts)))
     last = places[DONE] if facts.done else (at, at)  # of a format whose streams end with their body
     kept.usage_event, kept.last, kept.has_ids = places[WITHHOLD], last, splitter.has_ids
     return kept

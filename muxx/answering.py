@@ -31,6 +31,7 @@ from .reply import Chunk, is_event_stream
 from .targets import Attempt
 from .translating import LOST, HookedTranslator, TranslatedHookedRelay, TranslatedRelay, Translator, whole
 from .wire.failures import word_for
+from .wire.halves import dumps, whole_json
 
 if TYPE_CHECKING:
     from .call import Call
@@ -190,7 +191,7 @@ async def complete_stream(
         raise ClientGone()
     learn(call, facts, delivered, 200)
     if call.delivered is None and stores_content(exchange):
-        call.delivered = orjson.dumps(wire.assembled(delivered))
+        call.delivered = dumps(wire.assembled(delivered))
     failure = call.stream.error if call.stream is not None else None
     if failure:  # the provider says in the answer's last event that it failed
         if call.delivered is not None and exchange.attempts:
@@ -274,7 +275,7 @@ async def send_whole(
     exchange.response.status = status
     for tap in exchange.taps:
         isolated(tap)(body)
-    call.delivered = body if call.facts is not None else _as_json(body)
+    call.delivered = whole_json(body) if call.facts is not None else _as_json(body)
     if failure:
         _note_failure(call, failure)
     settle(call, complete=not failure)
@@ -299,6 +300,7 @@ def _as_json(body: bytes) -> bytes:
 
 async def hooked_plain(call: Call, body: bytes) -> bytes:
     """A plain answer is a short stream of the same Chunks."""
+    body = whole_json(body)
     chunks = await through(call, chunk_chain(call), call.wire.decode_plain(body))
     with plugins_chunks():
         return call.wire.encode_plain(body, chunks)

@@ -17,10 +17,11 @@ from .call import NEVER
 from .chains import at_once
 from .crashes import describe_crash
 from .errors import MuxxError, PluginError, UpstreamError
-from .relay import Relay, form_of
+from .relay import ReadingRelay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
 from .wire.fragments import Fragments
+from .wire.mending import observed
 from .wire.sse import Event, EventSplitter
 from .wire.wire import DONE, ERROR_EVENT, FORWARD, Codec, StreamFacts, Verdict
 
@@ -47,16 +48,16 @@ class Delivered:
 
     def take(self, data: bytes) -> None:
         for event in self._splitter.feed(data):
-            self.facts.observe(event)
+            observed(self.facts, event)
 
     def take_last(self, data: bytes) -> None:
         """The last event, which need not have its blank line."""
         self.take(data)
         if (tail := self._splitter.finish()) is not None:
-            self.facts.observe(tail)
+            observed(self.facts, tail)
 
 
-class HookedRelay(Relay):
+class HookedRelay(ReadingRelay):
     """The path with `on_chunk` plugins. Where none of them waits, events go through the hooks in the step in which they come.
     Where one may, `feed` queues them, and `run` takes them through in the exchange's own task. What is left of events that came
     together leaves together, as far as no hook has to be waited for."""
@@ -92,11 +93,16 @@ class HookedRelay(Relay):
             self._pause()
 
     def _take(self, events: list[Event]) -> None:
-        for event in events:
+        if self._mender is not None:
+            events = self._mender.take(events)
+        for number, event in enumerate(events):
             try:
                 verdict = self._observe(event)
             except UpstreamError as error:
-                self.finish(error)
+                if self._mends(event):
+                    self._take(events[number:])
+                else:
+                    self.finish(error)
                 break
             self._bring(event, verdict)
             if verdict is DONE:
@@ -142,6 +148,7 @@ class HookedRelay(Relay):
 
     def _note_end(self, event: Event) -> None:
         self._note_last(event[0])
+        self._ending = self._came(event)
 
     def _bring(self, event: Event, verdict: Verdict) -> None:
         """Through the hooks, at once or when the task comes to it. What may end the answer is the task's."""
@@ -178,6 +185,7 @@ class HookedRelay(Relay):
 
     def finish(self, error: MuxxError | None) -> None:
         """What came before still goes through the hooks; `over` is resolved when it has."""
+        self._take_waiting()
         if self._outcome is None:
             self._outcome = (error,)
             self._going_on = None

@@ -16,6 +16,7 @@ from .exchange import Exchange
 from .headers import TRACEPARENT
 from .pipeline import carry
 from .request import HttpRequest, Request
+from .wire import halves
 from .wire.wires import BY_NAME
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ async def call(gateway: Gateway, operation: str, body: Mapping[str, Any], parent
     await carry(Call(gateway, exchange, wire, head, down, asyncio.current_task()))
     if exchange.error is not None:
         raise exchange.error
-    answer: dict[str, Any] = orjson.loads(down.body)
+    answer: dict[str, Any] = halves.loads(down.body)
     if down.status >= 400:
         raise MuxxError()
     return answer

@@ -21,12 +21,14 @@ from .errors import (
     UpstreamDisconnected,
     UpstreamError,
     UpstreamEventTooLarge,
+    UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamTruncated,
 )
 from .reply import Chunk, ChunkKind
 from .wire.alike import Alike
 from .wire.large import LARGE
+from .wire.mending import Mender, holds_halves, observed, observed_with_halves
 from .wire.sse import Event, EventSplitter
 from .wire.wire import DONE, ERROR_EVENT, FORWARD, StreamFacts, Verdict
 
@@ -212,7 +214,10 @@ class Relay:
         observe = self.stream.observe
         for event in events:
             try:
-                verdict = observe(event)
+                try:
+                    verdict = observe(event)
+                except UpstreamProtocolError as error:
+                    verdict = observed_with_halves(self.stream, event, error)
             except UpstreamError as error:
                 self._send(out)
                 self.finish(error)
@@ -289,8 +294,8 @@ class Relay:
     def _take_end(self) -> None:
         """An event the provider never ended: sent only if it makes the answer complete."""
         try:
-            tail = self._splitter.finish()
-            verdict = self.stream.observe(tail) if tail is not None else None
+            tail = self._tail()
+            verdict = observed(self.stream, tail) if tail is not None else None
         except UpstreamEventTooLarge as error:
             self.finish(None if self.stream.finished else error)
             return
@@ -300,6 +305,9 @@ class Relay:
             self._take_tail(tail, verdict)
         elif self.stream.ends_with_body:
             self._take_line_ends(self._splitter.tail)
+
+    def _tail(self) -> Event | None:
+        return self._splitter.finish()
 
     def _take_line_ends(self, rest: bytes) -> None:
         """The LF of a last event whose CR had ended it already, when the two came in different reads."""
@@ -328,6 +336,39 @@ class Relay:
             self._pausing = False
             self._limits.due = monotonic() + self._between
             self._response.resume()
+
+
+class ReadingRelay(Relay):
+    """What holds of the paths on which somebody reads what the events say. From the first on that holds half of a character, all
+    are made whole."""
+
+    _mender: Mender | None = None
+
+    def _mends(self, event: Event) -> bool:
+        """Whether an event cannot be read because it holds half of a character, which begins the mending."""
+        if self._mender is not None or not holds_halves(event):
+            return False
+        self._mender = Mender()
+        self._likenesses, self._alike, self._going_on = 0, None, None  # each event has to come by the mender
+        return True
+
+    def _came(self, event: Event) -> bytes:
+        """An event's bytes as the provider sent them."""
+        return event[0] if self._mender is None else self._mender.came(event[0])
+
+    def _take_waiting(self) -> None:
+        """Take the event that waits for the other half of a character, which does not come any more."""
+        if self._mender is not None and (waiting := self._mender.rest()):
+            self._take(waiting)
+
+    def _tail(self) -> Event | None:
+        tail, mender = super()._tail(), self._mender or Mender()
+        whole = [*mender.take([] if tail is None else [tail]), *mender.rest()]
+        if tail is None:
+            self._take(whole)
+            return None
+        self._take(whole[:-1])
+        return whole[-1]
 
 
 def form_of(chunks: list[Chunk], raw: bytes | None) -> Form | None:

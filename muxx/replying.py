@@ -25,6 +25,7 @@ from .hookedrelay import Delivered
 from .money import usd
 from .plugins import Step
 from .reply import KERNEL_HEADERS, Chunk, Reply, WholeAnswer
+from .wire.mending import Mender, observed
 from .wire.sse import Event, EventSplitter
 from .wire.wire import DONE, DROP, WITHHOLD, AnswerHead, Head
 
@@ -215,6 +216,7 @@ class ReplyEvents:
         self._codec = call.wire.codec(head, asks_for_usage(call))
         self._observer = call.wire.stream(call.exchange.request.body, not withhold_usage)
         self._splitter = EventSplitter(call.gateway.config.server.max_event_bytes)
+        self._mender = Mender()
         self._has_bytes = False
         self._last: bytes | None = None
         self._ended = False
@@ -225,11 +227,12 @@ class ReplyEvents:
                 yield await self._hooked([item] if isinstance(item, Chunk) else item)
             else:
                 self._has_bytes = True
-                yield b"".join([await self._event(event) for event in self._splitter.feed(item) if not self._ended])
+                yield b"".join([await self._event(event) for event in self._whole(self._splitter.feed(item)) if not self._ended])
             if self._ended:
                 return
-        if (tail := self._splitter.finish()) is not None:
-            yield await self._event(tail)
+        tail = self._splitter.finish()
+        for event in [*self._whole([] if tail is None else [tail]), *self._mender.rest()]:
+            yield await self._event(event)
         if self._has_bytes and not self._observer.finished and not self._ended:
             raise ValueError("the reply's bytes end before the answer does")
         if not self._ended and (self._chain or not self._has_bytes):
@@ -239,9 +242,13 @@ class ReplyEvents:
         """The last event: the plugin's own, or one like it."""
         return self._codec.last() if self._last is None else self._last
 
+    def _whole(self, events: list[Event]) -> list[Event]:
+        """Events that hooks can read; where there are none they leave as they are."""
+        return self._mender.take(events) if self._chain else events
+
     async def _event(self, event: Event) -> bytes:
         """What leaves of an event of the plugin's bytes."""
-        verdict = self._observer.observe(event)
+        verdict = observed(self._observer, event)
         if verdict is DROP or verdict is WITHHOLD:
             return b""
         if self._chain and (chunks := self._codec.decode(event)):

@@ -14,9 +14,10 @@ from orjson import JSONDecodeError, loads
 from .errors import InvalidRequest, UpstreamError
 from .hookedrelay import HookedRelay
 from .outages import failure_told
-from .relay import Relay, form_of
+from .relay import ReadingRelay, form_of
 from .reply import Chunk
 from .wire.alike import Alike
+from .wire.mending import mended
 from .wire.prompt import Losses
 from .wire.seals import sealed
 from .wire.sse import Event
@@ -187,7 +188,7 @@ class _OwnEvents:
         return True  # what goes out has no `id` fields
 
 
-class TranslatedRelay(_OwnEvents, Relay):
+class TranslatedRelay(_OwnEvents, ReadingRelay):
     """The path of a translated answer that nobody hooks: each event is read and written in the step in which it comes."""
 
     def __init__(self, *args: Any, codec: Translator, **kwargs: Any) -> None:
@@ -212,8 +213,11 @@ class TranslatedRelay(_OwnEvents, Relay):
         stream, codec = self.stream, self._codec
         error: MuxxError | None = None
         chunks: list[Chunk] = []
+        number = 0
+        if self._mender is not None:
+            events = self._mender.take(events)
         try:
-            for event in events:
+            for number, event in enumerate(events):  # noqa: B007 - where it failed
                 verdict = stream.observe(event)
                 if verdict is ERROR_EVENT:
                     raise failure_told(stream.error, self._masked)
@@ -221,9 +225,13 @@ class TranslatedRelay(_OwnEvents, Relay):
                 if chunks:
                     out.append(codec.encode(chunks))
                 if verdict is DONE:
-                    self._ending = event[0]
+                    self._ending = self._came(event)
                     break
         except UpstreamError as failure:
+            if self._mends(events[number]):
+                self._send(out)
+                self._take(events[number:])
+                return
             error = failure
         self._form = form_of(chunks, None) if self._likenesses and stream.saying is not None else None
         if events:
@@ -245,6 +253,7 @@ class TranslatedRelay(_OwnEvents, Relay):
 
     def finish(self, error: MuxxError | None) -> None:
         """The end is the caller's format's own: it says how the answer ended and what it used."""
+        self._take_waiting()
         if error is None and not self._ended and not self.over.done():
             self._ended = True
             try:
@@ -266,7 +275,7 @@ class TranslatedHookedRelay(_OwnEvents, HookedRelay):
         return verdict
 
     def _note_end(self, event: Event) -> None:
-        self._ending = event[0]
+        self._ending = self._came(event)
 
     @property
     def _ends_by_itself(self) -> bool:
@@ -292,6 +301,6 @@ def whole_of_stream(up: Wire, events: Iterable[Event], called: Wire) -> list[Chu
     """A provider's whole stream as Chunks for the caller's format."""
     assert up.translation is not None
     reader = up.translation.reader()
-    values = [value for event in events if (value := _json_of(event)) is not None]
+    values = [value for event in mended(events) if (value := _json_of(event)) is not None]
     chunks = [chunk for value in values for chunk in reader.read(value)]
     return _crossing(up, called, [*chunks, reader.end()], reader.lost)

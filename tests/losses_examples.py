@@ -267,7 +267,7 @@ MESSAGES = {
     ),
     "thinking with a budget": field("thinking", {"type": "enabled", "budget_tokens": 2048}),
     "thinking that is adaptive": field("thinking", {"type": "adaptive"}),
-    "thinking that is disabled": field("thinking", {"type": "disabled"}),
+    "thinking that is disabled": Example({"thinking": {"type": "disabled"}}, {}, "gpt-5.1"),
     "output_config.effort": field("output_config", {"effort": "low"}),
     "output_config.format": field("output_config", {"format": {"type": "json_schema", "schema": SCHEMA}}),
     "output_format": field("output_format", {"type": "json_schema", "schema": SCHEMA}),

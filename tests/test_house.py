@@ -38,7 +38,7 @@ MAPPED = sorted(init for root in ("muxx/wire", "plugins/muxx_std") for init in (
 
 FROM_THE_BOTTOM_UP = """
     version __init__ owner processes shown moments memory loop asked crashes errors money request targets reply row settings exchange textwindow hookspecs sources tomlfile validation
-    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.counts wire.seals wire.fields wire.prompt wire.members wire.wire
+    configtypes config configfile projectsettings explain pluginfiles discovery plugins registering pluginlist scaffold driving watchdog chains wire wire.halves wire.failures wire.large wire.fragments wire.alike wire.sse wire.body wire.counts wire.seals wire.fields wire.prompt wire.members wire.wire wire.mending
     wire.openai.usage wire.openai.request wire.openai.answer wire.openai.stream wire.openai.pieces wire.openai.apart wire.openai.members
     wire.openai.thoughts wire.openai.chunks wire.openai.envelope wire.openai.content wire.openai.prompt_reading
     wire.openai.calls wire.openai.answer_reader wire.openai.prompt_writing wire.openai wire.models

@@ -336,7 +336,7 @@ def effort_at(model: str, effort: str) -> str:
 
 def effort_of_budget(budget: int) -> str:
     settings = {"generationConfig": {"thinkingConfig": {"thinkingBudget": budget}}}
-    told: str = told_to("chat", "gpt-5", settings, "generate_content")["reasoning_effort"]
+    told: str = told_to("chat", "gpt-5.1", settings, "generate_content")["reasoning_effort"]
     return told
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from orjson import JSONDecodeError, loads
+from orjson import JSONDecodeError
 
 from ..errors import MuxxError
+from .halves import loads
 
 TOO_LONG = "context_length_exceeded"
 """What OpenAI calls a prompt that does not fit, and rows whoever says so."""

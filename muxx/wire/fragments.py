@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
+from .halves import begins_with_half, whole
 from .large import LARGE
+
+_FIRST_HALF = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\Z")
+"""UTF-8 of the first half of a character, where UTF-8 could have that."""
 
 
 def utf8_length(text: str) -> int:
@@ -34,9 +39,27 @@ class Fragments:
 
     def append(self, text: str) -> None:
         if len(text) > LARGE:
-            self._begin_anew(text)
-        else:
-            self._utf8 += text.encode("utf-8", "surrogatepass")
+            self._begin_anew(whole(text))
+            return
+        try:
+            self._utf8 += text.encode()
+        except UnicodeEncodeError:
+            self._append_halves(text)
+
+    def _append_halves(self, text: str) -> None:
+        """Append a text that begins or ends with half of a character, whose other half may be there already, or still to come."""
+        if begins_with_half(text) and _FIRST_HALF.search(self._utf8[-3:]):
+            text = self._utf8[-3:].decode("utf-8", "surrogatepass") + text
+            del self._utf8[-3:]
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        self._utf8 += joined.encode("utf-8", "surrogatepass")
+
+    def _said(self) -> str:
+        """What came after the last large piece. A half that stands alone is U+FFFD, which takes as many bytes."""
+        try:
+            return self._utf8.decode()
+        except UnicodeDecodeError:
+            return whole(self._utf8.decode("utf-8", "surrogatepass"))
 
     def __len__(self) -> int:
         """How many bytes of UTF-8 there are."""
@@ -44,13 +67,13 @@ class Fragments:
 
     def __iter__(self) -> Iterator[str]:
         if not self._before:
-            return iter((self._utf8.decode("utf-8", "surrogatepass"),))
+            return iter((self._said(),))
         if self._utf8:
             self._begin_anew()
         self._before = ("".join(self._before),)  # of one it is that one itself
         return iter(self._before)
 
     def _begin_anew(self, *large: str) -> None:
-        self._before += (self._utf8.decode("utf-8", "surrogatepass"), *large) if self._utf8 else large
+        self._before += (self._said(), *large) if self._utf8 else large
         self._before_bytes += len(self._utf8) + sum(map(utf8_length, large))
         self._utf8.clear()

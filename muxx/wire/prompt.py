@@ -199,10 +199,12 @@ class Prompt:
         return self.places.get(member, member)
 
     def choice(self, losses: Losses) -> ToolChoice | None:
-        """The choice among tools. Without tools, which may all have been dropped, providers refuse any: then there is none, and
-        one that forces a call is told."""
+        """The choice among tools. Without tools, which may all have been dropped, providers refuse any, and without the tool it
+        names that one: then there is none, and one that forces a call is told."""
         choice = self.tool_choice
-        if choice is None or self.tools:
+        if choice is None:
+            return None
+        if self.tools and (choice.mode != "named" or any(tool.name == choice.name for tool in self.tools)):
             return choice
         if choice.mode in ("required", "named"):
             losses.cannot(self.place("tool_choice"), "Give the tools it is to choose from.")

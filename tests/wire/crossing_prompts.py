@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from orjson import dumps
 
-from muxx.wire.openai.prompt_writing import effort_of
+from muxx.wire.openai.prompt_writing import asked_effort
 from muxx.wire.prompt import Block, Call, Output, Prompt, Reasoning, Result, Text, Tool, ToolChoice, Turn
 
 from .prompts_kit import DATA, LINKED_PICTURE, NAME, bare, maybe, there
@@ -156,7 +156,7 @@ def alike(prompt: Prompt, asked: Prompt) -> Prompt:
         tools=[replace(tool, parameters=tool.parameters or NOTHING, strict=tool.strict or False) for tool in plain.tools],
         tool_choice=None if plain.tool_choice == ToolChoice("auto") else plain.tool_choice,
         output=_unnamed(plain.output),
-        reasoning=None if plain.reasoning is None else Reasoning(effort_of(plain.reasoning)),
+        reasoning=None if plain.reasoning is None else Reasoning(asked_effort(plain.reasoning)),
         max_tokens=None if asked.max_tokens is None else plain.max_tokens,
     )
 

@@ -159,7 +159,9 @@ COMMON = {
 
 
 def with_tools(prompt: Prompt, made: list[Tool], choice: ToolChoice | None, parallel: bool | None) -> Prompt:
-    """A choice means something where there are tools."""
+    """A choice means something where there are tools, and names one of them."""
+    if made and choice is not None and choice.mode == "named":
+        choice = ToolChoice("named", made[-1].name)
     return replace(prompt, tools=made, **({"tool_choice": choice, "parallel_tool_calls": parallel} if made else {}))  # type: ignore[arg-type]
 
 

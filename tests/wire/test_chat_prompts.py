@@ -6,11 +6,13 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thoroughness import examples
 
+from muxx.errors import InvalidRequest
 from muxx.wire.openai import read_prompt, validate_chat, write_prompt
 from muxx.wire.prompt import (
     Call,
@@ -28,6 +30,8 @@ from muxx.wire.prompt import (
     Turn,
 )
 from muxx.wire.seals import sealed
+from muxx.wire.wire import Wire
+from muxx.wire.wires import CHAT, GENERATE_CONTENT, MESSAGES, RESPONSES
 
 from .prompts_kit import (
     CHOICE,
@@ -366,7 +370,38 @@ def test_models_that_reason_know_the_most_of_tokens_by_another_name(model: str, 
      (16384, "high"), (100000, "high")],
 )  # fmt: skip
 def test_a_budget_is_an_effort(budget: int, effort: str) -> None:
-    assert writes(replace(turn(Text("a")), reasoning=Reasoning(budget=budget)))["reasoning_effort"] == effort
+    assert writes(replace(turn(Text("a")), model="gpt-5.1", reasoning=Reasoning(budget=budget)))["reasoning_effort"] == effort
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "thinks"),
+    [("gpt-4o", None, False), ("ft:gpt-4.1-mini:us::1", None, False), ("gpt-3.5-turbo", None, False), ("gpt-5-chat-latest", None, False),
+     ("o1", "low", True), ("o3", "low", True), ("openai/o4-mini", "low", True), ("o1-mini", None, True), ("gpt-5-pro", None, True),
+     ("gpt-5-codex", "low", True), ("openai/gpt-oss-120b", "low", True), ("gpt-5", "minimal", True), ("gpt-5-mini-2025-08-07", "minimal", True),
+     ("gpt-5.1", "none", False), ("gpt-5.2-2025-12-11", "none", False), ("house", "none", False)],
+)  # fmt: skip
+def test_who_asks_for_no_thinking_gets_the_least_that_the_model_takes(model: str, effort: str | None, thinks: bool) -> None:
+    asked_for = replace(turn(Text("a")), model=model, reasoning=Reasoning("none"), places={"reasoning": "thinking"})
+    for write, member in ((CHAT, "reasoning_effort"), (RESPONSES, "reasoning")):
+        losses = Losses("openai/model")
+        assert write.translation is not None
+        body = write.translation.write_prompt(asked_for, losses)
+        told = effort if write is CHAT or effort is None else {"effort": effort}
+        assert (body.get(member), losses.dropped) == (told, ["thinking"] if thinks else [])
+
+
+@pytest.mark.parametrize("wire", [CHAT, RESPONSES, MESSAGES, GENERATE_CONTENT], ids=lambda wire: wire.name)
+def test_a_choice_that_forces_a_tool_which_is_not_there_is_told(wire: Wire) -> None:
+    asked_for = replace(turn(Text("a")), tools=[Tool("kept")], tool_choice=ToolChoice("named", "gone"), max_tokens=5)
+    assert wire.translation is not None
+    losses = Losses("provider/model", drop=True)
+    body = wire.translation.write_prompt(asked_for, losses)
+    assert losses.dropped == ["tool_choice"]
+    assert b"gone" not in orjson.dumps(body)
+    losses = Losses("provider/model")
+    wire.translation.write_prompt(asked_for, losses)
+    with pytest.raises(InvalidRequest, match="tool_choice"):
+        losses.check()
 
 
 @pytest.mark.parametrize("reasoning", [Reasoning(show=True), Reasoning(), None])

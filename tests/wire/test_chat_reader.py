@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,8 @@ from muxx.errors import UpstreamError, UpstreamProtocolError, UpstreamTruncated
 from muxx.reply import Chunk
 from muxx.wire.openai import ChatReader, ChatStream, ChunkEncoder, assembled, read_answer
 from muxx.wire.responses import ResponseCodec
-from muxx.wire.wire import AnswerHead
+from muxx.wire.wire import AnswerHead, Wire
+from muxx.wire.wires import CHAT, GENERATE_CONTENT
 
 from .passing import objects, observed
 from .recordings import GOLDENS, recordings
@@ -379,3 +381,13 @@ def test_the_observer_keeps_the_value_it_has_parsed() -> None:
         stream.observe((raw, data))
         assert stream.value == value
     assert objects(b"") == []
+
+
+@pytest.mark.parametrize("wire", [CHAT, GENERATE_CONTENT], ids=lambda wire: wire.name)
+def test_ids_made_for_calls_differ_between_turns_of_which_no_answer_has_an_id(wire: Wire) -> None:
+    chat = {"choices": [{"index": 0, "message": {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}] * 2}}]}
+    google = {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}}] * 2}}]}
+    assert wire.translation is not None
+    answers = [wire.translation.read_answer(orjson.dumps(chat if wire is CHAT else google))[0] for _ in range(2)]
+    ids = [chunk.tool_call.id for chunks in answers for chunk in chunks if chunk.tool_call is not None]
+    assert len(set(ids)) == 4

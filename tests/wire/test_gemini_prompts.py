@@ -89,6 +89,14 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
+def _with_its_choice(prompt: Prompt) -> Prompt:
+    """A choice means something where there are tools, and names one of them."""
+    choice = prompt.tool_choice
+    if choice is not None and choice.mode == "named" and prompt.tools:
+        choice = ToolChoice("named", prompt.tools[0].name)
+    return replace(prompt, tool_choice=choice if prompt.tools else None)
+
+
 REASONINGS = st.builds(
     Reasoning,
     effort=st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh"]),
@@ -120,7 +128,7 @@ PROMPTS = st.builds(
     frequency_penalty=maybe(st.floats(-2, 2)),
     presence_penalty=maybe(st.floats(-2, 2)),
     service_tier=maybe(st.sampled_from(["default", "flex", "priority"])),
-).map(lambda prompt: prompt if prompt.tools else replace(prompt, tool_choice=None))
+).map(_with_its_choice)
 COMMON = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 

@@ -110,6 +110,8 @@ def test_models_that_want_their_calls_signed_are_told_that_another_made_them() -
         ("gemini-2.5-flash", Reasoning("low"), {"thinkingBudget": 1024}),
         ("gemini-2.5-pro", Reasoning("xhigh"), {"thinkingBudget": 24576}),
         ("gemini-2.5-pro", Reasoning("none"), {"thinkingBudget": 0}),
+        ("gemini-2.5-flash", Reasoning(budget=31999), {"thinkingBudget": 24576}),
+        ("gemini-2.5-pro", Reasoning(budget=40000), {"thinkingBudget": 32768}),
         ("gemini-3-pro", Reasoning(budget=700), {"thinkingBudget": 700}),
         ("gemini-3-pro", Reasoning(show=False), {"includeThoughts": False}),
     ],

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from orjson import JSONDecodeError, loads
+from orjson import JSONDecodeError
+
+from ..halves import loads
 
 CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 """Blocks that are calls of a tool: the caller's own, the provider's, and that of a server the provider asks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from secrets import token_hex
 from typing import Any
 
 from ...errors import UpstreamError, UpstreamProtocolError
@@ -100,7 +101,8 @@ class GenerateReader:
         self._calls[index] = number + 1
         call = call_of(function, number)
         if call.id is None or call.id in self._ids:
-            made = blake2b(f"{answer_id}/{index}/{number}".encode(), digest_size=8).hexdigest()
+            # Where the answer has no id either, it is by chance: two turns must not have the same ids.
+            made = blake2b(f"{answer_id or token_hex(8)}/{index}/{number}".encode(), digest_size=8).hexdigest()
             call.id = f"call_{made}"
         self._ids.add(call.id)
         return call

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import JSONDecodeError, dumps
 
 from ...reply import Chunk, ToolCall
+from ..halves import loads
 from .names import candidates_of, index_of, parts_of
 from .reasons import block_reason, in_chat_words, in_googles_words, stated
 from .usage import read_gemini_usage

@@ -23,6 +23,8 @@ _TIERS = {"default": "standard", "auto": None, "standard_only": "standard", "fle
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576}
 """Efforts as tokens, for models that know no levels: as Google's own endpoint for OpenAI's clients has them."""
 _BUDGETED = re.compile(r"gemini-2\.|gemini-1\.")
+_MOST = ((re.compile(r"gemini-2\.5-flash"), 24576), (re.compile(r"gemini-2\.5-pro"), 32768))
+"""Google refuses larger budgets for these."""
 _SIGNED = re.compile(r"gemini-(?:[3-9]|\d\d)")
 """Models that refuse a call of theirs without the signature they gave it."""
 _SEND_DATA = "Send the file itself, in base64: the Gemini API fetches no URLs of others."
@@ -100,7 +102,8 @@ def _thinking(prompt: Prompt, reasoning: Reasoning, losses: Losses) -> dict[str,
     config: dict[str, Any] = {}
     effort = reasoning.effort
     if reasoning.budget is not None:
-        config["thinkingBudget"] = reasoning.budget
+        most = (most for names, most in _MOST if names.search(prompt.model))
+        config["thinkingBudget"] = min([reasoning.budget, *most])
         if effort is not None:
             losses.hint(prompt.place("reasoning"))
     elif effort == "none":

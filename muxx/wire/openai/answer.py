@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from orjson import JSONDecodeError, loads
+from orjson import JSONDecodeError
 
 from ...errors import UpstreamError, UpstreamProtocolError
 from ...money import Usage
 from ..failures import told_in_answer
 from ..fragments import Fragments, utf8_length
+from ..halves import loads
 from .usage import read_usage, usage_object
 
 
@@ -69,8 +70,8 @@ class Choice:
         self.finish_reason: str | None = None
         self.text = Fragments()
         self.reasoning = Fragments()
-        self.refusal: list[str] = []
-        self.transcript: list[str] = []
+        self.refusal = Fragments()
+        self.transcript = Fragments()
         self.tool_calls: list[ToolText] = []
         self._latest: dict[int, ToolText] = {}
         """The last call of each number: to look for it among thousands, for each, could take minutes."""
@@ -138,8 +139,8 @@ class Choice:
 
     def size(self) -> int:
         """UTF-8 bytes of all the model wrote, for estimates."""
-        texts = (*self.refusal, *self.transcript, *(call.name or "" for call in self._calls()))
-        pieces = (self.text, self.reasoning, *(call.arguments for call in self._calls()))
+        texts = (call.name or "" for call in self._calls())
+        pieces = (self.text, self.reasoning, self.refusal, self.transcript, *(call.arguments for call in self._calls()))
         return sum(map(utf8_length, texts)) + sum(map(len, pieces))
 
     def fragments(self) -> int:

@@ -7,12 +7,14 @@ is held back until its call's turn.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import JSONDecodeError, dumps
 
 from ...reply import Chunk, ToolCall
+from ..halves import loads
 from .thoughts import signature_in
 
 
@@ -67,7 +69,7 @@ class Calls:
 
     def read(self, entries: list[Any], answer_id: Any) -> Iterator[Chunk]:
         """The Chunks of a `tool_calls`. From the answer's id those are made that calls do not have."""
-        self._answer_id = self._answer_id or answer_id
+        self._answer_id = self._answer_id or answer_id or secrets.token_hex(8)  # two turns must not have the same ids
         for position, entry in enumerate(entries):
             if type(entry) is dict:
                 if entry.get("type") == "custom" or "custom" in entry:
@@ -144,6 +146,6 @@ class Calls:
             return
         tool = ToolCall(call.number, arguments=new)
         if not call.begun:
-            tool.id, tool.name = call.id or f"call_{str(self._answer_id or 'muxx')[-16:]}_{call.number}", call.name or ""
+            tool.id, tool.name = call.id or f"call_{str(self._answer_id)[-16:]}_{call.number}", call.name or ""
         yield Chunk("tool_call", index=self._index, tool_call=tool, signature=None if call.signed else call.signature)
         call.begun, call.signed = True, call.signature is not None

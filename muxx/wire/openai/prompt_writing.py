@@ -18,6 +18,14 @@ from .thoughts import extra_of, put_thought
 _REASONS = re.compile(r"(?:.*/)?(?:gpt-(?:[5-9]|[1-9]\d)|o\d)")
 """Names of OpenAI's models that reason: o1, o3-mini, gpt-5 and later."""
 
+_LEAST_EFFORTS = (
+    (re.compile(r"(?:ft:|.*/)?(?:gpt-[34]|chatgpt-|gpt-5[\d.]*-chat)"), False, None),
+    (re.compile(r"(?:ft:|.*/)?(?:o1-mini|o1-preview|gpt-5[\d.]*-pro)"), True, None),
+    (re.compile(r"(?:ft:|.*/)?(?:o\d|gpt-oss|gpt-5[\d.]*-codex)"), True, "low"),
+    (re.compile(r"(?:ft:|.*/)?gpt-5(?![\d.])"), True, "minimal"),
+)
+"""OpenAI's models that refuse the effort `none`, which GPT-5.1 brought: whether they reason, and the least effort they take."""
+
 _LONGEST_USER = 64
 """Characters; OpenAI refuses longer names of end users."""
 
@@ -52,7 +60,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
         body["parallel_tool_calls"] = prompt.parallel_tool_calls
     if prompt.output is not None:
         body["response_format"] = _format(prompt.output)
-    if prompt.reasoning is not None and (effort := effort_of(prompt.reasoning)) is not None:
+    if (effort := effort_of(prompt, losses)) is not None:
         body["reasoning_effort"] = effort
     body |= write_hints(prompt, losses)
     tell_unsayable(prompt, losses)
@@ -64,8 +72,21 @@ def reasons(model: str) -> bool:
     return _REASONS.match(model) is not None
 
 
-def effort_of(reasoning: Reasoning) -> str | None:
-    """How much to think, in OpenAI's words; None where nothing was said of it."""
+def effort_of(prompt: Prompt, losses: Losses) -> str | None:
+    """How much to think, in OpenAI's words; None where nothing was said of it, or nothing need or can be said to the model."""
+    effort = asked_effort(prompt.reasoning or Reasoning())
+    if effort != "none":
+        return effort
+    for names, thinks, least in _LEAST_EFFORTS:
+        if names.match(prompt.model):
+            if thinks:
+                losses.hint(prompt.place("reasoning"))
+            return least
+    return effort
+
+
+def asked_effort(reasoning: Reasoning) -> str | None:
+    """How much the request asks to think, in those words, whatever the model takes."""
     if reasoning.effort is not None or reasoning.budget is None:
         return reasoning.effort
     return next((effort for below, effort in _EFFORTS if reasoning.budget < below), "high")

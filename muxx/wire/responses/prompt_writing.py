@@ -47,7 +47,7 @@ def write_prompt(prompt: Prompt, losses: Losses) -> dict[str, Any]:
         body["parallel_tool_calls"] = prompt.parallel_tool_calls
     if text := _text_form(prompt):
         body["text"] = text
-    if prompt.reasoning is not None and (reasoning := _reasoning(prompt.reasoning)):
+    if prompt.reasoning is not None and (reasoning := _reasoning(prompt, prompt.reasoning, losses)):
         body["reasoning"] = reasoning
     if reasons(prompt.model):
         body["include"] = ["reasoning.encrypted_content"]
@@ -158,7 +158,6 @@ def _format(output: Output) -> dict[str, Any]:
     return {"type": "json_object"} if output.kind == "json" else {"type": "json_schema", "schema": {}, **schema_members(output)}
 
 
-def _reasoning(reasoning: Reasoning) -> dict[str, Any]:
-    effort = effort_of(reasoning)
-    members = {"effort": effort, "summary": "auto" if reasoning.show else None}
+def _reasoning(prompt: Prompt, reasoning: Reasoning, losses: Losses) -> dict[str, Any]:
+    members = {"effort": effort_of(prompt, losses), "summary": "auto" if reasoning.show else None}
     return {name: value for name, value in members.items() if value is not None}

@@ -2,7 +2,8 @@
 
 `request` checks and edits what goes up; `answer` learns from what comes down without changing it, `stream` event by event;
 `chunks` turns answers into what plugins see and back (`pieces` knows the JSON); `usage` counts; `envelope` holds the gateway's
-own words. `completions` and `embeddings` are the endpoints of those names, and `prompt` is what both are asked with.
+own words. `apart` and `gathered` turn a plain answer into a stream and a stream into a plain answer, with all they hold.
+`completions` and `embeddings` are the endpoints of those names, and `prompt` is what both are asked with.
 
 For clients and providers of other formats: `prompt_reading` and `prompt_writing` turn requests into prompts and back (`members`
 and `content` are what they have in common with Responses), `answer_reader` reads answers (`calls` puts tool calls in order), and

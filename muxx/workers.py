@@ -219,14 +219,7 @@ def _announce(config: Config, listener: socket.socket, key: str | None, mock: bo
         for text in (line, "MOCK MODE: every model is answered by the mock provider. Nothing is sent anywhere.", line):
             log.warning(text)
     if key is not None:
-        model = "gpt-4o" if mock else "mock"
-        print(
-            f"Your first key, shown only this once:\n\n    {key}\n\nTry it:\n\n"
-            f"    curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
-            f'-d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n',
-            file=out,
-            flush=True,
-        )
+        _show_first_key(base, key, "gpt-4o" if mock else "mock", out)
     if host in ("0.0.0.0", "::"):
         log.warning("listening on every interface: put TLS and a firewall in front of it")
     if 0 < len(configured(config) or b"") < SHORT_SECRET:
@@ -234,6 +227,23 @@ def _announce(config: Config, listener: socket.socket, key: str | None, mock: bo
         log.warning(text, SHORT_SECRET, "as `openssl rand -base64 32` prints it, with `muxx secret rotate`")
     workers = config.server.workers
     log.info("muxx listens on %s with %d worker%s", base, workers, "" if workers == 1 else "s")
+
+
+def _show_first_key(base: str, key: str, model: str, out: TextIO) -> None:
+    """With a line that uses it. Where nobody can read it, muxx serves all the same: another key is easily made."""
+    try:
+        print(
+            f"Your first key, shown only this once:\n\n    {key}\n\nTry it:\n\n"
+            f"    curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
+            f'-d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n',
+            file=out,
+            flush=True,
+        )
+    except OSError as error:
+        text = "the first key could not be shown: %s. Make another one: muxx keys create"
+        log.error(text, error.strerror)
+        with open(os.devnull, "w") as nowhere:  # what is left of it would be printed again at the end, and fail again
+            os.dup2(nowhere.fileno(), out.fileno())
 
 
 async def _serve(

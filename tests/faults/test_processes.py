@@ -501,6 +501,19 @@ async def test_the_first_start_prints_one_key_and_the_line_that_uses_it(tmp_path
             assert answer.header("server") is None
 
 
+async def test_a_first_key_that_cannot_be_shown_stops_no_start_and_another_is_easily_made(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    (tmp_path / "stdout.log").symlink_to("/dev/full")
+    async with gateway_process(tmp_path, upstream, MUXX_BOOTSTRAP_KEY="") as gateway:
+        assert "the first key could not be shown: No space left on device" in messages(gateway)
+        gateway.key = orjson.loads(await gateway.run("keys", "create", "--json"))["key"]
+        assert (await gateway.chat()).status == 200
+        gateway.terminate()
+        assert await gateway.wait() == 0
+    assert "Traceback" not in gateway.stderr
+
+
 # ── reload ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,16 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muxx.wire.fragments import Fragments
+from muxx.wire.halves import whole
 
 
-@given(st.lists(st.text(st.characters(codec=None))))
-def test_the_text_is_what_came_whatever_it_is(pieces: list[str]) -> None:
+@given(st.lists(st.text(st.characters(codec=None) | st.sampled_from("\ud83d\ude00"))))
+def test_the_text_is_what_came_however_it_was_cut(pieces: list[str]) -> None:
     text = Fragments()
     for piece in pieces:
         before = len(text)
         text.append(piece)
         assert (len(text) > before) == bool(piece)
-    assert "".join(text) == "".join(pieces)
+    assert "".join(text) == whole("".join(pieces))
     assert bool(text) == any(pieces)
 
 

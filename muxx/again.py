@@ -91,25 +91,32 @@ class KeptStream(KeptFacts):
 class Kept:
     """What the kernel has found out about a `WholeAnswer`."""
 
-    __slots__ = ("body", "content_type", "facts", "is_stream", "plain", "saved_pico", "stream", "usage")
+    __slots__ = ("_plain", "_wire", "body", "content_type", "is_stream", "saved_pico", "stream", "usage")
 
     def __init__(self, answer: WholeAnswer, wire: Wire) -> None:
         self.usage: Usage = answer.usage._replace(source="cache")
         self.saved_pico = None if answer.cost is None else answer.cost.total_pico
         self.stream: KeptStream | None = None
         """None for a stream that cannot be cut in two: one with events no client gets."""
-        self.plain: bytes
-        """The answer as one object; its own bytes where it is one."""
+        self._wire = wire
+        self._plain: tuple[bytes, Facts] | None = None
         self.body, self.content_type, self.is_stream = answer.body, answer.content_type, answer.is_stream
         up = upstream_wire(wire, answer.target.provider)
         if up is not None and up is not wire:
             self.body, self.content_type, self.is_stream = _translated(answer, up, wire), "application/json", False
         if self.is_stream:
-            self.plain = dumps(wire.assembled(_observed(wire, self.body)))
             self.stream = _kept_stream(wire, self.body)
-        else:
-            self.plain = self.body
-        self.facts = KeptFacts(wire.read_plain(self.plain), partial(wire.read_plain, self.plain))
+        if self.stream is None:
+            self.as_plain()  # so that one that is none is found out before anything is sent
+
+    def as_plain(self) -> tuple[bytes, Facts]:
+        """The answer as one object, its own bytes where it is one, and what it says. A stream is put together when somebody asks
+        for that: mostly it is asked for as a stream again."""
+        if self._plain is None:
+            wire = self._wire
+            body = dumps(wire.assembled(_observed(wire, self.body))) if self.is_stream else self.body
+            self._plain = body, KeptFacts(wire.read_plain(body), partial(wire.read_plain, body))
+        return self._plain
 
 
 def _translated(answer: WholeAnswer, up: Wire, wire: Wire) -> bytes:
@@ -174,14 +181,15 @@ async def give_again(call: Call, answer: WholeAnswer) -> None:
     age = f"Age: {int(time.monotonic() - answer.at)}\r\n"
     hooked = chunk_chain(call)
     if not exchange.request.stream:
-        body, content_type = kept.plain, "application/json" if kept.is_stream else kept.content_type
-        if hooked:
-            body = await hooked_plain(call, body)
-        facts: Facts = kept.facts if body is kept.plain else wire.read_plain(body)
+        plain, facts = kept.as_plain()
+        body = await hooked_plain(call, plain) if hooked else plain
+        if body is not plain:
+            facts = wire.read_plain(body)
+        content_type = "application/json" if kept.is_stream else kept.content_type
         learn(call, facts, facts, 200)
         await send_whole(call, 200, body, content_type, age)
     elif not kept.is_stream:
-        await stream_items(call, listed(wire.decode_plain(kept.body)), kept.facts, age)
+        await stream_items(call, listed(wire.decode_plain(kept.body)), kept.as_plain()[1], age)
     elif hooked or kept.stream is None or len(kept.body) > AT_A_STROKE:
         await stream_items(call, _pieces(kept.body), head(call), age, withhold_usage=not asks_for_usage(call))
     else:

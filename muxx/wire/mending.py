@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from orjson import JSONDecodeError, JSONEncodeError
-from orjson import loads as strictly
+from orjson import JSONDecodeError, JSONEncodeError, loads
 
 from ..errors import UpstreamProtocolError
 from .halves import SPOKEN, begins_with_half, dumps, ends_with_half, may_hold, pieces, whole, whole_json
+from .large import Data
 from .sse import Event, data_of
 from .wire import StreamFacts, Verdict
 
@@ -110,13 +110,16 @@ class Mender:
         if not event[1] or (not self._waiting and not may_hold(event[1])):
             yield event
             return
-        halved = _halved(event)
-        value = _object(event) if halved is None else halved
-        for each in self._waiting:
-            if not each.is_past(value):
+        strictly = _strictly(event[1])
+        halved = pieces(event[1]) if strictly is None and may_hold(event[1]) else None
+        value = halved or (strictly if type(strictly) is dict else {})
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if each.is_past(value):
+                self._waiting.append(each)
+            else:
                 each.join(value)
                 yield self._written(each.event, each.value)
-        self._waiting = [each for each in self._waiting if each.is_past(value)]
         if halved is None:
             yield event
         elif texts := _unfinished(value):
@@ -140,26 +143,17 @@ class Mender:
 def _halved(event: Event) -> dict[str, Any] | None:
     """The JSON of an event that holds halves; None for any other."""
     data = event[1]
-    if not data or not may_hold(data) or _is_json(event):
+    if not data or not may_hold(data) or _strictly(data) is not None:
         return None
     return pieces(data)
 
 
-def _is_json(event: Event) -> bool:
+def _strictly(data: Data) -> Any:
+    """The JSON of whole characters; None where it is none, as `[DONE]` is. (An event of `null` says as little.)"""
     try:
-        strictly(event[1] or b"")
+        return loads(data)
     except JSONDecodeError:
-        return False
-    return True
-
-
-def _object(event: Event) -> dict[str, Any]:
-    """The JSON of an event; {} where it is none, as `[DONE]` is."""
-    try:
-        value = strictly(event[1] or b"")
-    except JSONDecodeError:
-        return {}
-    return value if type(value) is dict else {}
+        return None
 
 
 def _entries(value: dict[str, Any]) -> list[dict[str, Any]]:

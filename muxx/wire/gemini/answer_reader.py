@@ -10,7 +10,7 @@ from ...errors import UpstreamError, UpstreamProtocolError
 from ...reply import Chunk, ToolCall
 from ..openai.answer import whole_answer
 from .names import ANSWER_MEMBERS, candidates_of, index_of, parts_of
-from .pieces import call_of
+from .pieces import call_of, said, signature_of
 from .reasons import FAILED, block_reason, in_chat_words, stated
 from .usage import read_gemini_usage
 
@@ -79,12 +79,9 @@ class GenerateReader:
         return chunks
 
     def _part(self, part: dict[str, Any], index: int, answer_id: Any) -> Chunk | None:
-        signature = part.get("thoughtSignature")
-        signature = signature if type(signature) is str and signature else None
+        signature = signature_of(part)
         if type(text := part.get("text")) is str:
-            if not text and signature is None:
-                return None
-            return Chunk("reasoning" if part.get("thought") else "text", text, index, signature=signature)
+            return said(text, part, index, signature)
         if type(function := part.get("functionCall")) is dict:
             return Chunk("tool_call", index=index, tool_call=self._call(function, index, answer_id), signature=signature)
         if lost := part.keys() & _LOST_PARTS:

@@ -76,13 +76,22 @@ def _found(answer: dict[str, Any], raw: bytes | None, calls: Counts) -> Iterator
         yield (Chunk("other", finish_reason="content_filter", raw=raw),)
 
 
-def _chunk(part: dict[str, Any], index: int, calls: Counts) -> Chunk | None:
+def signature_of(part: dict[str, Any]) -> str | None:
     signature = part.get("thoughtSignature")
-    signature = signature if type(signature) is str and signature else None
+    return signature if type(signature) is str and signature else None
+
+
+def said(text: str, part: dict[str, Any], index: int, signature: str | None) -> Chunk | None:
+    """What a part with this text says; None where that is nothing."""
+    if not text and signature is None:
+        return None
+    return Chunk("reasoning" if part.get("thought") else "text", text, index, signature=signature)
+
+
+def _chunk(part: dict[str, Any], index: int, calls: Counts) -> Chunk | None:
+    signature = signature_of(part)
     if type(text := part.get("text")) is str:
-        if not text and signature is None:
-            return None
-        return Chunk("reasoning" if part.get("thought") else "text", text, index, signature=signature)
+        return said(text, part, index, signature)
     if type(function := part.get("functionCall")) is dict:
         number = calls[index] = calls.get(index, 0) + 1
         return Chunk("tool_call", index=index, tool_call=call_of(function, number - 1), signature=signature)

@@ -149,11 +149,14 @@ DETAILS = {
         (100 * 2_500_000, 90, 0, 40),
     ),
     "Perplexity's searches": (
-        usage(100, 50, total_tokens=150, citation_tokens=900, num_search_queries=3, reasoning_tokens=400, search_context_size="low"),
+        usage(
+            100, 50, total_tokens=150, citation_tokens=900, num_search_queries=3, reasoning_tokens=400, search_context_size="low"
+        ),
         (1000 * 2_500_000, 450, 0, 400),
     ),
     "reasoning told apart and among the details": (
-        usage(100, 50, reasoning_tokens=40, completion_tokens_details={"reasoning_tokens": 40}), (100 * 2_500_000, 50, 0, 40),
+        usage(100, 50, reasoning_tokens=40, completion_tokens_details={"reasoning_tokens": 40}),
+        (100 * 2_500_000, 50, 0, 40),
     ),
     "details of null": (usage(100, 50, prompt_tokens_details=None, completion_tokens_details=None), (100 * 2_500_000, 50, 0, 0)),
 }
@@ -174,6 +177,14 @@ async def test_M02_details_are_parts_of_their_totals(name: str) -> None:
         assert plain.header("x-muxx-cost") == expected["cost_usd"]
 
 
+async def answered_by_anthropic(
+    gateway: RunningGateway, endpoint: str, stream: bool, usage: dict[str, Any], model: str
+) -> RawResponse:
+    streamed = sse(message_events(usage, {"usage": {"output_tokens": 5}}))
+    gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": usage}))
+    return await gateway.ask(endpoint, model=model, stream=stream)
+
+
 HOURLY = {
     "input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 300,
     "cache_creation": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100},
@@ -184,9 +195,7 @@ HOURLY = {
 @pytest.mark.parametrize("endpoint", ["messages", "chat"])
 async def test_M02_what_anthropic_caches_for_an_hour_costs_twice_the_input(endpoint: str, stream: bool) -> None:
     async with serving() as gateway:
-        streamed = sse(message_events(HOURLY, {"usage": {"output_tokens": 5}}))
-        gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": HOURLY}))
-        response = await gateway.ask(endpoint, model="claude-3-5-haiku", stream=stream)
+        response = await answered_by_anthropic(gateway, endpoint, stream, HOURLY, "claude-3-5-haiku")
         pico = 10 * 800_000 + 200 * 1_000_000 + 100 * 1_600_000 + 5 * 4_000_000
         details = {"usage_details": {"cache_write_1h_tokens": 100}}
         await booked(gateway, response, input_tokens=310, cache_write_tokens=300, cost_usd=usd(pico), attributes=details)
@@ -199,9 +208,7 @@ FAST = {"input_tokens": 10, "output_tokens": 5, "speed": "fast", "service_tier":
 @pytest.mark.parametrize("endpoint", ["messages", "chat"])
 async def test_M02_an_answer_in_anthropics_fast_mode_costs_what_that_does(endpoint: str, stream: bool) -> None:
     async with serving() as gateway:
-        streamed = sse(message_events(FAST, {"usage": {"output_tokens": 5}}))
-        gateway.upstream.script(streamed if stream else json(MESSAGE | {"usage": FAST}))
-        response = await gateway.ask(endpoint, model="claude-opus-4-8", stream=stream)
+        response = await answered_by_anthropic(gateway, endpoint, stream, FAST, "claude-opus-4-8")
         told = {"usage_details": {"service_tier": "fast"}, "priced_as": "claude-opus-4-8"}
         await booked(gateway, response, cost_usd=usd(10 * 10_000_000 + 5 * 50_000_000), attributes=told)
 
@@ -403,7 +410,9 @@ async def test_M07_a_text_told_to_be_no_output_is_flagged_and_estimated(
     stream: bool, told: tuple[int, int], expected: tuple[int, str]
 ) -> None:
     async with serving() as gateway:
-        gateway.upstream.script(sse(TALK + finish() + usage_event(*told) + DONE) if stream else json(ANSWER | {"usage": usage(*told)}))
+        gateway.upstream.script(
+            sse(TALK + finish() + usage_event(*told) + DONE) if stream else json(ANSWER | {"usage": usage(*told)})
+        )
         row = await booked(gateway, await gateway.chat(stream=stream), attributes={"usage_invalid": True}, status=200)
         assert (row["input_tokens"], row["usage_source"]) == expected
         assert row["output_tokens"] > 0

@@ -78,12 +78,16 @@ USAGE_INVALID = "usage_invalid"
 """Attribute of a row: the provider told of tokens what cannot be true."""
 
 USAGE_DETAILS = "usage_details"
-DETAILS = ("input_audio_tokens", "output_audio_tokens", "cache_read_audio_tokens", "cache_write_1h_tokens", "service_tier")
 USUAL_TIERS = ("default", "standard", "on_demand", "auto")
 """What providers call the tier in which nothing is priced apart."""
 
 COUNTS = Usage._fields.index("service_tier")
 """So many fields of a usage are numbers of tokens: the first ones."""
+
+_DETAILS = slice(Usage._fields.index("input_audio_tokens"), COUNTS)
+_DETAIL_NAMES = (*Usage._fields[_DETAILS], "service_tier")
+_NO_DETAILS = Usage()[_DETAILS]
+"""What the row has no fields of its own for, though the price depends on it."""
 
 NO_COST = Cost(0, 0, "none")
 """An exchange for which nothing was sent upstream costs exactly nothing, and that is known."""
@@ -137,7 +141,7 @@ def _book(call: Call, facts: Facts | None, complete: bool) -> None:
     if cost is None:
         call.gateway.unpriced.note(exchange.attempts[-1].target)
     unusual_tier = usage.service_tier and usage.service_tier not in USUAL_TIERS
-    if unusual_tier or usage.input_audio_tokens or usage.output_audio_tokens or usage.cache_write_1h_tokens:
+    if unusual_tier or usage[_DETAILS] != _NO_DETAILS:
         _tell_details(exchange, usage)
     if exchange.held_pico is not None and cost is not None and cost.total_pico > exchange.held_pico:
         exchange.attributes[BEYOND_HELD] = usd(cost.total_pico - exchange.held_pico)
@@ -150,7 +154,7 @@ def _price(call: Call, target: Target, usage: Usage) -> Cost | None:
 
 def _tell_details(exchange: Exchange, usage: Usage) -> None:
     """What the price of some answers depends on beside the row's own fields."""
-    details = {name: value for name in DETAILS if (value := getattr(usage, name)) and value not in USUAL_TIERS}
+    details = {name: value for name in _DETAIL_NAMES if (value := getattr(usage, name)) and value not in USUAL_TIERS}
     if details:
         exchange.attributes[USAGE_DETAILS] = details
 

@@ -25,6 +25,11 @@ class Usage(NamedTuple):
     cache_read_audio_tokens: int = 0
     cache_write_1h_tokens: int = 0
     """Those of the cache-written that stay for an hour, which costs more than the usual minutes."""
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
+    cache_read_image_tokens: int = 0
+    input_video_tokens: int = 0
+    output_video_tokens: int = 0
     service_tier: str | None = None
     source: UsageSource = "none"
 

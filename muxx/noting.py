@@ -47,7 +47,7 @@ def final_status(exchange: Exchange, error: MuxxError | None) -> int:
 def record_of(exchange: Exchange, status: int) -> dict[str, Any]:
     """The exchange as a row, without its content."""
     timing, response = exchange.timing, exchange.response
-    tokens_in, tokens_out, cache_read, cache_write, reasoning, _, _, _, _, _, source = exchange.usage
+    tokens_in, tokens_out, cache_read, cache_write, reasoning, *_, source = exchange.usage
     cost_in, cost_out, price_version = exchange.cost or (None, None, None)
     identity, request, attempts = exchange.identity or NOBODY, exchange.request, exchange.attempts
     target = attempts[-1].target if attempts else exchange.origin

@@ -70,6 +70,11 @@ def test_a_cache_write_costs_its_own_price() -> None:
     assert cost.input_pico == 200 * 3_000_000 + 300 * 300_000 + 500 * 3_750_000
 
 
+def test_pictures_that_a_model_makes_cost_their_own_price() -> None:
+    cost = price("gemini-2.5-flash-image", Usage(10, 1300, output_image_tokens=1290), "google")
+    assert cost == Cost(10 * 300_000, 10 * 2_500_000 + 1290 * 30_000_000, VERSION)
+
+
 def test_audio_and_cached_audio_cost_their_own_prices() -> None:
     usage = Usage(1000, 100, 300, 0, 0, input_audio_tokens=500, output_audio_tokens=40, cache_read_audio_tokens=200)
     cost = price("gpt-4o-realtime-preview", usage)

@@ -36,8 +36,9 @@ def test_list_shows_the_operators_prices_and_then_the_tables(muxx: Callable[...,
     rows = json.loads(muxx("list", "--json", prices=own).stdout)
     assert rows[0] | {"price_version": ""} == {
         "vendor": None, "model": "mine-*", "input": "2.5", "output": "10", "cache_read": "2.5", "cache_write": "2.5",
-        "reasoning": "10", "input_audio": "2.5", "output_audio": "10", "cache_read_audio": "2.5", "cache_write_1h": "2.5", "tiers": [],
-        "hours": [], "price_version": "",
+        "reasoning": "10", "input_audio": "2.5", "output_audio": "10", "cache_read_audio": "2.5", "cache_write_1h": "2.5",
+        "input_image": "2.5", "output_image": "10", "cache_read_image": "2.5", "input_video": "2.5", "output_video": "10",
+        "tiers": [], "hours": [], "price_version": "",
     }  # fmt: skip
     assert len(rows) == 1 + len(MODELS)
     assert len(json.loads(muxx("list", "--json", "--vendor", "openai", "--model", "mine-*", prices=own).stdout)) == 1

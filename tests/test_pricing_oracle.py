@@ -71,6 +71,9 @@ USAGES = [
     Usage(9000, 10, cache_read_tokens=4000, cache_write_tokens=3000, reasoning_tokens=7),
     Usage(9000, 10, cache_read_tokens=4000, cache_write_tokens=3000, cache_write_1h_tokens=1000),
     Usage(1000, 100, input_audio_tokens=600, output_audio_tokens=70),
+    Usage(1000, 1290, output_image_tokens=1290),
+    Usage(1000, 1500, cache_read_tokens=500, input_image_tokens=700, cache_read_image_tokens=300, output_image_tokens=1290, reasoning_tokens=100),
+    Usage(5000, 900, input_video_tokens=3000, input_audio_tokens=400, input_image_tokens=258, output_video_tokens=800),
     Usage(1000, 100, cache_read_tokens=300, cache_read_audio_tokens=200, input_audio_tokens=500, output_audio_tokens=30),
 ]
 DAYS = [datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 11, 22, tzinfo=UTC), datetime(2027, 6, 1, tzinfo=UTC)]
@@ -89,6 +92,11 @@ def oracle_usage(usage: Usage) -> genai_prices.Usage:
         input_audio_tokens=usage.input_audio_tokens,
         output_audio_tokens=usage.output_audio_tokens,
         cache_audio_read_tokens=usage.cache_read_audio_tokens,
+        input_image_tokens=usage.input_image_tokens,
+        output_image_tokens=usage.output_image_tokens,
+        cache_image_read_tokens=usage.cache_read_image_tokens,
+        input_video_tokens=usage.input_video_tokens,
+        output_video_tokens=usage.output_video_tokens,
     )
 
 
@@ -223,32 +231,31 @@ def test_more_tokens_never_cost_less(model: tuple[str, str], usage: Usage, more:
     assert both is None or both.output_pico >= longer.output_pico
 
 
-@given(st.builds(Rates, *[st.integers(0, 10**9)] * len(KINDS)), *[leaf] * len(KINDS))
-def test_a_cost_is_the_sum_of_its_parts(
-    rates: Rates, text: int, cached: int, cached_audio: int, audio: int, written: int, hourly: int, out: int, thought: int, spoken: int
-) -> None:
+@given(st.builds(Rates, *[st.integers(0, 10**9)] * len(KINDS)), st.fixed_dictionaries(dict.fromkeys(KINDS, leaf)))
+def test_a_cost_is_the_sum_of_its_parts(rates: Rates, tokens: dict[str, int]) -> None:
+    """`tokens` are of one kind each: `input` and `output` those that are of no other."""
+    made = {"output", "reasoning", "output_audio", "output_image", "output_video"}
+    cached = tokens["cache_read"] + tokens["cache_read_audio"] + tokens["cache_read_image"]
     usage = Usage(
-        input_tokens=text + cached + cached_audio + audio + written + hourly,
-        output_tokens=out + thought + spoken,
-        cache_read_tokens=cached + cached_audio,
-        cache_write_tokens=written + hourly,
-        cache_write_1h_tokens=hourly,
-        reasoning_tokens=thought,
-        input_audio_tokens=audio + cached_audio,
-        output_audio_tokens=spoken,
-        cache_read_audio_tokens=cached_audio,
+        input_tokens=sum(tokens[kind] for kind in KINDS if kind not in made),
+        output_tokens=sum(tokens[kind] for kind in made),
+        cache_read_tokens=cached,
+        cache_write_tokens=tokens["cache_write"] + tokens["cache_write_1h"],
+        cache_write_1h_tokens=tokens["cache_write_1h"],
+        reasoning_tokens=tokens["reasoning"],
+        input_audio_tokens=tokens["input_audio"] + tokens["cache_read_audio"],
+        output_audio_tokens=tokens["output_audio"],
+        cache_read_audio_tokens=tokens["cache_read_audio"],
+        input_image_tokens=tokens["input_image"] + tokens["cache_read_image"],
+        output_image_tokens=tokens["output_image"],
+        cache_read_image_tokens=tokens["cache_read_image"],
+        input_video_tokens=tokens["input_video"],
+        output_video_tokens=tokens["output_video"],
     )
     cost = Tariff("m", "v", (Period(0, rates),)).cost(usage, NOW)
     assert cost is not None
-    assert cost.input_pico == (
-        text * rates.input
-        + cached * rates.cache_read
-        + cached_audio * rates.cache_read_audio
-        + audio * rates.input_audio
-        + written * rates.cache_write
-        + hourly * rates.cache_write_1h
-    )
-    assert cost.output_pico == out * (rates.output or 0) + thought * rates.reasoning + spoken * rates.output_audio
+    assert cost.input_pico == sum(tokens[kind] * getattr(rates, kind) for kind in KINDS if kind not in made)
+    assert cost.output_pico == sum(tokens[kind] * getattr(rates, kind) for kind in made)
 
 
 @given(st.builds(Rates, leaf, st.none() | leaf, *[leaf] * (len(KINDS) - 2)), any_usage | st.builds(Usage, counts, counts))
@@ -267,6 +274,7 @@ def test_impossible_parts_are_held_within_the_whole() -> None:
 
 def test_a_kind_without_its_own_price_costs_what_it_is_part_of() -> None:
     rates = Rates.of({"input": 10, "output": 20})
-    assert rates == Rates(10, 20, 10, 10, 20, 10, 20, 10, 10)
+    assert rates == Rates(10, 20, 10, 10, 20, 10, 20, 10, 10, 10, 20, 10, 10, 20)
     assert Rates.of({"input": 10, "output": 20, "cache_write": 12}).cache_write_1h == 12
     assert Rates.of({"input": 10, "output": 20, "cache_read": 1, "input_audio": 90}).cache_read_audio == 90
+    assert Rates.of({"input": 10, "output": 20, "cache_read": 1, "input_image": 90}).cache_read_image == 90

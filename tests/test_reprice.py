@@ -174,6 +174,13 @@ SPOKEN = {
         "prompt_tokens_details": {"audio_tokens": 5}, "completion_tokens_details": {"audio_tokens": 3},
     },
 }  # fmt: skip
+PICTURE = {
+    "candidates": [{"content": {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AA=="}}]}, "finishReason": "STOP"}],
+    "usageMetadata": {
+        "promptTokenCount": 10, "candidatesTokenCount": 1290, "totalTokenCount": 1300,
+        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}],
+    },
+}  # fmt: skip
 CACHED = {
     "id": "m", "type": "message", "role": "assistant", "model": "claude-3-5-haiku-latest", "stop_reason": "end_turn",
     "stop_sequence": None, "content": [{"type": "text", "text": "Hi"}],
@@ -186,6 +193,7 @@ CACHED = {
     [
         (SPOKEN, "gpt-4o-audio-preview", {"input_audio_tokens": 5, "output_audio_tokens": 3, "service_tier": "priority"}),
         (CACHED, "claude-3-5-haiku", {"cache_write_1h_tokens": 100}),
+        (PICTURE, "gemini-2.5-flash-image", {"output_image_tokens": 1290}),
     ],
 )
 async def test_what_a_price_depends_on_beside_the_fields_of_a_row_is_in_it(

@@ -304,10 +304,14 @@ INLINE = pictured("data:image/png;base64,AAAA")
 QUOTED = {"messages": [{"role": "user", "content": '{"url":"https://example.com/a.png"}'}]}
 
 
+def most(attempt: Attempt, operation: str) -> Most:
+    return most_of(attempt, operation, orjson.dumps(attempt.body))
+
+
 class TestTheMost:
     def test_input_is_the_bytes_of_the_body_and_no_more_than_the_context(self) -> None:
-        assert most_of(asked(TEXT), "chat").input == len('{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}')
-        assert most_of(asked({"messages": [{"role": "user", "content": "x" * 500_000}]}), "chat").input == 128_000
+        assert most(asked(TEXT), "chat").input == len('{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}')
+        assert most(asked({"messages": [{"role": "user", "content": "x" * 500_000}]}), "chat").input == 128_000
 
     @pytest.mark.parametrize(
         "body",
@@ -328,7 +332,7 @@ class TestTheMost:
         ],
     )  # fmt: skip
     def test_what_the_provider_adds_may_fill_the_context(self, body: dict[str, Any]) -> None:
-        assert most_of(asked(body), "chat").input == 128_000
+        assert most(asked(body), "chat").input == 128_000
 
     @pytest.mark.parametrize(
         "body",
@@ -342,7 +346,7 @@ class TestTheMost:
         ],
     )
     def test_what_stands_in_the_body_does_not(self, body: dict[str, Any]) -> None:
-        assert most_of(asked(body), "chat").input < 1_000
+        assert most(asked(body), "chat").input < 1_000
 
     @pytest.mark.parametrize(
         ("members", "output"),
@@ -369,19 +373,19 @@ class TestTheMost:
         ],
     )
     def test_output_is_what_the_request_allows_else_what_the_model_can(self, members: dict[str, Any], output: int) -> None:
-        assert most_of(asked({**TEXT, **members}), "chat").output == output
+        assert most(asked({**TEXT, **members}), "chat").output == output
 
     @pytest.mark.parametrize("junk", [[], {}, [None], {"type": "function"}, 5])
     def test_a_tool_of_no_type_there_is_may_be_one_the_provider_runs(self, junk: Any) -> None:
-        assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
+        assert most(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
 
     def test_deep_research_reads_and_thinks_as_much_as_it_likes(self) -> None:
         attempt = Attempt(target("sonar-deep-research", provider=provider("perplexity")), 1, "http://provider", {}, {**TEXT, "max_tokens": 10})
-        assert most_of(attempt, "chat") == Most(128_000, 128_000)
+        assert most(attempt, "chat") == Most(128_000, 128_000)
 
     def test_counting_and_embedding(self) -> None:
-        assert most_of(asked(TEXT), "count_tokens") == Most(0, 0)
-        assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
+        assert most(asked(TEXT), "count_tokens") == Most(0, 0)
+        assert most(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
 
     @pytest.mark.parametrize(
         ("texts", "contexts"), [("x" * 50_000, 1), (["x" * 50_000], 1), (["x" * 20_000] * 4, 4), ([1_000] * 20_000, 1), ([[1_000] * 9_000] * 2, 2)]
@@ -390,8 +394,8 @@ class TestTheMost:
         ("operation", "member", "model"), [("embeddings", "input", "text-embedding-3-small"), ("text_completion", "prompt", "gpt-4")]
     )
     def test_each_of_several_texts_may_fill_a_context(self, operation: str, member: str, model: str, texts: Any, contexts: int) -> None:
-        assert most_of(asked({member: texts}, model), operation).input == contexts * sizes_of("openai", model).context
-        assert most_of(asked({member: "Hi"}, model), operation).input < 100
+        assert most(asked({member: texts}, model), operation).input == contexts * sizes_of("openai", model).context
+        assert most(asked({member: "Hi"}, model), operation).input < 100
 
     def test_each_token_is_the_dearest_it_could_be(self) -> None:
         seen: list[Usage] = []
@@ -410,7 +414,7 @@ class TestTheMost:
         rates = Rates.of({"input": 10, "output": 100, "cache_write": 12, "cache_read": 11, "reasoning": 50, "input_audio": 30})
         tariff = Tariff("m", "v", (Period(0.0, rates),))
         body = {**TEXT, "max_tokens": 5}
-        most_input = most_of(asked(body), "chat").input
+        most_input = most(asked(body), "chat").input
         assert worst_case(lambda _, usage: tariff.cost(usage, 0.0), asked(body), "chat") == 12 * most_input + 100 * 5
 
     @pytest.mark.parametrize(
@@ -448,6 +452,29 @@ class TestTheMost:
             return Cost(5 if usage.input_audio_tokens else 1, 0, "v")
 
         assert worst_case(price, asked(body), "chat") == (5 if is_sound else 1)
+
+    @pytest.mark.parametrize(
+        ("body", "pico"),
+        [
+            (TEXT, 7),
+            (INLINE, 30 + 7),
+            ({**TEXT, "modalities": ["image"]}, 30 + 7),
+            ({"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "AA"}}]}]}, 30 + 7),
+            ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/mp3", "data": "AA"}}]}]}, 7),
+        ],
+    )  # fmt: skip
+    def test_a_model_that_makes_pictures_makes_them_unasked_and_sees_only_what_it_is_given(self, body: dict[str, Any], pico: int) -> None:
+        def price(_: Any, usage: Usage) -> Cost:
+            return Cost(30 if usage.input_image_tokens else 0, 7 if usage.output_image_tokens else 1, "v")
+
+        assert worst_case(price, asked(body), "chat") == pico
+
+    def test_a_videos_sound_is_held_as_sound_and_its_pictures_as_a_video(self) -> None:
+        def price(_: Any, usage: Usage) -> Cost:
+            return Cost(3 if usage.input_audio_tokens else 2 if usage.input_video_tokens else 1, 0, "v")
+
+        part = {"inlineData": {"mimeType": "video/mp4", "data": "AA"}}
+        assert worst_case(price, asked({"contents": [{"parts": [part]}]}), "chat") == 3
 
     @pytest.mark.parametrize(("said", "is_kept"), [({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, True), ({}, False)])
     def test_what_is_to_be_cached_for_an_hour_may_be_written_there(self, said: dict[str, Any], is_kept: bool) -> None:
@@ -527,6 +554,17 @@ async def test_R03_every_prompt_of_a_completion_is_answered_and_counts() -> None
 async def test_R03_every_text_to_be_embedded_counts_though_all_are_more_than_one_context() -> None:
     async with capped("0.001") as gateway:
         refused = await gateway.ask("embeddings", model="openai/text-embedding-3-small", input=["word " * 8_000] * 50)
+        assert refused.status == 402
+        assert not gateway.upstream.requests
+
+
+async def test_R03_what_a_model_that_makes_pictures_answers_is_held_as_pictures() -> None:
+    """Eight thousand tokens of pictures come to a quarter of a dollar, of words to two cents."""
+    async with capped("0.20") as gateway:
+        contents = [{"role": "user", "parts": [{"text": "Draw a cat."}]}]
+        refused = await gateway.ask(
+            "generate_content", model="gemini-2.5-flash-image", contents=contents, generationConfig={"maxOutputTokens": 8192}
+        )
         assert refused.status == 402
         assert not gateway.upstream.requests
 

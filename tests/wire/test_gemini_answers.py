@@ -329,6 +329,26 @@ def test_all_input_and_all_output_are_counted() -> None:
     assert read_gemini_usage(told) == (Usage(13, 27, 4, 0, 7, 2, 5, 1, service_tier="flex", source="provider"), False)
 
 
+def test_pictures_and_videos_are_told_apart_and_are_written_again() -> None:
+    told = usage(
+        1000, 1300, cachedContentTokenCount=300, totalTokenCount=2300,
+        promptTokensDetails=[{"modality": "TEXT", "tokenCount": 100}, {"modality": "IMAGE", "tokenCount": 600}, {"modality": "VIDEO", "tokenCount": 300}],
+        candidatesTokensDetails=[{"modality": "TEXT", "tokenCount": 10}, {"modality": "IMAGE", "tokenCount": 1290}],
+        cacheTokensDetails=[{"modality": "IMAGE", "tokenCount": 258}, {"modality": "DOCUMENT", "tokenCount": 42}],
+    )  # fmt: skip
+    read, invalid = read_gemini_usage(told)
+    assert (read, invalid) == (
+        Usage(
+            1000, 1300, 300, input_image_tokens=600, output_image_tokens=1290, cache_read_image_tokens=258, input_video_tokens=300,
+            source="provider",
+        ),
+        False,
+    )  # fmt: skip
+    assert usage_metadata(read) == {**told, "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": 42}, {"modality": "IMAGE", "tokenCount": 258}]}
+    made = usage(5, 0, candidatesTokensDetails=[{"modality": "IMAGE", "tokenCount": 1290}])
+    assert read_gemini_usage(made) == (Usage(5, source="provider"), True), "more pictures than output"
+
+
 @pytest.mark.parametrize(
     ("told", "invalid"),
     [

@@ -336,6 +336,10 @@ def test_a_strange_object_is_passed_on_and_never_an_exception(chunk: dict[str, A
             {"completion_tokens_details": {"reasoning_tokens": 50, "audio_tokens": 7}},
             {"reasoning_tokens": 50, "output_audio_tokens": 7},
         ),
+        (
+            {"prompt_tokens_details": {"image_tokens": 30, "video_tokens": 20}, "completion_tokens_details": {"image_tokens": 40}},
+            {"input_image_tokens": 30, "input_video_tokens": 20, "output_image_tokens": 40},
+        ),
         ({"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}, {"cache_read_tokens": 64}),
         ({"cached_tokens": 64}, {"cache_read_tokens": 64}),
         ({"total_tokens": 150, "completion_tokens_details": {"reasoning_tokens": 40}}, {"reasoning_tokens": 40}),

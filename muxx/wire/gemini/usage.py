@@ -7,6 +7,9 @@ from typing import Any
 from ...money import Usage
 from ..counts import MAX_TOKENS, Details, is_believable
 
+SOUND, PICTURES, VIDEO = MEDIA = ("AUDIO", "IMAGE", "VIDEO")
+"""The modalities that have prices of their own at some models. A document's tokens cost what text does."""
+
 _TOTALS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
 
 
@@ -27,7 +30,8 @@ def read_gemini_usage(value: Any) -> tuple[Usage | None, bool]:
     read, written = prompt + tools, candidates + thoughts
     details = _Details()
     cached = details.part(value.get("cachedContentTokenCount"), read)
-    heard = details.audio(value.get("promptTokensDetails")) + details.audio(value.get("toolUsePromptTokensDetails"))
+    asked, by_tools = details.media(value.get("promptTokensDetails")), details.media(value.get("toolUsePromptTokensDetails"))
+    kept, made = details.media(value.get("cacheTokensDetails")), details.media(value.get("candidatesTokensDetails"))
     details.part(value.get("totalTokenCount"), MAX_TOKENS)  # nothing follows from it
     tier = value.get("serviceTier")
     usage = Usage(
@@ -35,9 +39,14 @@ def read_gemini_usage(value: Any) -> tuple[Usage | None, bool]:
         output_tokens=written,
         cache_read_tokens=cached,
         reasoning_tokens=thoughts,
-        input_audio_tokens=details.part(heard, read),
-        output_audio_tokens=details.part(details.audio(value.get("candidatesTokensDetails")), written),
-        cache_read_audio_tokens=details.part(details.audio(value.get("cacheTokensDetails")), cached),
+        input_audio_tokens=details.part(asked[SOUND] + by_tools[SOUND], read),
+        output_audio_tokens=details.part(made[SOUND], written),
+        cache_read_audio_tokens=details.part(kept[SOUND], cached),
+        input_image_tokens=details.part(asked[PICTURES] + by_tools[PICTURES], read),
+        output_image_tokens=details.part(made[PICTURES], written),
+        cache_read_image_tokens=details.part(kept[PICTURES], cached),
+        input_video_tokens=details.part(asked[VIDEO] + by_tools[VIDEO], read),
+        output_video_tokens=details.part(made[VIDEO], written),
         service_tier=tier.lower() if type(tier) is str else None,
         source="provider",
     )
@@ -55,25 +64,28 @@ def usage_metadata(usage: Usage) -> dict[str, Any]:
         told["cachedContentTokenCount"] = usage.cache_read_tokens
     if usage.reasoning_tokens:
         told["thoughtsTokenCount"] = usage.reasoning_tokens
-    for name, total, audio in (
-        ("promptTokensDetails", usage.input_tokens, usage.input_audio_tokens),
-        ("candidatesTokensDetails", told["candidatesTokenCount"], usage.output_audio_tokens),
-        ("cacheTokensDetails", usage.cache_read_tokens, usage.cache_read_audio_tokens),
+    given = (usage.input_audio_tokens, usage.input_image_tokens, usage.input_video_tokens)
+    made = (usage.output_audio_tokens, usage.output_image_tokens, usage.output_video_tokens)
+    kept = (usage.cache_read_audio_tokens, usage.cache_read_image_tokens, 0)
+    for name, total, apart in (
+        ("promptTokensDetails", usage.input_tokens, given),
+        ("candidatesTokensDetails", told["candidatesTokenCount"], made),
+        ("cacheTokensDetails", usage.cache_read_tokens, kept),
     ):
-        if audio:
-            told[name] = [_modality("TEXT", total - audio), _modality("AUDIO", audio)]
+        if any(apart):
+            counts = (("TEXT", max(total - sum(apart), 0)), *zip(MEDIA, apart, strict=True))
+            told[name] = [{"modality": modality, "tokenCount": count} for modality, count in counts if count]
     return told
 
 
-def _modality(name: str, count: int) -> dict[str, Any]:
-    return {"modality": name, "tokenCount": count}
-
-
 class _Details(Details):
-    def audio(self, details: Any) -> int:
-        """The tokens of sound among those that are told by their modality."""
+    def media(self, details: Any) -> dict[str, int]:
+        """The tokens of each medium that has a price of its own anywhere, among those that are told by their modality."""
+        counts = dict.fromkeys(MEDIA, 0)
         if type(details) is not list:
             self.invalid = self.invalid or details is not None
-            return 0
-        found = [entry.get("tokenCount") for entry in details if type(entry) is dict and entry.get("modality") == "AUDIO"]
-        return sum(self.part(count, MAX_TOKENS) for count in found)
+            return counts
+        for entry in details:
+            if type(entry) is dict and (modality := entry.get("modality")) in MEDIA:
+                counts[modality] += self.part(entry.get("tokenCount"), MAX_TOKENS)
+        return counts

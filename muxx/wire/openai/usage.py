@@ -26,7 +26,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
     invalid = not (total is None or (type(total) is int and total >= 0))
     if _says_nothing(given) and _says_nothing(made) and value.keys() <= _PLAIN_MEMBERS:
         # What nearly every answer reports: totals, and details that are all 0.
-        return Usage(prompt, completion, 0, 0, 0, 0, 0, 0, 0, service_tier, "provider"), invalid
+        return Usage(prompt, completion, service_tier=service_tier, source="provider"), invalid
     invalid = invalid or not (_may_be_details(given) and _may_be_details(made))
     given, made = given if type(given) is dict else {}, made if type(made) is dict else {}
     reasoning = made.get("reasoning_tokens")
@@ -45,6 +45,10 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
         reasoning_tokens=details.part(reasoning, completion),
         input_audio_tokens=details.part(given.get("audio_tokens"), prompt),
         output_audio_tokens=details.part(made.get("audio_tokens"), completion),
+        input_image_tokens=details.part(given.get("image_tokens"), prompt),
+        output_image_tokens=details.part(made.get("image_tokens"), completion),
+        input_video_tokens=details.part(given.get("video_tokens"), prompt),
+        output_video_tokens=details.part(made.get("video_tokens"), completion),
         service_tier=service_tier,
         source="provider",
     )
@@ -52,7 +56,7 @@ def read_usage(value: Any, service_tier: Any = None) -> tuple[Usage | None, bool
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """A usage object as OpenAI writes it."""
+    """A usage object as OpenAI writes it; pictures and videos as OpenRouter does, where there are any."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -61,12 +65,18 @@ def usage_object(usage: Usage) -> dict[str, Any]:
             "cached_tokens": usage.cache_read_tokens,
             "cache_write_tokens": usage.cache_write_tokens,
             "audio_tokens": usage.input_audio_tokens,
+            **_seen(usage.input_image_tokens, usage.input_video_tokens),
         },
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": usage.output_audio_tokens,
+            **_seen(usage.output_image_tokens, usage.output_video_tokens),
         },
     }
+
+
+def _seen(images: int, videos: int) -> dict[str, int]:
+    return {name: count for name, count in (("image_tokens", images), ("video_tokens", videos)) if count}
 
 
 _PLAIN_MEMBERS = {

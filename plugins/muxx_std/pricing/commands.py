@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from .reprice import reprice
 
 TOKENS = 10**6
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_columns = ("vendor", "model", *KINDS)
+
+PART_OF = {
+    "cache_read": "input", "cache_write": "input", "cache_write_1h": "cache_write",
+    "input_audio": "input", "cache_read_audio": "cache_read",
+    "input_image": "input", "cache_read_image": "cache_read", "input_video": "input",
+    "reasoning": "output", "output_audio": "output", "output_image": "output", "output_video": "output",
+}  # fmt: skip
+"""What each kind of token costs as where it has no price of its own; input and output are parts of nothing."""
 
 
 def prices_group(settings: PricingConfig) -> click.Group:
@@ -54,7 +61,7 @@ def list_prices(settings: PricingConfig, config: Config, vendor: str | None, pat
     if as_json:
         echo_json(rows)
     else:
-        table(_columns, [[row[column] for column in _columns] for row in rows])
+        _show(("vendor", "model"), [((row["vendor"], row["model"]), row) for row in rows])
 
 
 @click.command("show")
@@ -83,7 +90,7 @@ def show_price(settings: PricingConfig, config: Config, model: str, vendor: str 
         echo_json(row)
         return
     click.echo(f"{of_vendor}/{tariff.model}, USD per 1M tokens, {tariff.version}")
-    table(("when", *KINDS), _lines(row))
+    _show(("when",), _conditions(row))
     if found:
         click.echo(f"Priced by {', '.join(found)} too: see --vendor.")
 
@@ -177,11 +184,22 @@ def _amounts(rates: Rates | None) -> dict[str, str | None]:
     """USD per 1M tokens by kind; null where there is no token price."""
     if rates is None:
         return dict.fromkeys(KINDS)
-    unknown = ("output", "reasoning", "output_audio") if rates.output is None else ()
+    unknown = [kind for kind in KINDS if "output" in (kind, PART_OF.get(kind))] if rates.output is None else ()
     return {kind: None if kind in unknown else usd(getattr(rates, kind) * TOKENS) for kind in KINDS}
 
 
-def _lines(row: dict[str, Any]) -> Iterator[list[str | None]]:
+Condition = tuple[tuple[str | None, ...], dict[str, Any]]
+"""What a line of a table is about, and its amounts by kind."""
+
+
+def _show(head: tuple[str, ...], lines: Iterable[Condition]) -> None:
+    """A table with a column for each kind that costs something else in any line than what it is part of."""
+    lines = list(lines)
+    apart = [kind for kind in KINDS if kind not in PART_OF or any(row[kind] != row[PART_OF[kind]] for _, row in lines)]
+    table((*head, *apart), [[*about, *(amounts[kind] for kind in apart)] for about, amounts in lines])
+
+
+def _conditions(row: dict[str, Any]) -> Iterator[Condition]:
     """A shown model: a line for each condition under which it costs something else."""
     yield from _block("today", row)
     for tier, amounts in row["service_tiers"].items():
@@ -190,9 +208,9 @@ def _lines(row: dict[str, Any]) -> Iterator[list[str | None]]:
         yield from _block(f"from {change['from']}" if change["from"] else "at first", change)
 
 
-def _block(when: str, amounts: dict[str, Any]) -> Iterator[list[str | None]]:
-    yield [when, *(amounts[kind] for kind in KINDS)]
+def _block(when: str, amounts: dict[str, Any]) -> Iterator[Condition]:
+    yield (when,), amounts
     for tier in amounts["tiers"]:
-        yield [f"{when}, input > {tier['above']}", *(tier[kind] for kind in KINDS)]
+        yield (f"{when}, input > {tier['above']}",), tier
     for some in amounts.get("hours", ()):
         yield from _block(f"{when}, {some['from']}-{some['to']} UTC", some)

@@ -1,6 +1,5 @@
 """Write `prices.json` from genai-prices' data: `python -m muxx_std.pricing.generate [PATH]`. Same input, same bytes.
 
-What `Usage` does not count has no price of its own here, and costs what the tokens it is part of cost: images and video.
 Searches, requests, seconds and characters are not tokens; a model priced only by them has no token price, and its cost is
 unknown. Of the request-dependent prices the service tiers are kept, and with them Anthropic's fast mode (the answer names its
 tier); batch prices and regional routes are not, because no answer muxx carries says them. A model without prices whose name ends
@@ -44,6 +43,11 @@ _KINDS = {
     "output_audio_mtok": "output_audio",
     "cache_audio_read_mtok": "cache_read_audio",
     "cache_write_1h_mtok": "cache_write_1h",
+    "input_image_mtok": "input_image",
+    "output_image_mtok": "output_image",
+    "cache_image_read_mtok": "cache_read_image",
+    "input_video_mtok": "input_video",
+    "output_video_mtok": "output_video",
 }
 
 _NAME_TIERS = ({"service_tier"}, {"speed"})

@@ -45,6 +45,11 @@ class _Prices(BaseModel):
     output_audio: Usd | None = None
     cache_read_audio: Usd | None = None
     cache_write_1h: Usd | None = None
+    input_image: Usd | None = None
+    output_image: Usd | None = None
+    cache_read_image: Usd | None = None
+    input_video: Usd | None = None
+    output_video: Usd | None = None
 
     def rates(self) -> Rates:
         return Rates.of({kind: price for kind in KINDS if (price := getattr(self, kind)) is not None})

@@ -20,7 +20,7 @@ SECONDS_PER_DAY = 24 * 60 * 60
 
 KINDS = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_read_audio",
-    "cache_write_1h",
+    "cache_write_1h", "input_image", "output_image", "cache_read_image", "input_video", "output_video",
 )  # fmt: skip
 """Every kind of token that can have a price of its own; `Usage` counts exactly these."""
 
@@ -44,51 +44,80 @@ class Rates:
     output_audio: int
     cache_read_audio: int
     cache_write_1h: int
+    input_image: int
+    output_image: int
+    cache_read_image: int
+    input_video: int
+    output_video: int
 
     @classmethod
     def of(cls, given: Mapping[str, int]) -> Rates:
-        """Fill in what is not priced apart. Cached audio with no price of its own costs the dearer of the two it could be."""
+        """Fill in what is not priced apart. Cached sound and pictures with no price of their own cost the dearer of the two they
+        could be."""
         plain, output = given["input"], given.get("output")
-        apart = [given[kind] for kind in ("cache_read", "input_audio") if kind in given]
+        made = output or 0
         return cls(
             input=plain,
             output=output,
             cache_read=given.get("cache_read", plain),
             cache_write=given.get("cache_write", plain),
-            reasoning=given.get("reasoning", output or 0),
+            reasoning=given.get("reasoning", made),
             input_audio=given.get("input_audio", plain),
-            output_audio=given.get("output_audio", output or 0),
-            cache_read_audio=given.get("cache_read_audio", max(apart, default=plain)),
+            output_audio=given.get("output_audio", made),
+            cache_read_audio=given.get("cache_read_audio", _dearest(given, "cache_read", "input_audio")),
             cache_write_1h=given.get("cache_write_1h", given.get("cache_write", plain)),
+            input_image=given.get("input_image", plain),
+            output_image=given.get("output_image", made),
+            cache_read_image=given.get("cache_read_image", _dearest(given, "cache_read", "input_image")),
+            input_video=given.get("input_video", plain),
+            output_video=given.get("output_video", made),
         )
 
     def input_cost(self, usage: Usage, total: int) -> int:
-        """The price of `total` input tokens, of which cached, written and audio tokens are a part."""
-        if not (usage.cache_read_tokens or usage.cache_write_tokens or usage.input_audio_tokens or usage.cache_read_audio_tokens):
-            return total * self.input
+        """The price of `total` input tokens, of which those of the other kinds are a part."""
         cached = _within(usage.cache_read_tokens, total)
         cached_audio = _within(usage.cache_read_audio_tokens, cached)
-        audio = _within(usage.input_audio_tokens - cached_audio, total - cached)
-        written = _within(usage.cache_write_tokens, total - cached - audio)
+        cached_images = _within(usage.cache_read_image_tokens, cached - cached_audio)
+        fresh = total - cached
+        audio = _within(usage.input_audio_tokens - cached_audio, fresh)
+        images = _within(usage.input_image_tokens - cached_images, fresh - audio)
+        video = _within(usage.input_video_tokens, fresh - audio - images)
+        text = fresh - audio - images - video
+        written = _within(usage.cache_write_tokens, text)
         hourly = _within(usage.cache_write_1h_tokens, written)
         return (
-            (total - cached - audio - written) * self.input
-            + (cached - cached_audio) * self.cache_read
+            (text - written) * self.input
+            + (cached - cached_audio - cached_images) * self.cache_read
             + cached_audio * self.cache_read_audio
+            + cached_images * self.cache_read_image
             + audio * self.input_audio
+            + images * self.input_image
+            + video * self.input_video
             + (written - hourly) * self.cache_write
             + hourly * self.cache_write_1h
         )
 
     def output_cost(self, usage: Usage, total: int) -> int | None:
-        """The price of `total` output tokens, of which audio and reasoning tokens are a part; None when it is unknown."""
+        """The price of `total` output tokens, of which those of the other kinds are a part; None when it is unknown."""
         if self.output is None:
             return None if total else 0
-        if not (usage.output_audio_tokens or usage.reasoning_tokens):
-            return total * self.output
         audio = _within(usage.output_audio_tokens, total)
-        reasoning = _within(usage.reasoning_tokens, total - audio)
-        return (total - audio - reasoning) * self.output + audio * self.output_audio + reasoning * self.reasoning
+        images = _within(usage.output_image_tokens, total - audio)
+        video = _within(usage.output_video_tokens, total - audio - images)
+        text = total - audio - images - video
+        reasoning = _within(usage.reasoning_tokens, text)
+        return (
+            (text - reasoning) * self.output
+            + audio * self.output_audio
+            + images * self.output_image
+            + video * self.output_video
+            + reasoning * self.reasoning
+        )
+
+
+def _dearest(given: Mapping[str, int], *kinds: str) -> int:
+    """The highest of the prices that are given, or that of input where none is."""
+    return max((given[kind] for kind in kinds if kind in given), default=given["input"])
 
 
 def _within(part: int, whole: int) -> int:

@@ -19,7 +19,7 @@ from muxx import Usage, asked_output
 from .sizes import Sizes, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from muxx import Attempt, Cost, Target
 
@@ -48,9 +48,12 @@ _RESEARCHES = "sonar-deep-research"
 _FOR_AN_HOUR = b'"ttl":"1h"'
 """How Anthropic is asked to keep what it caches for longer, which costs more."""
 
-_SOUND = re.compile(rb'(?<!\\)"(?:data:|input_)?(?i:audio|video)["/]')
-"""How sound is named in every format: a part's type or its media type, and what an answer is to be. A video has sound too."""
+_MEDIUM = re.compile(rb'(?<!\\)"(?:data:|input_)?(?i:(audio|image|video))(?:_url)?["/]')
+"""How media are named in every format: a part's type or its media type, and what an answer is to be."""
 _SAYS_WHAT = (b'"mimeType":', b'"mime_type":')
+
+MEDIA = ("audio", "image", "video")
+"""Kinds of tokens that some models price apart, as `Usage` names them."""
 
 _OWN_TOOLS = ("function", "custom", None)
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
@@ -65,14 +68,13 @@ class Most(NamedTuple):
     """Those of the input that may be written to a cache that keeps them for so long."""
 
 
-def most_of(attempt: Attempt, operation: str) -> Most:
-    """The most tokens of an attempt."""
+def most_of(attempt: Attempt, operation: str, payload: bytes) -> Most:
+    """The most tokens of an attempt, whose body is `payload` as JSON."""
     if operation in FREE:
         return Most(0, 0)
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
     if _RESEARCHES in attempt.target.model.lower():
         return Most(sizes.context, max(_most_output(body, sizes), sizes.output))
-    payload = orjson.dumps(body)
     is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
     room = sizes.context * _texts(body.get(_TEXTS.get(operation, "")))
     most_input = room if is_added_to else min(len(payload), room)
@@ -111,13 +113,20 @@ def _is_own(tool: dict[str, Any]) -> bool:
 
 def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, operation: str) -> int | None:
     """The most an attempt may cost, in pico-dollars; None when the model's price is unknown."""
-    tokens, body = most_of(attempt, operation), attempt.body
+    body = attempt.body
+    payload = orjson.dumps(body)
+    tokens = most_of(attempt, operation, payload)
     if not any(tokens):
         return 0
-    silent = [price(attempt.target, usage) for usage in _in_tiers(_silent(tokens), body)]
-    spoken = [price(attempt.target, usage) for usage in _in_tiers([_spoken(tokens)], body)]
-    most, most_if_spoken = _dearest(silent), _dearest([*silent, *spoken])
-    return most_if_spoken if most_if_spoken != most and _may_be_spoken(body) else most
+
+    def most(kinds: list[Usage]) -> int | None:
+        return _dearest([price(attempt.target, usage) for usage in _in_tiers(kinds, body)])
+
+    of_text, of_media = _as_text(tokens), _as_media(tokens)
+    if (known := most(of_text)) == most([*of_text, *of_media.values()]):
+        return known
+    named = _media_in(payload)
+    return most([*of_text, *(usage if medium in named else _unasked(usage) for medium, usage in of_media.items())])
 
 
 def _dearest(costs: list[Cost | None]) -> int | None:
@@ -128,7 +137,7 @@ def _dearest(costs: list[Cost | None]) -> int | None:
     return max(cost.input_pico for cost in known) + max(cost.output_pico for cost in known)
 
 
-def _silent(tokens: Most) -> list[Usage]:
+def _as_text(tokens: Most) -> list[Usage]:
     """All that the tokens of text could turn out to be: plain, or read from a cache, or written to one and thought."""
     plain = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
     kept = plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)
@@ -136,16 +145,29 @@ def _silent(tokens: Most) -> list[Usage]:
     return [*kinds, kept._replace(cache_write_1h_tokens=tokens.for_an_hour)] if tokens.for_an_hour else kinds
 
 
-def _spoken(tokens: Most) -> Usage:
-    return Usage(tokens.input, tokens.output, input_audio_tokens=tokens.input, output_audio_tokens=tokens.output)
+def _as_media(tokens: Most) -> dict[str, Usage]:
+    """All of both sides is of one medium."""
+    read, made = tokens.input, tokens.output
+    return {
+        "audio": Usage(read, made, input_audio_tokens=read, output_audio_tokens=made),
+        "image": Usage(read, made, input_image_tokens=read, output_image_tokens=made),
+        "video": Usage(read, made, input_video_tokens=read, output_video_tokens=made),
+    }
 
 
-def _may_be_spoken(body: dict[str, Any]) -> bool:
-    """Whether any of it is sound, or is to be, or nobody knows because the body only names it."""
-    payload = orjson.dumps(body)
-    if _SOUND.search(payload) is not None:
-        return True
-    return _names_more(payload) and not any(member in payload for member in _SAYS_WHAT)
+def _unasked(usage: Usage) -> Usage:
+    """What is left of it where nobody gave or asked for its medium: who makes pictures or videos does so unasked, who speaks does
+    not."""
+    return usage._replace(input_audio_tokens=0, output_audio_tokens=0, input_image_tokens=0, input_video_tokens=0)
+
+
+def _media_in(payload: bytes) -> Collection[str]:
+    """The media that the body holds or asks for; all, where it only names something and does not say what that is. A video has
+    sound too."""
+    if _names_more(payload) and not any(member in payload for member in _SAYS_WHAT):
+        return MEDIA
+    named = {medium.decode().lower() for medium in _MEDIUM.findall(payload)}
+    return named | {"audio"} if "video" in named else named
 
 
 def _in_tiers(kinds: list[Usage], body: dict[str, Any]) -> list[Usage]:

@@ -48,14 +48,17 @@ class Server:
     def spawn(
         self, command: list[str], environment: Mapping[str, str] = {}, stdout: int | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start it. What it prints goes to the file of its errors, if not to `stdout`: nobody reads a pipe while it is measured."""
+        """Start it. What it prints goes to the file of its errors, if not to `stdout`: nobody reads a pipe while it is measured. It
+        keeps the bytecode that it compiles, as gateways do that are started more than once."""
+        environment = clean_environment() | dict(environment)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with on_core(*self._cores), self._errors.open("ab") as errors:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=errors if stdout is None else stdout,
                 stderr=errors,
-                env=clean_environment() | dict(environment),
+                env=environment,
                 start_new_session=True,
             )
         return self._process

@@ -142,7 +142,6 @@ def note(call: Call, status: int) -> None:
 
     Requests without a valid key are sampled: nobody unknown may own our disk.
     """
-    call.recorded = not call.gateway.syncs
     exchange, gateway = call.exchange, call.gateway
     _tell_attempts(call)
     if exchange.identity is not None or gateway.strangers.keeps_row():
@@ -154,6 +153,7 @@ def note(call: Call, status: int) -> None:
             gateway.journal.final(row)
         if exchange.enders:
             gateway.journal.outbox.put(exchange.note_recorded, b"", _is_not)
+    call.recorded = not gateway.syncs
 
 
 def _is_not(_: MuxxError) -> None:

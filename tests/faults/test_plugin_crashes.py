@@ -379,3 +379,19 @@ async def test_upkeep_that_is_no_async_def_is_named(caplog: pytest.LogCaptureFix
 
     async with serving(plugins={"keeps": Keeps}):
         await eventually(lambda: "upkeep is a plain `def`, and every request waits for it" in caplog.text)
+
+
+class Overwriting:
+    """Leaves a moment that no row can be made of."""
+
+    @hookimpl
+    def pre_attempt(self, exchange: Exchange) -> None:
+        exchange.timing.first_token = "soon"  # type: ignore[assignment]
+
+
+async def test_P01_an_exchange_of_which_no_row_can_be_made_is_told_and_keeps_no_client_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(plugins={"overwriting": Overwriting}) as gateway:
+        answer = await gateway.chat()
+        assert (answer.status, error_code(answer)) == (500, "internal_error")
+        assert "failed inside the gateway: TypeError" in caplog.text
+        caplog.clear()

@@ -170,6 +170,8 @@ def allowed_targets(call: Call, model: str) -> tuple[Target, ...]:
     left = routing.targets_of(planned, identity.models, model)
     if not left:
         raise PermissionDenied(NOT_ALLOWED, param="model")
+    if not routing.allows_others(left, identity.models, call.exchange.request.body):
+        raise PermissionDenied(NOT_ALLOWED, param=routing.OTHER_MODELS)
     return left
 
 

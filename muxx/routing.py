@@ -269,3 +269,18 @@ def targets_of(targets: Iterable[Target], allowed: Sequence[str], requested: str
     if not allowed or any(matches(pattern, requested) for pattern in allowed):
         return tuple(targets)
     return tuple(t for t in targets if any(matches(p, t.model) or matches(p, str(t)) for p in allowed))
+
+
+OTHER_MODELS = "models"
+"""The member of a body that tells OpenRouter with which further models it may answer."""
+
+
+def allows_others(targets: Iterable[Target], allowed: Sequence[str], body: Mapping[str, Any]) -> bool:
+    """Whether an allow-list leaves every further model that the body names, as it has to leave its `model`."""
+    others = body.get(OTHER_MODELS)
+    if others is None:
+        return True
+    named = others if type(others) is list else [others]
+    return all(
+        type(other) is str and targets_of((replace(target, model=other) for target in targets), allowed, other) for other in named
+    )

@@ -164,6 +164,32 @@ async def test_an_allow_list_fits_the_resolved_name_too(gateway: RunningGateway)
 
 @one_loop
 @pytest.mark.parametrize(
+    ("others", "is_allowed"),
+    [
+        (["gpt-4o-mini", "gpt-4o"], True),
+        ([], True),
+        (None, True),
+        (["gpt-4o-mini", "o1-pro"], False),
+        ("o1-pro", False),
+        ([{"model": "gpt-4o"}], False),
+    ],
+)  # fmt: skip
+async def test_an_allow_list_bounds_the_models_that_a_body_names_besides_its_own(
+    others: Any, is_allowed: bool, gateway: RunningGateway
+) -> None:
+    """OpenRouter answers with any of `models`."""
+    key = await add_key(gateway, models=("gpt-4o*",))
+    asked = len(gateway.upstream.requests)
+    answer = await gateway.chat(model="gpt-4o", models=others, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status == (200 if is_allowed else 403)
+    assert len(gateway.upstream.requests) == asked + is_allowed
+    if not is_allowed:
+        assert (answer.error["code"], answer.error["param"]) == ("model_not_allowed", "models")
+    assert (await gateway.chat(model="gpt-4o", models=others)).status == 200, "a key without an allow-list may use any"
+
+
+@one_loop
+@pytest.mark.parametrize(
     ("allowed", "usable", "refused"),
     [
         ("gemini-1.5-pro", "plain", "gpt-4o"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil, isfinite
 from typing import Any, NamedTuple
 
@@ -28,7 +28,8 @@ class AskedOutput(NamedTuple):
 def asked_output(body: Mapping[str, Any]) -> AskedOutput:
     """The most output that a request's body allows, whichever endpoint it is for."""
     inner = next((value for name in _INNER if isinstance(value := body.get(name), dict)), {})
-    most, choices = _numbers(body, inner, _MOST), _numbers(body, inner, _CHOICES)
+    holders = (body, inner) if inner else (body,)
+    most, choices = _numbers(holders, _MOST), _numbers(holders, _CHOICES)
     unbounded = min(most, default=0) < 0  # -1 is how those who serve open models say so
     answers = max([1, *choices]) * prompts(body.get("prompt"))  # servers of open models take more than OpenAI's 128
     return AskedOutput(0 if unbounded else max(most, default=0), answers)
@@ -39,10 +40,10 @@ def prompts(value: Any) -> int:
     return len(value) if type(value) is list and value and type(value[0]) is not int else 1
 
 
-def _numbers(body: Mapping[str, Any], inner: Mapping[str, Any], names: tuple[str, ...]) -> list[int]:
+def _numbers(holders: Iterable[Mapping[str, Any]], names: tuple[str, ...]) -> list[int]:
     """The values of these members, of those that there are."""
-    found = [holder.get(name) for holder in (body, inner) for name in names]
-    return [value if type(value) is int else _read(value) for value in found if value is not None]
+    found = [value for holder in holders for name in names if (value := holder.get(name)) is not None]
+    return [value if type(value) is int else _read(value) for value in found]
 
 
 def _read(value: Any) -> int:

@@ -75,16 +75,19 @@ class Rates:
 
     def input_cost(self, usage: Usage, total: int) -> int:
         """The price of `total` input tokens, of which those of the other kinds are a part."""
-        cached = _within(usage.cache_read_tokens, total)
-        cached_audio = _within(usage.cache_read_audio_tokens, cached)
-        cached_images = _within(usage.cache_read_image_tokens, cached - cached_audio)
+        _, _, cached, written, _, audio, _, cached_audio, hourly, images, _, cached_images, video, *_ = usage
+        if not (cached or written or audio or cached_audio or images or cached_images or video):
+            return total * self.input
+        cached = _within(cached, total)
+        cached_audio = _within(cached_audio, cached)
+        cached_images = _within(cached_images, cached - cached_audio)
         fresh = total - cached
-        audio = _within(usage.input_audio_tokens - cached_audio, fresh)
-        images = _within(usage.input_image_tokens - cached_images, fresh - audio)
-        video = _within(usage.input_video_tokens, fresh - audio - images)
+        audio = _within(audio - cached_audio, fresh)
+        images = _within(images - cached_images, fresh - audio)
+        video = _within(video, fresh - audio - images)
         text = fresh - audio - images - video
-        written = _within(usage.cache_write_tokens, text)
-        hourly = _within(usage.cache_write_1h_tokens, written)
+        written = _within(written, text)
+        hourly = _within(hourly, written)
         return (
             (text - written) * self.input
             + (cached - cached_audio - cached_images) * self.cache_read
@@ -101,6 +104,8 @@ class Rates:
         """The price of `total` output tokens, of which those of the other kinds are a part; None when it is unknown."""
         if self.output is None:
             return None if total else 0
+        if not (usage.reasoning_tokens or usage.output_audio_tokens or usage.output_image_tokens or usage.output_video_tokens):
+            return total * self.output
         audio = _within(usage.output_audio_tokens, total)
         images = _within(usage.output_image_tokens, total - audio)
         video = _within(usage.output_video_tokens, total - audio - images)

@@ -48,7 +48,7 @@ _RESEARCHES = "sonar-deep-research"
 _FOR_AN_HOUR = b'"ttl":"1h"'
 """How Anthropic is asked to keep what it caches for longer, which costs more."""
 
-_MEDIUM = re.compile(rb'(?<!\\)"(?:data:|input_)?(?i:(audio|image|video))(?:_url)?["/]')
+_MEDIUM = re.compile(rb'"(?<!\\")(?:data:|input_)?(?i:(audio|image|video))(?:_url)?["/]')
 """How media are named in every format: a part's type or its media type, and what an answer is to be."""
 _SAYS_WHAT = (b'"mimeType":', b'"mime_type":')
 
@@ -75,7 +75,7 @@ def most_of(attempt: Attempt, operation: str, payload: bytes) -> Most:
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
     if _RESEARCHES in attempt.target.model.lower():
         return Most(sizes.context, max(_most_output(body, sizes), sizes.output))
-    is_added_to = (not _WORDS.isdisjoint(payload.split(b'"')) and _names_more(payload)) or _has_provider_tools(body)
+    is_added_to = _adds(payload) or _has_provider_tools(body)
     room = sizes.context * _texts(body.get(_TEXTS.get(operation, "")))
     most_input = room if is_added_to else min(len(payload), room)
     most_output = 0 if operation == "embeddings" else _most_output(body, sizes)
@@ -87,7 +87,10 @@ def _texts(value: Any) -> int:
     return len(value) if type(value) is list and value and type(value[0]) is not int else 1
 
 
-def _names_more(payload: bytes) -> bool:
+def _adds(payload: bytes) -> bool:
+    """Whether it names something that the provider adds."""
+    if _WORDS.isdisjoint(payload.split(b'"')):
+        return False
     return any(mark in payload for mark in _ADDED) or _ADDRESS.search(payload) is not None
 
 
@@ -118,15 +121,10 @@ def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, 
     tokens = most_of(attempt, operation, payload)
     if not any(tokens):
         return 0
-
-    def most(kinds: list[Usage]) -> int | None:
-        return _dearest([price(attempt.target, usage) for usage in _in_tiers(kinds, body)])
-
-    of_text, of_media = _as_text(tokens), _as_media(tokens)
-    if (known := most(of_text)) == most([*of_text, *of_media.values()]):
-        return known
-    named = _media_in(payload)
-    return most([*of_text, *(usage if medium in named else _unasked(usage) for medium, usage in of_media.items())])
+    kinds = _as_text(tokens)
+    if named := _media_in(payload):
+        kinds += [usage for medium, usage in _as_media(tokens).items() if medium in named]
+    return _dearest([price(attempt.target, usage) for usage in _in_tiers(kinds, body)])
 
 
 def _dearest(costs: list[Cost | None]) -> int | None:
@@ -138,33 +136,34 @@ def _dearest(costs: list[Cost | None]) -> int | None:
 
 
 def _as_text(tokens: Most) -> list[Usage]:
-    """All that the tokens of text could turn out to be: plain, or read from a cache, or written to one and thought."""
-    plain = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
-    kept = plain._replace(cache_write_tokens=tokens.input, reasoning_tokens=tokens.output)
-    kinds = [plain, plain._replace(cache_read_tokens=tokens.input), kept]
-    return [*kinds, kept._replace(cache_write_1h_tokens=tokens.for_an_hour)] if tokens.for_an_hour else kinds
+    """All that the tokens of a text could turn out to be, plain, or read from a cache, or written to one, and those of its
+    answer: plain, thought, or of a picture or a video, for who makes those does so unasked."""
+    read, made = tokens.input, tokens.output
+    kinds = [
+        Usage(read, made),
+        Usage(read, made, cache_write_tokens=read, reasoning_tokens=made),
+        Usage(read, made, cache_read_tokens=read, output_image_tokens=made),
+        Usage(read, made, output_video_tokens=made),
+    ]
+    if tokens.for_an_hour:
+        kinds.append(Usage(read, made, cache_write_tokens=read, cache_write_1h_tokens=tokens.for_an_hour))
+    return kinds
 
 
 def _as_media(tokens: Most) -> dict[str, Usage]:
-    """All of both sides is of one medium."""
+    """What they could turn out to be where a medium is given, or asked for: nobody speaks unasked."""
     read, made = tokens.input, tokens.output
     return {
         "audio": Usage(read, made, input_audio_tokens=read, output_audio_tokens=made),
-        "image": Usage(read, made, input_image_tokens=read, output_image_tokens=made),
-        "video": Usage(read, made, input_video_tokens=read, output_video_tokens=made),
+        "image": Usage(read, made, input_image_tokens=read),
+        "video": Usage(read, made, input_video_tokens=read),
     }
-
-
-def _unasked(usage: Usage) -> Usage:
-    """What is left of it where nobody gave or asked for its medium: who makes pictures or videos does so unasked, who speaks does
-    not."""
-    return usage._replace(input_audio_tokens=0, output_audio_tokens=0, input_image_tokens=0, input_video_tokens=0)
 
 
 def _media_in(payload: bytes) -> Collection[str]:
     """The media that the body holds or asks for; all, where it only names something and does not say what that is. A video has
     sound too."""
-    if _names_more(payload) and not any(member in payload for member in _SAYS_WHAT):
+    if _adds(payload) and not any(member in payload for member in _SAYS_WHAT):
         return MEDIA
     named = {medium.decode().lower() for medium in _MEDIUM.findall(payload)}
     return named | {"audio"} if "video" in named else named

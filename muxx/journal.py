@@ -366,7 +366,8 @@ class Journal:
 
 
 def keep_ballast(directory: str | Path) -> None:
-    """Have a file in reserve whose removal makes room on a full disk: an eighth of what is free, at most 16 MiB."""
+    """Have a file in reserve whose removal makes room on a full disk: an eighth of what is free, at most 16 MiB. It is its
+    owner's alone, as every file of muxx's, though nothing is ever in it."""
     ballast = Path(directory, BALLAST)
     if ballast.exists():
         return
@@ -374,7 +375,8 @@ def keep_ballast(directory: str | Path) -> None:
     size = min(BALLAST_BYTES, free.f_bavail * free.f_frsize // 8)
     unnamed = ballast.with_suffix(".tmp")
     try:
-        with open(unnamed, "wb") as file:
+        unnamed.unlink(missing_ok=True)
+        with open(os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         unnamed.rename(ballast)
     except OSError:

@@ -285,6 +285,7 @@ class TestFullDisk:
     def test_the_ballast_makes_room_for_the_line(self, tmp_path: Path, journal: Journal, disk: Disk) -> None:
         keep_ballast(tmp_path)
         assert (tmp_path / BALLAST).stat().st_size > 0
+        assert (tmp_path / BALLAST).stat().st_mode & 0o777 == 0o600
         disk.plan = ["ENOSPC"]
         journal.final(row("a"))
         assert ids(lines_of(tmp_path)) == ["a"]

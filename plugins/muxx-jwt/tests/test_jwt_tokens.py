@@ -262,7 +262,7 @@ def test_what_a_claim_does_not_say_the_configuration_may_say() -> None:
         identity(SIGNER.token(models="gpt-4o"), **named, project=None)
 
 
-@pytest.mark.parametrize("team", ["", "../etc", "a b", "x" * 101, 7, ["red"], "réd"])
+@pytest.mark.parametrize("team", ["", "../etc", "a b", "x" * 65, 7, ["red"], "réd"])
 def test_a_project_that_is_no_name_lets_nobody_in(team: Any) -> None:
     with pytest.raises(BadToken):
         identity(SIGNER.token(team=team), project_claim="team")

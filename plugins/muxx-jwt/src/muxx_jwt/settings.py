@@ -30,7 +30,7 @@ def _keys_address(text: str) -> str:
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Those with a key pair. `none` and the HS family, whose key would have to be a secret both sides hold, are not to be had."""
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-ProjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+ProjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Pattern = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 

@@ -27,7 +27,7 @@ MOST_MODELS = 1000
 NO_MODEL = ("",)
 """The allow-list of a token that may use no model: no name fits it, while an empty list would mean all."""
 
-_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PATTERN = re.compile(r"[!-~]{1,256}")
 
 

@@ -20,7 +20,7 @@ from .ahead import Ahead
 from .answering import answer_upstream
 from .call import HEAVY_BYTES, NEVER, Call
 from .chains import refuse_coroutine, run_all
-from .crashes import describe_crash
+from .crashes import crash_of, describe_crash
 from .errors import InvalidRequest, MuxxError, PermissionDenied, PluginError, UpstreamError
 from .headers import upstream_headers
 from .lean import LeanTransport
@@ -208,7 +208,7 @@ def _ask(call: Call, ask: Callable[[Exchange, Attempt], object], attempt: Attemp
     except MuxxError:
         raise
     except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
-        call.gateway.log.error("request %s: a plugin failed before an attempt: %s", call.exchange.id, describe_crash(error))
+        call.gateway.log.error("request %s: a plugin failed before an attempt: %s", call.exchange.id, crash_of(ask, error))
         raise PluginError() from error
 
 

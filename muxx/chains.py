@@ -18,7 +18,7 @@ from inspect import iscoroutine
 from time import monotonic
 from typing import Any, TypeVar, get_args
 
-from .crashes import describe_crash, let_go_of_frames
+from .crashes import crash_of, describe_crash, let_go_of_frames
 from .driving import SLOW_SECONDS, Driven, measure
 from .errors import MuxxError, PluginError
 from .money import Cost, is_sum
@@ -358,6 +358,6 @@ def isolated(tap: Callable[[T], Any]) -> Callable[[T], None]:
                 refuse_coroutine(tap(data))
             except BaseException as error:  # called by the event loop itself, so not even an exit may pass
                 alive = False
-                log.error("a plugin's tap failed: %s", describe_crash(error))
+                log.error("a plugin's tap failed: %s", crash_of(tap, error))
 
     return take

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .call import TranslatedHead
 from .chains import refuse_coroutine
-from .crashes import describe_crash
+from .crashes import crash_of
 from .money import Cost, Usage
 from .reply import WholeAnswer
 
@@ -45,7 +45,7 @@ def hand_out(call: Call, body: bytes, response: UpstreamResponse, usage: Usage, 
                 if (result := take(answer)) is not None:
                     refuse_coroutine(result)
             except BaseException as error:  # plain `def`, so not even a cancellation is anybody else's
-                log.error("a plugin failed to take an answer: %s", describe_crash(error))
+                log.error("a plugin failed to take an answer: %s", crash_of(take, error))
 
 
 def hand_out_whole(call: Call) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from types import TracebackType
+from typing import Any
 
 MUXX = os.path.dirname(__file__)
 
@@ -15,6 +16,13 @@ def describe_crash(error: BaseException) -> str:
     """The error's type and place, without its text, which may quote a secret; that of a database's fault cannot."""
     fault = fault_of_database(error)
     return f"{type(error).__name__}{place_of(error.__traceback__)}{fault and f': {fault}'}"
+
+
+def crash_of(left: Any, error: BaseException) -> str:
+    """As `describe_crash`, of what a plugin has `left` to be called later: its full name says whose it is, which a place in muxx
+    does not."""
+    called = getattr(left, "func", left)  # what a partial calls
+    return f"{called.__module__}.{getattr(called, '__qualname__', type(called).__qualname__)}: {describe_crash(error)}"
 
 
 def crash_words(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .brought import BroughtTransport
 from .chains import first_price, is_plugins_own, is_unwanted, named_when_late, refuse_coroutine, run_isolated
 from .complete import client_session
-from .crashes import describe_crash
+from .crashes import crash_of, describe_crash
 from .driving import UNWIND_SECONDS
 from .errors import PluginError, StartError
 from .exchange import Exchange
@@ -224,7 +224,7 @@ class Gateway:
                 if (result := tell(exchange)) is not None:
                     refuse_coroutine(result)
             except BaseException as error:  # nothing waits here, so not even a cancellation is anybody else's
-                self.log.error("a plugin failed at the end of request %s: %s", exchange.id, describe_crash(error))
+                self.log.error("a plugin failed at the end of request %s: %s", exchange.id, crash_of(tell, error))
         if self.chains.post_response:
             steps = run_isolated(self.chains.post_response, (self, exchange), self.chain_seconds)
             self._begin(steps, "post_response")

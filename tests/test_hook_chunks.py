@@ -259,7 +259,8 @@ async def test_a_tap_that_nobody_awaits_is_told_and_the_answer_goes_on(caplog: p
 
     async with serving(plugins={"taps": Taps}) as gateway:
         assert delivered(await gateway.chat(stream=True)) == "Hello there."
-    assert caplog.text.count("a plugin's tap failed: CoroutineNobodyAwaits") == 1
+    assert caplog.text.count("a plugin's tap failed") == 1
+    assert ".looks: CoroutineNobodyAwaits" in caplog.text
 
 
 async def test_a_tap_that_crashes_ends_neither_the_answer_nor_the_gateway(caplog: pytest.LogCaptureFixture) -> None:

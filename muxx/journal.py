@@ -374,8 +374,12 @@ def keep_ballast(directory: str | Path) -> None:
     size = min(BALLAST_BYTES, free.f_bavail * free.f_frsize // 8)
     unnamed = ballast.with_suffix(".tmp")
     try:
-        with open(unnamed, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        unnamed.unlink(missing_ok=True)  # of a process that died at it, or a link that leads to somebody's file
+        fd = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, max(size, 1))
+        finally:
+            os.close(fd)
         unnamed.rename(ballast)
     except OSError:
         unnamed.unlink(missing_ok=True)

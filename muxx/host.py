@@ -54,7 +54,7 @@ LOST = "{}: was deleted while muxx runs, and with it what its processes tell one
 
 def _lock_file(paths: Paths) -> int:
     try:
-        return os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        return os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise StartError(f"{paths.lock}: cannot be opened: {error.strerror}. Check its owner and permissions.", 3) from error
 

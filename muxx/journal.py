@@ -375,7 +375,7 @@ def keep_ballast(directory: str | Path) -> None:
     size = min(BALLAST_BYTES, free.f_bavail * free.f_frsize // 8)
     unnamed = ballast.with_suffix(".tmp")
     try:
-        unnamed.unlink(missing_ok=True)
+        unnamed.unlink(missing_ok=True)  # of a process that died at it, or a link that leads to somebody's file
         with open(os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         unnamed.rename(ballast)

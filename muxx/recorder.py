@@ -258,7 +258,7 @@ class Recorder:
         if self._lock >= 0:
             return
         self._paths.journal.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(self._paths.journal / "recorder.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fd = os.open(self._paths.journal / "recorder.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

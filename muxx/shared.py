@@ -92,7 +92,7 @@ class Shared:
         self._thread_lock = threading.RLock()
         self._counters: dict[str, Counters] = {}
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise StartError(f"{path}: cannot open it: {error.strerror}. Check its owner and permissions.", 3) from error
         try:
@@ -108,15 +108,16 @@ class Shared:
         self._words = memoryview(self._map).cast("Q")
 
     def _initialise(self) -> None:
-        """Give a new file its size, then its magic; a process that dies in between leaves a file that is still new."""
+        """Give a new file its size, then its magic; a process that dies in between leaves a file that is still new. A file that
+        is not ours stays as it is."""
+        magic = os.pread(self._fd, len(MAGIC), 0)
+        if any(magic) and magic != MAGIC:
+            raise StartError(f"{self._path}: not written by this version of muxx. Stop every muxx here, then delete it.", 3)
         if os.fstat(self._fd).st_size < SIZE:
             os.ftruncate(self._fd, SIZE)
-        magic = os.pread(self._fd, len(MAGIC), 0)
         if not any(magic):
             os.pwrite(self._fd, MAGIC, 0)
             self.made = True
-        elif magic != MAGIC:
-            raise StartError(f"{self._path}: not written by this version of muxx. Stop every muxx here, then delete it.", 3)
 
     @property
     def is_lost(self) -> bool:

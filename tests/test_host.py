@@ -51,6 +51,23 @@ class TestFiles:
         with pytest.raises(StartError):
             await Host.open(config_in(tmp_path))
 
+    async def test_a_file_of_somebody_else_under_the_name_of_the_counters_stays_as_it_is(self, tmp_path: Path) -> None:
+        file = tmp_path / "muxx.db.shared"
+        file.write_bytes(b"notes of somebody")
+        with pytest.raises(StartError, match="not written by this version"):
+            await Host.open(config_in(tmp_path))
+        assert file.read_bytes() == b"notes of somebody"
+
+    @pytest.mark.parametrize("name", ["muxx.db.shared", "muxx.db.lock"])
+    async def test_nothing_is_made_or_changed_where_a_link_in_place_of_our_files_leads(self, tmp_path: Path, name: str) -> None:
+        """Whoever may write into a directory such as /tmp could have muxx write wherever its user may."""
+        elsewhere = tmp_path / "elsewhere"
+        (tmp_path / name).symlink_to(elsewhere)
+        with pytest.raises(StartError, match=name):
+            async with Host.open(config_in(tmp_path)) as host:
+                host.lock_instance()
+        assert not elsewhere.exists()
+
     async def test_two_hosts_live_in_one_process(self, tmp_path: Path) -> None:
         (tmp_path / "b").mkdir()
         async with Host.open(config_in(tmp_path)) as first, Host.open(config_in(tmp_path / "b")) as other:

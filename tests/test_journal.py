@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -285,12 +286,23 @@ class TestFullDisk:
     def test_the_ballast_makes_room_for_the_line(self, tmp_path: Path, journal: Journal, disk: Disk) -> None:
         keep_ballast(tmp_path)
         assert (tmp_path / BALLAST).stat().st_size > 0
-        assert (tmp_path / BALLAST).stat().st_mode & 0o777 == 0o600
         disk.plan = ["ENOSPC"]
         journal.final(row("a"))
         assert ids(lines_of(tmp_path)) == ["a"]
         assert not (tmp_path / BALLAST).exists()
         assert journal.healthy
+
+    def test_the_ballast_is_for_its_owner_only_and_follows_no_link(self, tmp_path: Path) -> None:
+        precious = tmp_path / "precious"
+        precious.write_bytes(b"precious")
+        (tmp_path / BALLAST).with_suffix(".tmp").symlink_to(precious)
+        before = os.umask(0)
+        try:
+            keep_ballast(tmp_path)
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / BALLAST).lstat().st_mode) == 0o600
+        assert precious.read_bytes() == b"precious"
 
     def test_after_a_short_write_the_line_stands_whole_in_the_next_segment(
         self, tmp_path: Path, journal: Journal, disk: Disk

@@ -227,6 +227,17 @@ class TestStoring:
         assert bench.host.paths.ballast.name == BALLAST
         assert bench.host.paths.ballast.stat().st_size > 0
 
+    async def test_a_link_in_place_of_its_lock_is_not_followed(self, bench: Bench, tmp_path: Path) -> None:
+        elsewhere, lock = tmp_path / "elsewhere", bench.host.paths.journal / "recorder.lock"
+        bench.journal().final(row("a"))
+        lock.symlink_to(elsewhere)
+        waiting = asyncio.ensure_future(bench.recorder().drain())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert not elsewhere.exists()
+        lock.unlink()
+        await waiting
+
     async def test_only_one_recorder_works_at_a_time(self, bench: Bench) -> None:
         first, second = bench.recorder(), bench.recorder()
         await first.drain()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import urllib.request
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -99,6 +100,22 @@ class _Connector(aiohttp.TCPConnector):
         return None
 
 
+def environment_proxy(url: URL) -> str | None:
+    """The proxy HTTP_PROXY, HTTPS_PROXY and NO_PROXY mean for this URL."""
+    if not url.host or urllib.request.proxy_bypass(url.host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
+
+
+class _Request(aiohttp.ClientRequest):
+    """Goes through the proxy that the environment names, where it is given none. aiohttp's own `trust_env` would have it send
+    the passwords of the user's `.netrc` to providers and receivers, too."""
+
+    def update_proxy(self, proxy: URL | None, proxy_auth: aiohttp.BasicAuth | None, proxy_headers: Any) -> None:
+        named = environment_proxy(self.url) if proxy is None else None
+        super().update_proxy(URL(named) if named else proxy, proxy_auth, proxy_headers)
+
+
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """aiohttp reads ahead of a paused body by what the kernel holds, too."""
     family, kind, protocol, _, _ = address
@@ -136,7 +153,7 @@ def client_session(ca_file: str | None = None, *traces: aiohttp.TraceConfig) -> 
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        trust_env=True,
+        request_class=_Request,
         skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
         trace_configs=list(traces),
         read_bufsize=64 * 1024,

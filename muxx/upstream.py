@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import urllib.request
 from typing import TYPE_CHECKING, cast
 
 from yarl import URL
 
-from .complete import AiohttpTransport
+from .complete import AiohttpTransport, environment_proxy
 from .lean import LeanTransport
 from .targets import Provider
 from .transport import Transport
@@ -27,18 +26,10 @@ class HttpTransports:
 
     def pick(self, provider: Provider) -> Transport:
         if self._choice == "auto":
-            proxied = provider.proxy or provider.ca_file or environment_proxy(provider.base_url)
+            proxied = provider.proxy or provider.ca_file or environment_proxy(URL(provider.base_url))
             return cast(Transport, self._complete if proxied else self._lean)
         return self._lean if self._choice == "lean" else self._complete
 
     async def close(self) -> None:
         await self._lean.close()
         await self._complete.close()
-
-
-def environment_proxy(url: str) -> str | None:
-    """The proxy HTTP_PROXY, HTTPS_PROXY and NO_PROXY mean for this URL."""
-    parsed = URL(url)
-    if not parsed.host or urllib.request.proxy_bypass(parsed.host):
-        return None
-    return urllib.request.getproxies().get(parsed.scheme)

@@ -231,7 +231,7 @@ class TestStoring:
         elsewhere, lock = tmp_path / "elsewhere", bench.host.paths.journal / "recorder.lock"
         bench.journal().final(row("a"))
         lock.symlink_to(elsewhere)
-        waiting = asyncio.ensure_future(bench.recorder().drain())
+        waiting = asyncio.ensure_future(bench.drain())
         await asyncio.sleep(0.05)
         assert not waiting.done()
         assert not elsewhere.exists()

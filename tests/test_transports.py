@@ -20,7 +20,20 @@ from muxx.complete import AiohttpTransport
 from muxx.errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 from muxx.lean import LeanTransport, Origin
 from muxx.targets import Attempt, Provider, Target, Timeouts
-from muxx.testing import Script, ScriptedUpstream, clean_environment, eventually, fin, head, json, pause, rst, sse, unused_port
+from muxx.testing import (
+    PROVIDER_KEY,
+    Script,
+    ScriptedUpstream,
+    clean_environment,
+    eventually,
+    fin,
+    head,
+    json,
+    pause,
+    rst,
+    sse,
+    unused_port,
+)
 from muxx.transport import RECEIVE_BUFFER, Transport, UpstreamResponse
 from muxx.upstream import HttpTransports
 
@@ -397,13 +410,29 @@ async def test_a_private_authority_is_trusted_where_the_row_names_it(certificate
 
 @pytest.mark.parametrize("from_row", [True, False])
 async def test_a_proxy_gets_the_request_in_the_providers_place(from_row: bool, scripted_upstream: ScriptedUpstream) -> None:
-    proxy = scripted_upstream.url
+    proxy = scripted_upstream.url.replace("//", "//joe:secret@")
     environment = {} if from_row else {"http_proxy": proxy}
     config = {"providers": {"openai": {"base_url": "http://provider.invalid/v1"} | ({"proxy": proxy} if from_row else {})}}
     async with serving("auto", config) as gateway:
         with mock.patch.dict(os.environ, environment):
             assert (await gateway.chat()).status == 200
     assert scripted_upstream.last.target == "http://provider.invalid/v1/chat/completions"
+    assert scripted_upstream.last.header("proxy-authorization") == "Basic am9lOnNlY3JldA=="
+
+
+async def test_no_password_of_the_users_netrc_is_sent_anywhere(scripted_upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("default login joe password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    provider = {"base_url": scripted_upstream.base_url, "api_key": PROVIDER_KEY}
+    config = {"providers": {"openai": provider, "anthropic": provider}}
+    async with serving("aiohttp", config) as gateway:
+        with mock.patch.dict(os.environ, {"HOME": str(tmp_path)}):
+            assert (await gateway.chat()).status == 200
+            await gateway.chat(model="claude-3-5-haiku")
+            async with gateway.gateway.http.post(scripted_upstream.url + "/guard", data=b"{}"):
+                pass
+    sent = [request.header("authorization") for request in scripted_upstream.requests]
+    assert sent == [f"Bearer {PROVIDER_KEY}", None, None]
 
 
 def test_the_lean_transport_carries_all_it_can() -> None:

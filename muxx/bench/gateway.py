@@ -21,16 +21,17 @@ from pathlib import Path
 
 import click
 import orjson
+from yarl import URL
 
 from ..catalogue import Catalogue
 from ..checking import load_checked
+from ..complete import environment_proxy
 from ..config import Config, LimitsConfig, ProjectConfig, ProviderConfig
 from ..errors import StartError
 from ..host import Host
 from ..plugins import PluginSet, build
 from ..server import allow_files, most_calls, most_files
 from ..targets import Provider
-from ..upstream import environment_proxy
 from ..worker import prepare
 from ..workers import serve
 from .said import MODEL
@@ -150,7 +151,7 @@ def main() -> int:
     )
     plugins = build(found, config)
     providers = Catalogue(config, plugins).providers
-    proxied = environment_proxy(providers["openai"].base_url) is not None
+    proxied = environment_proxy(URL(providers["openai"].base_url)) is not None
     _leave_upstream_out_of_proxies()
     port = _unused_port()
     config = under_test(config, providers, order, port, proxied=proxied)

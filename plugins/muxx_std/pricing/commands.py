@@ -15,19 +15,11 @@ from muxx import Config, config_option, echo_json, table, usd
 from .book import PriceBook
 from .match import glob
 from .overrides import PricingConfig
-from .rates import KINDS, Hours, Period, Rates, Tariff
+from .rates import KINDS, PART_OF, Hours, Period, Rates, Tariff
 from .reprice import reprice
 
 TOKENS = 10**6
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-PART_OF = {
-    "cache_read": "input", "cache_write": "input", "cache_write_1h": "cache_write",
-    "input_audio": "input", "cache_read_audio": "cache_read",
-    "input_image": "input", "cache_read_image": "cache_read", "input_video": "input",
-    "reasoning": "output", "output_audio": "output", "output_image": "output", "output_video": "output",
-}  # fmt: skip
-"""What each kind of token costs as where it has no price of its own; input and output are parts of nothing."""
 
 
 def prices_group(settings: PricingConfig) -> click.Group:
@@ -184,7 +176,7 @@ def _amounts(rates: Rates | None) -> dict[str, str | None]:
     """USD per 1M tokens by kind; null where there is no token price."""
     if rates is None:
         return dict.fromkeys(KINDS)
-    unknown = [kind for kind in KINDS if "output" in (kind, PART_OF.get(kind))] if rates.output is None else ()
+    unknown = [kind for kind in KINDS if "output" in (kind, *PART_OF.get(kind, ()))] if rates.output is None else ()
     return {kind: None if kind in unknown else usd(getattr(rates, kind) * TOKENS) for kind in KINDS}
 
 
@@ -195,7 +187,7 @@ Condition = tuple[tuple[str | None, ...], dict[str, Any]]
 def _show(head: tuple[str, ...], lines: Iterable[Condition]) -> None:
     """A table with a column for each kind that costs something else in any line than what it is part of."""
     lines = list(lines)
-    apart = [kind for kind in KINDS if kind not in PART_OF or any(row[kind] != row[PART_OF[kind]] for _, row in lines)]
+    apart = [kind for kind in KINDS if kind not in PART_OF or any(row[kind] != row[PART_OF[kind][0]] for _, row in lines)]
     table((*head, *apart), [[*about, *(amounts[kind] for kind in apart)] for about, amounts in lines])
 
 

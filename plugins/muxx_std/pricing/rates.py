@@ -8,7 +8,7 @@ $0.0375 per 1M tokens is 37,500 of them and only 37.5 nano-dollars.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from muxx import Cost, Usage
 
@@ -23,6 +23,15 @@ KINDS = (
     "cache_write_1h", "input_image", "output_image", "cache_read_image", "input_video", "output_video",
 )  # fmt: skip
 """Every kind of token that can have a price of its own; `Usage` counts exactly these."""
+
+PART_OF = {
+    "cache_read": ("input",), "cache_write": ("input",), "cache_write_1h": ("cache_write",),
+    "input_audio": ("input",), "cache_read_audio": ("cache_read", "input_audio"),
+    "input_image": ("input",), "cache_read_image": ("cache_read", "input_image"), "input_video": ("input",),
+    "reasoning": ("output",), "output_audio": ("output",), "output_image": ("output",), "output_video": ("output",),
+}  # fmt: skip
+"""What each kind is part of; input and output are parts of nothing. What has no price of its own costs the dearest of what it is
+part of."""
 
 PLAIN, DETAILED = 2, len(KINDS)
 """The places in a `Usage` where the kinds begin that are parts of input and output, and where they end."""
@@ -52,26 +61,9 @@ class Rates:
 
     @classmethod
     def of(cls, given: Mapping[str, int]) -> Rates:
-        """Fill in what is not priced apart. Cached sound and pictures with no price of their own cost the dearer of the two they
-        could be."""
-        plain, output = given["input"], given.get("output")
-        made = output or 0
-        return cls(
-            input=plain,
-            output=output,
-            cache_read=given.get("cache_read", plain),
-            cache_write=given.get("cache_write", plain),
-            reasoning=given.get("reasoning", made),
-            input_audio=given.get("input_audio", plain),
-            output_audio=given.get("output_audio", made),
-            cache_read_audio=given.get("cache_read_audio", _dearest(given, "cache_read", "input_audio")),
-            cache_write_1h=given.get("cache_write_1h", given.get("cache_write", plain)),
-            input_image=given.get("input_image", plain),
-            output_image=given.get("output_image", made),
-            cache_read_image=given.get("cache_read_image", _dearest(given, "cache_read", "input_image")),
-            input_video=given.get("input_video", plain),
-            output_video=given.get("output_video", made),
-        )
+        """Fill in what is not priced apart."""
+        rates = cls(*(_price(given, kind) for kind in KINDS))
+        return rates if "output" in given else replace(rates, output=None)
 
     def input_cost(self, usage: Usage, total: int) -> int:
         """The price of `total` input tokens, of which those of the other kinds are a part."""
@@ -120,9 +112,15 @@ class Rates:
         )
 
 
-def _dearest(given: Mapping[str, int], *kinds: str) -> int:
-    """The highest of the prices that are given, or that of input where none is."""
-    return max((given[kind] for kind in kinds if kind in given), default=given["input"])
+def _price(given: Mapping[str, int], kind: str) -> int:
+    """Of the kind, else the highest that is given of what it is part of; 0 for output that has none. `KeyError` without one of
+    input."""
+    if kind in given:
+        return given[kind]
+    if kind == "output":
+        return 0
+    priced = [given[whole] for whole in PART_OF[kind] if whole in given]
+    return max(priced) if priced else _price(given, PART_OF[kind][0])
 
 
 def _within(part: int, whole: int) -> int:

@@ -304,14 +304,10 @@ INLINE = pictured("data:image/png;base64,AAAA")
 QUOTED = {"messages": [{"role": "user", "content": '{"url":"https://example.com/a.png"}'}]}
 
 
-def most(attempt: Attempt, operation: str) -> Most:
-    return most_of(attempt, operation, orjson.dumps(attempt.body))
-
-
 class TestTheMost:
     def test_input_is_the_bytes_of_the_body_and_no_more_than_the_context(self) -> None:
-        assert most(asked(TEXT), "chat").input == len('{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}')
-        assert most(asked({"messages": [{"role": "user", "content": "x" * 500_000}]}), "chat").input == 128_000
+        assert most_of(asked(TEXT), "chat").input == len('{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}')
+        assert most_of(asked({"messages": [{"role": "user", "content": "x" * 500_000}]}), "chat").input == 128_000
 
     @pytest.mark.parametrize(
         "body",
@@ -332,7 +328,7 @@ class TestTheMost:
         ],
     )  # fmt: skip
     def test_what_the_provider_adds_may_fill_the_context(self, body: dict[str, Any]) -> None:
-        assert most(asked(body), "chat").input == 128_000
+        assert most_of(asked(body), "chat").input == 128_000
 
     @pytest.mark.parametrize(
         "body",
@@ -346,7 +342,7 @@ class TestTheMost:
         ],
     )
     def test_what_stands_in_the_body_does_not(self, body: dict[str, Any]) -> None:
-        assert most(asked(body), "chat").input < 1_000
+        assert most_of(asked(body), "chat").input < 1_000
 
     @pytest.mark.parametrize(
         ("members", "output"),
@@ -373,19 +369,19 @@ class TestTheMost:
         ],
     )
     def test_output_is_what_the_request_allows_else_what_the_model_can(self, members: dict[str, Any], output: int) -> None:
-        assert most(asked({**TEXT, **members}), "chat").output == output
+        assert most_of(asked({**TEXT, **members}), "chat").output == output
 
     @pytest.mark.parametrize("junk", [[], {}, [None], {"type": "function"}, 5])
     def test_a_tool_of_no_type_there_is_may_be_one_the_provider_runs(self, junk: Any) -> None:
-        assert most(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
+        assert most_of(asked({**TEXT, "tools": [{"type": junk, "function": {"name": "f"}}]}), "chat").input == 128_000
 
     def test_deep_research_reads_and_thinks_as_much_as_it_likes(self) -> None:
         attempt = Attempt(target("sonar-deep-research", provider=provider("perplexity")), 1, "http://provider", {}, {**TEXT, "max_tokens": 10})
-        assert most(attempt, "chat") == Most(128_000, 128_000)
+        assert most_of(attempt, "chat") == Most(128_000, 128_000)
 
     def test_counting_and_embedding(self) -> None:
-        assert most(asked(TEXT), "count_tokens") == Most(0, 0)
-        assert most(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
+        assert most_of(asked(TEXT), "count_tokens") == Most(0, 0)
+        assert most_of(asked({"input": "Hi"}, "text-embedding-3-small"), "embeddings").output == 0
 
     @pytest.mark.parametrize(
         ("texts", "contexts"), [("x" * 50_000, 1), (["x" * 50_000], 1), (["x" * 20_000] * 4, 4), ([1_000] * 20_000, 1), ([[1_000] * 9_000] * 2, 2)]
@@ -394,8 +390,8 @@ class TestTheMost:
         ("operation", "member", "model"), [("embeddings", "input", "text-embedding-3-small"), ("text_completion", "prompt", "gpt-4")]
     )
     def test_each_of_several_texts_may_fill_a_context(self, operation: str, member: str, model: str, texts: Any, contexts: int) -> None:
-        assert most(asked({member: texts}, model), operation).input == contexts * sizes_of("openai", model).context
-        assert most(asked({member: "Hi"}, model), operation).input < 100
+        assert most_of(asked({member: texts}, model), operation).input == contexts * sizes_of("openai", model).context
+        assert most_of(asked({member: "Hi"}, model), operation).input < 100
 
     def test_each_token_is_the_dearest_it_could_be(self) -> None:
         seen: list[Usage] = []
@@ -414,7 +410,7 @@ class TestTheMost:
         rates = Rates.of({"input": 10, "output": 100, "cache_write": 12, "cache_read": 11, "reasoning": 50, "input_audio": 30})
         tariff = Tariff("m", "v", (Period(0.0, rates),))
         body = {**TEXT, "max_tokens": 5}
-        most_input = most(asked(body), "chat").input
+        most_input = most_of(asked(body), "chat").input
         assert worst_case(lambda _, usage: tariff.cost(usage, 0.0), asked(body), "chat") == 12 * most_input + 100 * 5
 
     @pytest.mark.parametrize(

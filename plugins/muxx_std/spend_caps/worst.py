@@ -19,7 +19,7 @@ from muxx import Usage, asked_output
 from .sizes import Sizes, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from muxx import Attempt, Cost, Target
 
@@ -52,7 +52,7 @@ _MEDIUM = re.compile(rb'"(?<!\\")(?:data:|input_)?(?i:(audio|image|video))(?:_ur
 """How media are named in every format: a part's type or its media type, and what an answer is to be."""
 _SAYS_WHAT = (b'"mimeType":', b'"mime_type":')
 
-MEDIA = ("audio", "image", "video")
+MEDIA = frozenset({"audio", "image", "video"})
 """Kinds of tokens that some models price apart, as `Usage` names them."""
 
 _OWN_TOOLS = ("function", "custom", None)
@@ -66,20 +66,24 @@ class Most(NamedTuple):
     output: int
     for_an_hour: int = 0
     """Those of the input that may be written to a cache that keeps them for so long."""
+    media: frozenset[str] = frozenset()
+    """What they may be of beside text."""
 
 
-def most_of(attempt: Attempt, operation: str, payload: bytes) -> Most:
-    """The most tokens of an attempt, whose body is `payload` as JSON."""
+def most_of(attempt: Attempt, operation: str) -> Most:
+    """The most tokens of an attempt."""
     if operation in FREE:
         return Most(0, 0)
     body, sizes = attempt.body, sizes_of(attempt.target.provider.vendor, attempt.target.model)
+    payload = orjson.dumps(body)
+    adds = _adds(payload)
+    media = _media_in(payload, adds)
     if _RESEARCHES in attempt.target.model.lower():
-        return Most(sizes.context, max(_most_output(body, sizes), sizes.output))
-    is_added_to = _adds(payload) or _has_provider_tools(body)
+        return Most(sizes.context, max(_most_output(body, sizes), sizes.output), media=media)
     room = sizes.context * _texts(body.get(_TEXTS.get(operation, "")))
-    most_input = room if is_added_to else min(len(payload), room)
+    most_input = room if adds or _has_provider_tools(body) else min(len(payload), room)
     most_output = 0 if operation == "embeddings" else _most_output(body, sizes)
-    return Most(most_input, most_output, most_input if _FOR_AN_HOUR in payload else 0)
+    return Most(most_input, most_output, most_input if _FOR_AN_HOUR in payload else 0, media)
 
 
 def _texts(value: Any) -> int:
@@ -116,15 +120,11 @@ def _is_own(tool: dict[str, Any]) -> bool:
 
 def worst_case(price: Callable[[Target, Usage], Cost | None], attempt: Attempt, operation: str) -> int | None:
     """The most an attempt may cost, in pico-dollars; None when the model's price is unknown."""
-    body = attempt.body
-    payload = orjson.dumps(body)
-    tokens = most_of(attempt, operation, payload)
+    tokens = most_of(attempt, operation)
     if not any(tokens):
         return 0
-    kinds = _as_text(tokens)
-    if named := _media_in(payload):
-        kinds += [usage for medium, usage in _as_media(tokens).items() if medium in named]
-    return _dearest([price(attempt.target, usage) for usage in _in_tiers(kinds, body)])
+    kinds = _in_tiers([*_as_text(tokens), *_as_media(tokens)], attempt.body)
+    return _dearest([price(attempt.target, usage) for usage in kinds])
 
 
 def _dearest(costs: list[Cost | None]) -> int | None:
@@ -150,22 +150,25 @@ def _as_text(tokens: Most) -> list[Usage]:
     return kinds
 
 
-def _as_media(tokens: Most) -> dict[str, Usage]:
+def _as_media(tokens: Most) -> list[Usage]:
     """What they could turn out to be where a medium is given, or asked for: nobody speaks unasked."""
+    if not tokens.media:
+        return []
     read, made = tokens.input, tokens.output
-    return {
+    kinds = {
         "audio": Usage(read, made, input_audio_tokens=read, output_audio_tokens=made),
         "image": Usage(read, made, input_image_tokens=read),
         "video": Usage(read, made, input_video_tokens=read),
     }
+    return [kinds[medium] for medium in tokens.media]
 
 
-def _media_in(payload: bytes) -> Collection[str]:
+def _media_in(payload: bytes, adds: bool) -> frozenset[str]:
     """The media that the body holds or asks for; all, where it only names something and does not say what that is. A video has
     sound too."""
-    if _adds(payload) and not any(member in payload for member in _SAYS_WHAT):
+    if adds and not any(member in payload for member in _SAYS_WHAT):
         return MEDIA
-    named = {medium.decode().lower() for medium in _MEDIUM.findall(payload)}
+    named = frozenset(medium.decode().lower() for medium in _MEDIUM.findall(payload))
     return named | {"audio"} if "video" in named else named
 
 

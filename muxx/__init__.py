@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .asked import AskedOutput, asked_output
     from .audit import AuditRow, audit_log, note_change
     from .bodies import Asked, Listed, Moment, Shown, asked_project, body_as, query_as, whose
+    from .complete import client_session
     from .config import Config, PluginConfig, ProjectConfig
     from .configfile import ConfigError, load_config
     from .configtypes import is_web_address
@@ -76,6 +77,7 @@ _HOME = {
     "asked": "AskedOutput asked_output",
     "audit": "AuditRow audit_log note_change",
     "bodies": "Asked Listed Moment Shown asked_project body_as query_as whose",
+    "complete": "client_session",
     "config": "Config PluginConfig ProjectConfig",
     "configfile": "ConfigError load_config",
     "configtypes": "is_web_address",
@@ -203,6 +205,7 @@ __all__ = [
     "asked_project",
     "audit_log",
     "body_as",
+    "client_session",
     "config_option",
     "csv_cell",
     "echo_json",

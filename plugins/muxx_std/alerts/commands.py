@@ -95,11 +95,11 @@ def test(config: Config, receiver: str, as_json: bool) -> None:
         raise click.UsageError(settings.no_such_receiver(receiver))
 
     async def run() -> dict[str, Any]:
-        import aiohttp
+        from muxx import client_session
 
         from .courier import send
 
-        async with aiohttp.ClientSession(trust_env=True) as http:
+        async with client_session() as http:
             return overview.tested(receiver, await send(http, settings, receiver, Event.now(TEST, test_facts())))
 
     tested = run_async(run())
